@@ -1,0 +1,86 @@
+# `make demo` to use it, `make test` to work on it, `make help` for the rest.
+# Plain sh, and nothing newer than GNU make 3.81: that is the version macOS ships.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
+# A stamp lies inside the environment, so removing the environment removes it too.
+RUN_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test env lint format lock clean distclean
+
+help:
+	@echo "make demo       install what the page needs into $(VENV), then open the page; ARGS='...' goes to the program"
+	@echo "make test       install the developer tools too, then run every check; PYTEST_ARGS='-m slow' for the slow tests"
+	@echo "make env        install only: the program's dependencies and the developer tools"
+	@echo "make lint       ruff, formatting, mypy"
+	@echo "make format     rewrite the code in the house style"
+	@echo "make lock       write requirements.lock and requirements-dev.lock anew from their ranges"
+	@echo "make clean      remove caches;  make distclean: $(VENV) as well. Neither touches runs/, data/ or weights/"
+	@echo
+	@echo "PYTHON=python3.12 picks the interpreter (3.10 or newer), VENV=path another place for the environment."
+
+demo: $(RUN_STAMP)
+	$(BIN)/python -m app $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+env: $(DEV_STAMP)
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV_STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(BIN)/python:
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo "No '$(PYTHON)' here. Install Python 3.10 or newer, or name yours: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "MemoryGAN Studio needs Python 3.10 or newer, and '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1)." >&2; \
+	  echo "If a newer one is installed, name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: its venv module is missing." >&2; \
+	  echo "On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear "$(VENV)"
+
+$(RUN_STAMP): $(BIN)/python requirements.lock
+	@echo "Installing the pinned dependencies into $(VENV): some 6 GB on Linux, where torch brings its CUDA libraries."
+	$(INSTALL) -r requirements.lock
+	@touch $@
+
+$(DEV_STAMP): $(RUN_STAMP) requirements-dev.lock
+	$(INSTALL) -r requirements-dev.lock
+	@touch $@
+
+# Why `===` for torch and torchvision: `==2.13.0` also accepts a build tagged 2.13.0+cpu, if pip is shown one, and then
+# finds no torchvision that fits it. `===` accepts the plain build alone.
+lock:
+	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	"$(PYTHON)" -m venv "$$tmp/venv"; "$$tmp/venv/bin/pip" install --quiet --disable-pip-version-check uv; \
+	cp requirements.txt pyproject.toml "$$tmp"; cd "$$tmp"; \
+	compile="venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --annotation-style line"; \
+	$$compile requirements.txt -o run; \
+	{ echo "# Exact versions for Python 3.10 to 3.13 on Linux, macOS and Windows. Written by 'make lock' from requirements.txt."; \
+	  sed -e 's/^torch==/torch===/' -e 's/^torchvision==/torchvision===/' run; } > requirements.lock; \
+	$$compile --group dev -c requirements.lock -o dev; \
+	{ echo "# The developer tools, exact. Written by 'make lock' from the dev group in pyproject.toml; fits requirements.lock."; \
+	  cat dev; } > requirements-dev.lock; \
+	cp requirements.lock requirements-dev.lock "$(CURDIR)"
+
+clean:
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	find app editing memorygan tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf "$(VENV)"

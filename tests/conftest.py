@@ -1,0 +1,47 @@
+"""What every test shares: fixed seeds, two threads, no display, no calls home, and the browser if there is one."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+# Read when the libraries are imported, so set before any test module imports them.
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import numpy as np
+import pytest
+import torch
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MACOS_CHROME = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Two, on any machine: sums over a different number of threads round differently.
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Start every test from the same random state, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Path of an installed Chromium or Chrome; tests that need one are skipped where there is none.
+
+    The environment variable ``CHROMIUM`` names one that lies elsewhere.
+    """
+    candidates = [os.environ.get("CHROMIUM"), *map(shutil.which, BROWSERS)]
+    if MACOS_CHROME.exists():
+        candidates.append(str(MACOS_CHROME))
+    for path in candidates:
+        if path:
+            return path
+    pytest.skip("no Chromium or Chrome is installed; the variable CHROMIUM can name one")
