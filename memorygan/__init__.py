@@ -1,0 +1,1 @@
+"""MemoryGAN: one shared generator as long-term memory, queried part by part."""

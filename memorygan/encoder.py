@@ -1,0 +1,197 @@
+"""Part encoder: image and mask → one Gaussian posterior per part query code, and one for the base code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memorygan.checkpoint import CheckpointError, load_module, save_module
+from memorygan.controller import LOG_VARIANCE_RANGE
+from memorygan.layers import EqualConv, EqualLinear, coordinate_grid
+
+KIND = "part-encoder"
+
+# Mean, and first and second moments over the region: x, y, x², y², xy.
+MOMENTS = 6
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Shape of a part encoder.
+
+    Attributes:
+        part_count: K.
+        query_dim: length of a query code.
+        size: the encoder looks at images of this side; larger ones are reduced first.
+        channels: channels at sides size, size/2, size/4, …; features from size/2 on are pooled per region.
+        hidden: width of the heads that write the posteriors.
+
+    Raises:
+        ValueError: for an impossible combination.
+    """
+
+    part_count: int
+    query_dim: int
+    size: int = 64
+    channels: tuple[int, ...] = (32, 64, 128, 192)
+    hidden: int = 256
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
+        if len(self.channels) < 2:
+            raise ValueError(f"the encoder needs at least two levels of channels, got {self.channels}")
+        if self.size % 2 ** (len(self.channels) - 1):
+            raise ValueError(f"encoder size {self.size} cannot be halved {len(self.channels) - 1} times")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Gaussian beliefs about the query codes of B faces; slot 0 is the base code, slot 1 + k is part k.
+
+    Attributes:
+        mean: (B, 1 + K, Q).
+        log_variance: (B, 1 + K, Q).
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Reparameterised codes (B, 1 + K, Q) from standard normal noise of the same shape."""
+        return self.mean + torch.exp(0.5 * self.log_variance) * noise
+
+    def kl(self, mean: Tensor | float = 0.0, log_variance: Tensor | float = 0.0) -> Tensor:
+        """KL to a Gaussian (default: unit) in nats, (B, 1 + K)."""
+        other = torch.as_tensor(log_variance, device=self.mean.device, dtype=self.mean.dtype)
+        spread = (self.mean - mean).square() + self.log_variance.exp()
+        return 0.5 * (spread * torch.exp(-other) - 1.0 + other - self.log_variance).sum(dim=-1)
+
+
+class PartEncoder(nn.Module):
+    """Convolutional features pooled over every part's region, with the region's own geometry.
+
+    A region's mean feature says what the part is made of; its spatial moments (feature × position within the region)
+    say where in the part, so that a parting, a shadow or a smile survives the pooling.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.channels
+        self.stem = EqualConv(3 + config.part_count + 2, widths[0], 3)
+        self.down = nn.ModuleList([EqualConv(i, o, 3, stride=2) for i, o in pairwise(widths)])
+        self.conv = nn.ModuleList([EqualConv(width, width, 3) for width in widths[1:]])
+        self.grid: Tensor
+        grid = coordinate_grid(config.size, 0).T.reshape(1, 2, config.size, config.size)
+        self.register_buffer("grid", grid, persistent=False)
+        pooled = MOMENTS * sum(widths[1:])
+        geometry = MOMENTS
+        self.part_in = EqualLinear(pooled + geometry, config.hidden)
+        self.part_embedding = nn.Parameter(torch.randn(config.part_count, config.hidden))
+        self.part_out = nn.Sequential(
+            EqualLinear(config.hidden, config.hidden, activation=True),
+            EqualLinear(config.hidden, 2 * config.query_dim),
+        )
+        self.base_in = EqualLinear(config.part_count * geometry + widths[-1], config.hidden)
+        self.base_out = nn.Sequential(
+            EqualLinear(config.hidden, config.hidden, activation=True),
+            EqualLinear(config.hidden, 2 * config.query_dim),
+        )
+
+    def forward(self, image: Tensor, one_hot: Tensor) -> Posterior:
+        """Encodes B faces.
+
+        Args:
+            image: (B, 3, S, S) in [−1, 1]; its dtype decides the arithmetic of the convolutions.
+            one_hot: (B, K, S, S) in 0–1, soft borders allowed.
+
+        Returns:
+            float32 posterior.
+        """
+        size = self.config.size
+        if image.shape[-1] != size:
+            image, one_hot = F.adaptive_avg_pool2d(image, size), F.adaptive_avg_pool2d(one_hot, size)
+        x = torch.cat((image, one_hot.to(image.dtype), self.grid.to(image.dtype).expand(len(image), -1, -1, -1)), 1)
+        x = self.stem(x)
+        pooled: list[Tensor] = []
+        geometry = None
+        for down, conv in zip(self.down, self.conv, strict=True):
+            x = conv(down(x))
+            moments, shape = self._region_moments(x, F.adaptive_avg_pool2d(one_hot.float(), x.shape[-1]))
+            pooled.append(moments)  # (B, K, 6·C)
+            geometry = shape if geometry is None else geometry
+        if geometry is None:
+            raise RuntimeError("the encoder has no level")
+        described = torch.cat((*pooled, geometry.to(x.dtype)), dim=-1)
+        h = self.part_in(described).float() + self.part_embedding  # (B, K, hidden)
+        parts = self.part_out(F.leaky_relu(h, 0.2))
+        h = self.base_in(torch.cat((geometry.flatten(1), x.float().mean(dim=(2, 3))), dim=-1))
+        base = self.base_out(F.leaky_relu(h, 0.2))
+        mean, log_variance = torch.cat((base[:, None], parts), dim=1).chunk(2, dim=-1)  # (B, 1 + K, Q)
+        # Starts near σ = 0.1, so that first reconstructions are not drowned in noise.
+        return Posterior(mean, (log_variance - 4.6).clamp(*LOG_VARIANCE_RANGE))
+
+    def _region_moments(self, x: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+        """Pools features over regions.
+
+        Args:
+            x: (B, C, s, s).
+            region: (B, K, s, s) float32 in 0–1.
+
+        Returns:
+            (B, K, 6·C) moments of the features in coordinates relative to the region, and (B, K, 6) geometry:
+            √area, centre x and y, spread x and y, xy correlation; all 0 for an absent part.
+        """
+        side = x.shape[-1]
+        flat = region.flatten(2)  # (B, K, P)
+        xy = coordinate_grid(side, 0, x.device)  # (P, 2)
+        area = flat.sum(dim=2, keepdim=True)  # (B, K, 1)
+        weight = flat / (area + 1e-4)
+        centre = weight @ xy  # (B, K, 2)
+        offset = xy - centre[:, :, None]  # (B, K, P, 2)
+        spread = torch.sqrt((weight[..., None] * offset.square()).sum(dim=2) + 1e-4)  # (B, K, 2)
+        unit = (offset / spread[:, :, None]).clamp(-3, 3)
+        u, v = unit[..., 0], unit[..., 1]
+        basis = torch.stack((torch.ones_like(u), u, v, u * u - 1, v * v - 1, u * v), dim=2)  # (B, K, 6, P)
+        basis = (basis * weight[:, :, None]).flatten(1, 2).to(x.dtype)  # (B, 6·K, P)
+        moments = basis @ x.flatten(2).transpose(1, 2)  # (B, 6·K, C)
+        correlation = (weight * u * v).sum(dim=2, keepdim=True)
+        present = (area > 0.5).float()
+        fraction = torch.sqrt(area / side**2) * 3.0
+        geometry = torch.cat((fraction, centre * 2.0, spread * 3.0, correlation), dim=-1) * present
+        return moments.unflatten(1, (-1, MOMENTS)).flatten(2), geometry
+
+
+def save_encoder(path: str | Path, encoder: PartEncoder, images_seen: int = 0) -> str:
+    """Writes an encoder in half precision; returns the sha256 of the file.
+
+    Raises:
+        CheckpointError: if the file cannot be written.
+    """
+    meta = {"kind": KIND, "config": encoder.config.to_dict(), "images_seen": images_seen}
+    return save_module(path, encoder.state_dict(), meta, half=True)
+
+
+def load_encoder(path: str | Path, device: torch.device | str = "cpu") -> PartEncoder:
+    """Reads an encoder in evaluation mode, float32.
+
+    Raises:
+        CheckpointError: for a damaged, foreign or mismatched file.
+    """
+    state, meta = load_module(path, KIND)
+    try:
+        encoder = PartEncoder(EncoderConfig(**meta["config"]))
+        encoder.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} holds no usable part encoder: {str(error).splitlines()[0]}") from error
+    return encoder.eval().requires_grad_(False).to(device)

@@ -1,0 +1,209 @@
+"""MemoryGAN: working memory, mapping, long-term memory and composition (Algorithm 2 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from memorygan.composition import RenderNet, fuse
+from memorygan.config import GeneratorConfig
+from memorygan.controller import Controller, QueryCodes
+from memorygan.latents import Latents, PartLatents, seeded_noise
+from memorygan.layers import EqualLinear, pixel_norm
+from memorygan.memory import LongTermMemory, PartMemory, Retrieved
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """B composed faces.
+
+    Attributes:
+        image: (B, 3, S, S) float32, nominally in [−1, 1]; not clamped.
+        mask: (B, K, S, S) float32 fine mask, near 2·one-hot − 1.
+        coarse_mask: (B, K, s, s) float32, sums to 1 over the parts.
+        depth: (B, K, s, s) float32 pseudo-depths; larger is nearer.
+        latents: the codes that were rendered.
+    """
+
+    image: Tensor
+    mask: Tensor
+    coarse_mask: Tensor
+    depth: Tensor
+    latents: Latents
+
+    @property
+    def part_map(self) -> Tensor:
+        """(B, S, S) int64 part ids of the fine mask."""
+        return self.mask.argmax(dim=1)
+
+
+class MappingNetwork(nn.Module):
+    """Query codes → latent codes; one network for all parts."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        widths = [config.query_dim] + [config.style_dim] * config.mapping_layers
+        self.layers = nn.Sequential(
+            *(
+                EqualLinear(i, o, lr_multiplier=config.mapping_lr_multiplier, activation=True)
+                for i, o in pairwise(widths)
+            )
+        )
+
+    def forward(self, q: Tensor) -> Tensor:
+        """(..., Q) → (..., D)."""
+        return self.layers(pixel_norm(q))
+
+
+class ComposedGenerator(nn.Module):
+    """What every generator of this family can do once it has latent codes: retrieve, fuse, render.
+
+    A subclass decides where codes come from and what answers them: one shared memory, or one local generator per part.
+    """
+
+    memory: PartMemory
+    mean_w: Tensor
+
+    def __init__(self, config: GeneratorConfig, mean_slots: int) -> None:
+        super().__init__()
+        self.config = config
+        self.render = RenderNet(config)
+        self.register_buffer("mean_w", torch.zeros(mean_slots, config.style_dim))
+        self.compute_dtype = torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean_w.device
+
+    def sample(self, seeds: Sequence[int], truncation: float = 1.0) -> Latents:
+        """Latent codes of one random face per seed; each depends on its own seed alone, not on the batch.
+
+        Args:
+            seeds: non-negative integers.
+            truncation: psi in [0, 1]; 1 keeps all variety, 0 gives the mean face.
+        """
+        raise NotImplementedError
+
+    def retrieve(self, latents: Latents, parts: Sequence[str | int] | None = None) -> Retrieved:
+        """Hidden features and pseudo-depths of the given parts (default: all, in order).
+
+        Raises:
+            ValueError: for an unknown part.
+        """
+        names = parts if parts is not None else range(self.config.part_count)
+        indices = [self.config.parts.index(part) for part in names]
+        styles = latents.w if parts is None else latents.w[:, indices]
+        retrieved: Retrieved = self.memory(styles, indices, self.compute_dtype, latents.shared_base)
+        return retrieved
+
+    def _present(self, parts: Sequence[str | int] | None) -> Tensor | None:
+        if parts is None:
+            return None
+        present = torch.zeros(self.config.part_count, device=self.device)
+        present[[self.config.parts.index(part) for part in parts]] = 1.0
+        return present
+
+    def compose(
+        self,
+        retrieved: Retrieved,
+        latents: Latents,
+        parts: Sequence[str | int] | None = None,
+        size: int | None = None,
+    ) -> Synthesis:
+        """Fuses retrieved parts and renders them: what is left to do when a part was edited.
+
+        Args:
+            retrieved: all K parts, see :meth:`retrieve`.
+            latents: the codes they came from.
+            parts: which parts to compose, in any order; None for all.
+            size: stop the render net at this side for a preview; None for the full size.
+
+        Raises:
+            ValueError: for an unknown part or an empty selection.
+        """
+        if parts is not None and not len(parts):
+            raise ValueError("no part was chosen to compose; name at least one, for example 'background'")
+        fused = fuse(retrieved, self.memory, self.config.parts.transparent, self._present(parts))
+        image, mask = self.render(fused, size)
+        side = self.config.coarse_size
+        return Synthesis(image, mask, fused.coarse_mask, retrieved.depth.unflatten(2, (side, side)), latents)
+
+    def synthesize(
+        self, latents: Latents, parts: Sequence[str | int] | None = None, size: int | None = None
+    ) -> Synthesis:
+        """Latent codes → faces. Arguments and errors as in :meth:`compose`."""
+        return self.compose(self.retrieve(latents), latents, parts, size)
+
+    def compose_sequence(
+        self, latents: Latents, order: Sequence[str | int] | None = None, size: int | None = None
+    ) -> Iterator[Synthesis]:
+        """Adds the parts one by one in the given order (default: the scheme's) and yields the face after each step.
+
+        The memory is queried once; every step only fuses and renders.
+
+        Raises:
+            ValueError: for an unknown or repeated part.
+        """
+        indices = [self.config.parts.index(part) for part in (order if order is not None else self.config.parts.names)]
+        if len(set(indices)) != len(indices):
+            raise ValueError("a part appears twice in the composition order; name every part once")
+        retrieved = self.retrieve(latents)
+        for step in range(1, len(indices) + 1):
+            yield self.compose(retrieved, latents, indices[:step], size)
+
+
+class MemoryGAN(ComposedGenerator):
+    """The paper's generator: the controller queries one shared memory for every part."""
+
+    memory: LongTermMemory
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__(config, mean_slots=1 + config.part_count)
+        self.controller = Controller(config)
+        self.mapping = MappingNetwork(config)
+        self.memory = LongTermMemory(config)
+
+    def forward(self, noise: Tensor) -> Synthesis:
+        """Algorithm 2: standard normal noise (B, 1 + K, Q) → faces."""
+        queries = self.controller(noise)  # one query code per part, Eq. 1
+        latents = self.map(queries.codes).expand(self.config)  # shared mapping
+        retrieved = self.retrieve(latents)  # one memory answers all queries, Eq. 3
+        return self.compose(retrieved, latents)  # fusion and rendering, Eq. 5–7
+
+    def map(self, codes: Tensor) -> PartLatents:
+        """Query codes (B, 1 + K, Q) → latent codes."""
+        return PartLatents(self.mapping(codes))
+
+    @property
+    def mean_latents(self) -> PartLatents:
+        """Mean code per slot, for truncation; (1, 1 + K, D)."""
+        return PartLatents(self.mean_w[None])
+
+    def sample_queries(self, seeds: Sequence[int], temperature: float = 1.0) -> QueryCodes:
+        """Query codes of one face per seed; each face depends on its own seed alone, not on the batch.
+
+        Raises:
+            ValueError: if there is no seed, or one is negative.
+        """
+        noise = seeded_noise(seeds, (1 + self.config.part_count, self.config.query_dim))
+        return self.controller(noise.to(self.device) * temperature)
+
+    def sample(self, seeds: Sequence[int], truncation: float = 1.0, temperature: float = 1.0) -> Latents:
+        """Latent codes of one random face per seed.
+
+        Args:
+            seeds: non-negative integers.
+            truncation: psi in [0, 1]; 1 keeps all variety, 0 gives the mean face.
+            temperature: scale of the controller's noise.
+        """
+        latents = self.map(self.sample_queries(seeds, temperature).codes)
+        return latents.truncate(self.mean_latents, truncation).expand(self.config)
+
+    @torch.no_grad()
+    def update_mean_latents(self, count: int = 4096, seed: int = 0) -> None:
+        """Measures the mean latent code of every part over ``count`` sampled faces."""
+        self.mean_w.copy_(self.map(self.sample_queries(range(seed, seed + count)).codes).w.mean(dim=0))

@@ -1,0 +1,186 @@
+"""Building blocks in pure PyTorch: equalised layers, constant-style convolutions, resampling, Fourier features.
+
+Every layer keeps float32 parameters and computes in the dtype of its input. Scales that the StyleGAN2 family applies
+at run time (equalised learning rate, activation gain, demodulation) are folded into the weights, so that one
+multiplication of a small tensor replaces a pass over a large activation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAKY_SLOPE = 0.2
+GAIN = math.sqrt(2.0)
+EPSILON = 1e-8
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """In-place leaky ReLU; its gain is already folded into the weights and bias that made ``x``."""
+    return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Unit second moment over the last dimension."""
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + EPSILON)
+
+
+class EqualLinear(nn.Module):
+    """Linear layer with equalised learning rate, optionally followed by leaky ReLU with gain √2."""
+
+    def __init__(
+        self, inputs: int, outputs: int, lr_multiplier: float = 1.0, bias: float = 0.0, activation: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
+        self.activation = activation
+        self.gain = GAIN if activation else 1.0
+        self.weight_scale = lr_multiplier / math.sqrt(inputs) * self.gain
+        self.bias_scale = lr_multiplier * self.gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) → (..., outputs)."""
+        x = F.linear(x, (self.weight * self.weight_scale).to(x.dtype), (self.bias * self.bias_scale).to(x.dtype))
+        return leaky_relu(x) if self.activation else x
+
+
+class EqualConv(nn.Module):
+    """k×k convolution with equalised learning rate, optionally with leaky ReLU and gain √2 (discriminator, encoder)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, activation: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.gain = GAIN if activation else 1.0
+        self.scale = self.gain / math.sqrt(inputs * kernel * kernel)
+        self.stride, self.padding, self.activation = stride, kernel // 2, activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) → (B, outputs, H/stride, W/stride)."""
+        weight, bias = (self.weight * self.scale).to(x.dtype), (self.bias * self.gain).to(x.dtype)
+        x = F.conv2d(x, weight, bias, self.stride, self.padding)
+        return leaky_relu(x) if self.activation else x
+
+
+def blur_kernel(channels: int, like: Tensor) -> Tensor:
+    """(channels, 1, 4, 4) depthwise [1, 3, 3, 1] kernel of sum 4, for use after zero insertion."""
+    # Counted on the device: numbers from the host are a copy that a GPU waits for.
+    taps = 4.0 - (2.0 * torch.arange(4, device=like.device) - 3.0).abs()
+    kernel = torch.outer(taps, taps) / 16.0
+    return kernel.to(like.dtype).expand(channels, 1, 4, 4)
+
+
+class Blur(torch.autograd.Function):
+    """Depthwise 4×4 blur plus bias.
+
+    The kernel is symmetric, so its gradient is the same blur with the complementary padding. Autograd's own depthwise
+    backward is some twenty times slower on CPUs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+        """(B, C, H, W) → (B, C, H + 2·padding − 3, W + 2·padding − 3)."""
+        ctx.padding, ctx.has_bias = padding, bias is not None
+        return F.conv2d(x, blur_kernel(x.shape[1], x), bias, padding=padding, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        (gradient,) = gradients
+        bias = gradient.sum(dim=(0, 2, 3)) if ctx.has_bias else None
+        return Blur.apply(gradient, None, 3 - ctx.padding), bias, None
+
+
+def upsample(x: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, C, 2H, 2W): zero insertion, then the [1, 3, 3, 1] kernel with zero borders.
+
+    This is bilinear interpolation of the picture with a border of zeros.
+    """
+    y = F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2, mode="bilinear", align_corners=False)
+    return y[:, :, 2:-2, 2:-2]
+
+
+class ConstantStyleConv(nn.Module):
+    """Convolution whose style is a learned constant: one scale per input channel (render net, projections).
+
+    Args:
+        inputs, outputs: channels.
+        kernel: 1 or 3.
+        up: double the resolution (transposed convolution, then blur).
+        demodulate: normalise each output filter to unit norm, as StyleGAN2 does.
+        noise_size: side of the fixed noise map added before the bias; None for no noise.
+        activation: leaky ReLU with gain √2.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        up: bool = False,
+        demodulate: bool = True,
+        noise_size: int | None = None,
+        activation: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.modulation = nn.Parameter(torch.ones(inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.up, self.demodulate, self.activation = up, demodulate, activation
+        self.gain = GAIN if activation else 1.0
+        self.scale = 1.0 / math.sqrt(inputs * kernel * kernel)
+        self.noise_strength = nn.Parameter(torch.zeros(1)) if noise_size else None
+        if noise_size:
+            self.register_buffer("noise", torch.randn(1, 1, noise_size, noise_size))
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Plain float32 (outputs, inputs, k, k) weight and (outputs,) bias that include every scale and gain."""
+        weight = self.weight * (self.scale * self.modulation.view(1, -1, 1, 1))
+        if self.demodulate:
+            weight = weight * torch.rsqrt(weight.square().sum(dim=(1, 2, 3), keepdim=True) + EPSILON)
+        return weight * self.gain, self.bias * self.gain
+
+    def noise_map(self) -> Tensor | None:
+        """Float32 (1, 1, H, W) noise scaled by its learned strength: drawn anew in training, fixed otherwise."""
+        if self.noise_strength is None:
+            return None
+        noise = self.get_buffer("noise")
+        return (torch.randn_like(noise) if self.training else noise) * (self.noise_strength * self.gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) → (B, outputs, H, W), or twice that size if ``up``."""
+        weight, bias = self.folded()
+        noise = self.noise_map()
+        return constant_style_conv(x, weight.to(x.dtype), bias.to(x.dtype), noise, self.up, self.activation)
+
+
+def constant_style_conv(x: Tensor, weight: Tensor, bias: Tensor, noise: Tensor | None, up: bool, act: bool) -> Tensor:
+    """The arithmetic of :class:`ConstantStyleConv` on plain weights, shared by training and the folded fast path."""
+    if up:
+        # At the input resolution: a quarter of the multiplications of a convolution on the enlarged map.
+        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        x = Blur.apply(x, bias, 1)
+    else:
+        x = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+    if noise is not None:
+        x = x.add_(noise.to(x.dtype))
+    return leaky_relu(x) if act else x
+
+
+def coordinate_grid(size: int, frequencies: int, device: torch.device | None = None) -> Tensor:
+    """Fourier features of a regular grid, (size·size, 2 + 4·frequencies) float32, row by row.
+
+    Channel order: x, y, then for each f = 2^0 … 2^(frequencies−1): sin(f x), sin(f y), cos(f x), cos(f y), with x and
+    y evenly spaced in [−1, 1]; no factor π.
+    """
+    line = torch.linspace(-1.0, 1.0, size, device=device)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    xy = torch.stack((x, y), dim=-1).reshape(-1, 2)
+    channels = [xy]
+    for octave in range(frequencies):
+        channels += [torch.sin(xy * 2.0**octave), torch.cos(xy * 2.0**octave)]
+    return torch.cat(channels, dim=-1)

@@ -1,0 +1,165 @@
+"""Long-term memory: the one local generator that all parts share (Eq. 3, 12)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from memorygan.config import GeneratorConfig
+from memorygan.layers import EPSILON, GAIN, ConstantStyleConv, coordinate_grid, leaky_relu
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What the memory returned for some parts of B faces, before fusion.
+
+    Attributes:
+        hidden: (B, K, P, C) last hidden layer on a grid of P = coarse_size² points. The projection to the feature
+            comes with fusion: it is linear, so both orders give the same result (Eq. 6).
+        depth: (B, K, P) float32 pseudo-depth; 0 for the background.
+    """
+
+    hidden: Tensor
+    depth: Tensor
+
+    def with_part(self, index: int, part: Retrieved) -> Retrieved:
+        """A copy in which part ``index`` is taken from a one-part retrieval; the others stay as they are."""
+        hidden, depth = self.hidden.clone(), self.depth.clone()
+        hidden[:, index], depth[:, index] = part.hidden[:, 0], part.depth[:, 0]
+        return replace(self, hidden=hidden, depth=depth)
+
+    def select(self, indices: Sequence[int]) -> Retrieved:
+        """Only the given parts, in the given order."""
+        chosen = list(indices)
+        return Retrieved(self.hidden[:, chosen], self.depth[:, chosen])
+
+
+class PartMemory(nn.Module):
+    """What answers the queries: one network for all parts, or (the baseline) one network per part."""
+
+    def forward(self, styles: Tensor, parts: Sequence[int], dtype: torch.dtype, shared_base: bool = False) -> Retrieved:
+        """Latent codes (B, K', L, D) of the K' given parts → their hidden features and pseudo-depths."""
+        raise NotImplementedError
+
+    def feature(self, hidden: Tensor, weights: Tensor) -> Tensor:
+        """Eq. 6: hidden features (B, K, P, C) of all parts and their weights (B, K, P) → fused feature (B, P, F)."""
+        raise NotImplementedError
+
+
+class LongTermMemory(PartMemory):
+    """A network of coordinates whose per-query weights are written by the latent code.
+
+    ``local_layers`` modulated 1×1 layers on a grid of Fourier features. Which part comes out is decided by the code
+    alone: nothing in here belongs to any part.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        layers, channels = config.local_layers, config.local_channels
+        inputs = 2 + 4 * config.fourier_frequencies
+        self.base_layers, self.depth_layers = config.base_layers, config.depth_layers
+        self.grid: Tensor
+        self.register_buffer("grid", coordinate_grid(config.coarse_size, config.fourier_frequencies), persistent=False)
+        self.position = nn.Parameter(torch.randn(channels, inputs))
+        self.weight = nn.Parameter(torch.randn(layers, channels, channels))
+        self.bias = nn.Parameter(torch.zeros(layers, channels))
+        self.style_weight = nn.Parameter(torch.randn(layers, channels, config.style_dim))
+        self.style_bias = nn.Parameter(torch.ones(layers, channels))
+        self.to_depth = ConstantStyleConv(channels, 1, 1, demodulate=False, activation=False)
+        self.to_feature = ConstantStyleConv(channels, config.coarse_channels, 1, demodulate=False, activation=False)
+
+    def forward(self, styles: Tensor, parts: Sequence[int], dtype: torch.dtype, shared_base: bool = False) -> Retrieved:
+        """Queries the memory for the given parts, all of them as one batch of B·K through the same weights.
+
+        Args:
+            styles: (B, K', L, D) latent codes per layer of the K' wanted parts.
+            parts: their K' part indices; index 0 is the background.
+            dtype: arithmetic of the grid passes (float32 or bfloat16).
+            shared_base: the base-layer codes are the same for all foreground parts of a face, so that these layers
+                are computed once per face instead of once per part.
+        """
+        batch, count = styles.shape[:2]
+        weights = self._weights(styles, dtype)  # L × (B·K', C, C)
+        bias = (self.bias * GAIN).to(dtype)
+        position = self.position * (1.0 / math.sqrt(self.position.shape[1]))
+        x = (self.grid @ position.T).to(dtype).expand(batch * count, -1, -1)  # (B·K', P, C)
+        first = 0
+        if shared_base and count > 2:
+            x, first = self._shared_base(x, weights, bias, parts, batch), self.base_layers
+        depth = None
+        for layer in range(first, len(weights)):
+            x = leaky_relu(torch.baddbmm(bias[layer], x, weights[layer]))
+            if layer + 1 == self.depth_layers:
+                depth = self._depth(x, parts, batch)
+        if depth is None:
+            raise RuntimeError("depth_layers lies beyond the last layer")
+        return Retrieved(x.unflatten(0, (batch, count)), depth)
+
+    def _weights(self, styles: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """Modulated, demodulated weights (Eq. 12), transposed for ``x @ weight``: L tensors (B·K', C_in, C_out)."""
+        codes = styles.flatten(0, 1).transpose(0, 1)  # (L, B·K', D)
+        scale = (self.style_weight * (1.0 / math.sqrt(codes.shape[-1]))).transpose(1, 2)
+        style = torch.baddbmm(self.style_bias[:, None], codes, scale)  # (L, B·K', C_in)
+        weight = self.weight * (1.0 / math.sqrt(self.weight.shape[-1]))  # (L, C_out, C_in)
+        norm = torch.rsqrt(style.square() @ weight.square().transpose(1, 2) + EPSILON) * GAIN  # (L, B·K', C_out)
+        return [
+            (weight[i].T * style[i][:, :, None] * norm[i][:, None, :]).to(dtype)  # (B·K', C_in, C_out)
+            for i in range(len(weight))
+        ]
+
+    def _shared_base(self, x: Tensor, weights: list[Tensor], bias: Tensor, parts: Sequence[int], batch: int) -> Tensor:
+        """Base layers for the background, if wanted, and once for all foreground parts."""
+        count = len(parts)
+        foreground = next(i for i, part in enumerate(parts) if part != 0)
+        chosen = [parts.index(0), foreground] if 0 in parts else [foreground]
+
+        # Slices are stacked where a list of rows could be an index: that list would be copied from the host.
+        def pick(tensor: Tensor, rows: Sequence[int]) -> Tensor:
+            return torch.stack([tensor[:, row] for row in rows], dim=1).flatten(0, 1)
+
+        x = x[: batch * len(chosen)]  # the same grid for every query
+        for layer in range(self.base_layers):
+            weight = pick(weights[layer].unflatten(0, (batch, count)), chosen)
+            x = leaky_relu(torch.baddbmm(bias[layer], x, weight))
+        shared = chosen.index(foreground)
+        rows = [chosen.index(i) if part == 0 else shared for i, part in enumerate(parts)]
+        return pick(x.unflatten(0, (batch, len(chosen))), rows)  # (B·K', P, C)
+
+    def _depth(self, x: Tensor, parts: Sequence[int], batch: int) -> Tensor:
+        """(B, K', P) float32 pseudo-depth; the background lies at 0."""
+        weight, bias = self.to_depth.folded()
+        depth = (x @ weight.flatten().to(x.dtype)).float() + bias  # (B·K', P)
+        rows = depth.unflatten(0, (batch, len(parts))).unbind(dim=1)
+        return torch.stack(
+            [d if part != 0 else torch.zeros_like(d) for part, d in zip(parts, rows, strict=True)], dim=1
+        )
+
+    def feature(self, hidden: Tensor, weights: Tensor) -> Tensor:
+        """Eq. 6 with the shared projection after the sum: Σ_k M_k (W x_k + b) = W Σ_k M_k x_k + b Σ_k M_k.
+
+        Args:
+            hidden: (B, K, P, C) last hidden layers.
+            weights: (B, K, P) float32 weights M of the parts.
+
+        Returns:
+            (B, P, coarse_channels).
+        """
+        # (B, P, 1, K) @ (B, P, K, C): one small product per grid point.
+        summed = torch.einsum("bkp,bkpc->bpc", weights.to(hidden.dtype), hidden)
+        return self.project(summed, weights.sum(dim=1))
+
+    def project(self, hidden: Tensor, weight_sum: Tensor | None = None) -> Tensor:
+        """Hidden layer → feature, (..., P, C) → (..., P, coarse_channels).
+
+        Args:
+            hidden: one part's hidden layer, or a weighted sum of several.
+            weight_sum: (..., P) sum of the weights in that sum, which the bias has to follow; None for 1.
+        """
+        weight, bias = (t.to(hidden.dtype) for t in self.to_feature.folded())
+        if weight_sum is None:
+            return torch.nn.functional.linear(hidden, weight.flatten(1), bias)
+        return hidden @ weight.flatten(1).T + weight_sum[..., None].to(hidden.dtype) * bias

@@ -1,0 +1,293 @@
+"""Face parser: which of the parts every pixel of a face photo belongs to.
+
+A small U-Net at half the working resolution. It runs on :data:`memorygan.parts.FACE_PARTS` and tells the editor where
+the parts of a *photo* are; generated faces bring their own mask.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memorygan.checkpoint import CheckpointError, Provenance, load_module, save_module
+from memorygan.parts import FACE_PARTS, PartScheme
+
+KIND = "face-parser"
+DEFAULT_WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "parser.safetensors"
+MIN_IMAGE_SIZE = 32
+
+
+@dataclass(frozen=True)
+class ParserConfig:
+    """Shape of a :class:`FaceParser`.
+
+    Attributes:
+        size: working resolution in pixels; photos of any size are resized to it.
+        widths: channels at 1/2, 1/4, 1/8 … of the working resolution.
+        parts: number of parts K.
+
+    Raises:
+        ValueError: for a combination that cannot be built, with the remedy.
+    """
+
+    size: int = 192
+    widths: tuple[int, ...] = (32, 64, 96, 160, 256)
+    parts: int = len(FACE_PARTS)
+
+    def __post_init__(self) -> None:
+        # The upper bounds keep a foreign file from asking for more memory than any parser needs.
+        if not 2 <= len(self.widths) <= 6 or not all(1 <= width <= 1024 for width in self.widths):
+            raise ValueError(f"widths must be 2 to 6 numbers from 1 to 1024, got {self.widths}")
+        if not MIN_IMAGE_SIZE <= self.size <= 1024 or self.size % self.stride:
+            nearest = min(max(round(self.size / self.stride) * self.stride, MIN_IMAGE_SIZE, self.stride), 1024)
+            raise ValueError(
+                f"size must be a multiple of {self.stride} for {len(self.widths)} levels, and from {MIN_IMAGE_SIZE} "
+                f"to 1024, got {self.size}; try {nearest}"
+            )
+        if not 2 <= self.parts <= 255:
+            raise ValueError(f"a parser tells 2 to 255 parts apart, background included, got {self.parts}")
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the working image per cell of the coarsest level."""
+        return 2 ** len(self.widths)
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> ParserConfig:
+        """The config stored in a checkpoint as JSON.
+
+        Raises:
+            ValueError: for anything but the right fields with whole numbers in them.
+        """
+        if not isinstance(fields, dict):
+            raise ValueError("it does not say how its network is built")
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(fields) != names:
+            raise ValueError(f"parser config must have the fields {sorted(names)}, got {sorted(fields)}")
+        size, widths, parts = fields["size"], fields["widths"], fields["parts"]
+        if not (isinstance(widths, (list, tuple)) and all(type(n) is int for n in (size, parts, *widths))):
+            raise ValueError(f"parser config must hold whole numbers, got {fields}")
+        return cls(size=size, widths=tuple(widths), parts=parts)
+
+
+@dataclass(frozen=True)
+class ParsedFaces:
+    """Parts of a batch of faces.
+
+    Attributes:
+        ids: (B, H, W) uint8, the most probable part of every pixel.
+        probabilities: (B, K, H, W) float32 in [0, 1], summing to 1 over K.
+        parts: the scheme that ``ids`` and K index.
+    """
+
+    ids: Tensor
+    probabilities: Tensor
+    parts: PartScheme = FACE_PARTS
+
+    def area(self, part: str | int) -> Tensor:
+        """(B,) share of the image that a part covers, in [0, 1].
+
+        Raises:
+            ValueError: for an unknown part.
+        """
+        return (self.ids == self.parts.index(part)).float().mean(dim=(1, 2))
+
+    @property
+    def confidence(self) -> Tensor:
+        """(B,) mean probability of the chosen part, in [0, 1]."""
+        return self.probabilities.amax(dim=1).mean(dim=(1, 2))
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class _Residual(nn.Module):
+    """x + two 3×3 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv(channels, channels)
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(self.first(x)))
+
+
+class _Down(nn.Module):
+    """Halve the resolution, then refine."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.down = _conv(inputs, outputs, stride=2)
+        self.refine = _Residual(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.refine(self.down(x))
+
+
+class _Up(nn.Module):
+    """Double the resolution and join the encoder's feature of that resolution."""
+
+    def __init__(self, inputs: int, skip: int) -> None:
+        super().__init__()
+        # 1×1 before the upsampling: the same map as after it, at a quarter of the cost.
+        self.reduce = nn.Conv2d(inputs, skip, 1, bias=False)
+        self.fuse = _conv(2 * skip, skip)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.interpolate(self.reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return self.fuse(torch.cat([x, skip], dim=1))
+
+
+class FaceParser(nn.Module):
+    """U-Net from a photo to part scores at half the working resolution."""
+
+    def __init__(self, config: ParserConfig | None = None, parts: PartScheme = FACE_PARTS) -> None:
+        """Build with random weights.
+
+        Raises:
+            ValueError: if the scheme and the config disagree on the number of parts.
+        """
+        super().__init__()
+        self.config = config or ParserConfig()
+        self.parts = parts
+        if len(parts) != self.config.parts:
+            raise ValueError(f"config has {self.config.parts} parts, the scheme {len(parts)}; make them equal")
+        widths = self.config.widths
+        self.stem = _conv(3, widths[0], stride=2)
+        self.encoder = nn.ModuleList(_Down(a, b) for a, b in pairwise(widths))
+        self.decoder = nn.ModuleList(_Up(b, a) for a, b in reversed(list(pairwise(widths))))
+        self.head = nn.Conv2d(widths[0], self.config.parts, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Working-size images (B, 3, S, S) in [-1, 1] → part scores (B, K, S/2, S/2), differentiable."""
+        x = self.stem(_standardise(images))  # (B, C0, S/2, S/2)
+        skips = []
+        for down in self.encoder:
+            skips.append(x)
+            x = down(x)
+        for up in self.decoder:
+            x = up(x, skips.pop())
+        return self.head(x)
+
+    @torch.no_grad()
+    def parse(self, images: Tensor, flip: bool = False) -> ParsedFaces:
+        """Find the parts of aligned faces.
+
+        Args:
+            images: (B, 3, H, W) float in [-1, 1], H and W at least 32; resized inside to the working size.
+            flip: average with the mirrored image; twice the time, slightly steadier borders.
+
+        Returns:
+            ids and probabilities at the size of the input.
+
+        Raises:
+            ValueError: for another shape or type, an image below 32 pixels, or values that are not finite.
+            RuntimeError: in training mode, where the answer would depend on the other faces of the batch.
+        """
+        if self.training:
+            raise RuntimeError("the parser is in training mode; call eval() before parse()")
+        _check(images)
+        height, width = images.shape[-2:]
+        reference = self.head.weight
+        small = self.resize(images.to(device=reference.device, dtype=reference.dtype))
+        scores = self(small)
+        if flip:
+            scores = (scores + self(small.flip(-1)).flip(-1)) / 2
+        scores = F.interpolate(scores.float(), size=(height, width), mode="bilinear", align_corners=False)
+        probabilities = scores.softmax(dim=1)
+        return ParsedFaces(probabilities.argmax(dim=1).to(torch.uint8), probabilities, self.parts)
+
+    def resize(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) → working size (B, 3, S, S), differentiable."""
+        size = self.config.size
+        if images.shape[-2:] == (size, size):
+            return images
+        return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _standardise(images: Tensor) -> Tensor:
+    """Zero mean and unit spread per image and channel: exposure and colour casts leave before the network sees them."""
+    mean = images.mean(dim=(2, 3), keepdim=True)
+    spread = images.var(dim=(2, 3), keepdim=True, unbiased=False).add(1e-3).sqrt()
+    return (images - mean) / spread
+
+
+def _check(images: Tensor) -> None:
+    if images.dim() != 4 or images.shape[0] < 1 or images.shape[1] != 3:
+        raise ValueError(f"images must have shape (B, 3, H, W) with B at least 1, got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floating point in [-1, 1], got {images.dtype}; divide by 127.5, subtract 1")
+    if min(images.shape[-2:]) < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"images must be at least {MIN_IMAGE_SIZE} pixels high and wide, got {tuple(images.shape[-2:])}"
+        )
+    if not torch.isfinite(images).all():
+        raise ValueError("images hold values that are not finite numbers; expected [-1, 1]")
+
+
+def save_parser(path: str | os.PathLike[str], parser: FaceParser, provenance: Provenance) -> str:
+    """Write a parser in float16 with its configuration, part names and provenance.
+
+    Returns:
+        The sha256 of the file, in hexadecimal.
+
+    Raises:
+        CheckpointError: if the file cannot be written.
+    """
+    meta = {
+        "kind": KIND,
+        "config": dataclasses.asdict(parser.config),
+        "parts": list(parser.parts.names),
+        "provenance": dataclasses.asdict(provenance),
+    }
+    return save_module(path, parser.state_dict(), meta, half=True)
+
+
+def load_parser(path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> FaceParser:
+    """The parser stored at ``path``, by default the bundled one, in evaluation mode and without gradients to weights.
+
+    Raises:
+        CheckpointError: a ValueError; if the file is missing, damaged, not a safetensors file, or of another kind.
+            Nothing in it is run.
+    """
+    file = DEFAULT_WEIGHTS if path is None else Path(path)
+    state, meta = load_module(file, KIND)
+    if meta.get("parts") != list(FACE_PARTS.names):
+        raise CheckpointError(f"{file} knows other parts than this program, which needs {', '.join(FACE_PARTS.names)}")
+    try:
+        config = ParserConfig.from_dict(meta.get("config"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} cannot be used: {error}") from error
+    # The initial values are overwritten at once; the caller's random numbers must not depend on that.
+    with torch.random.fork_rng(devices=[]):
+        parser = FaceParser(config)
+    expected = {name: value.shape for name, value in parser.state_dict().items()}
+    if {name: value.shape for name, value in state.items()} != expected:
+        raise CheckpointError(f"{file} is damaged: its tensors do not fit the network it describes")
+    parser.load_state_dict(state, strict=True)
+    return channels_last(parser.to(device).eval().requires_grad_(False))
+
+
+def channels_last(parser: FaceParser) -> FaceParser:
+    """Lay the convolution weights out the way CPUs and tensor cores are fastest; values stay the same."""
+    for parameter in parser.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return parser
