@@ -1,0 +1,262 @@
+"""Adversarial stages: the paper's own recipe, and the one that makes a filled memory real (Eq. 14)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from memorygan.encoder import Posterior
+from memorygan.generator import Synthesis
+from memorygan.latents import Latents
+from memorygan.parts import LayerGroup
+from memorygan.training import losses
+from memorygan.training.augment import Transform, draw_transform
+from memorygan.training.batches import FaceBatch, ResidentFaces
+from memorygan.training.stages import Losses, Stage
+from memorygan.training.state import TrainingState, trainable
+
+
+class AdversarialStage(Stage):
+    """What both adversarial stages share: judging, gradient penalty, augmentation strength."""
+
+    def transform(self, batch: int) -> Transform:
+        return draw_transform(self.state.draws, batch, self.state.progress.augment)
+
+    def judged(self, face: Synthesis) -> tuple[Tensor, Tensor]:
+        """Image and fine mask as the discriminator takes them."""
+        dtype = self.state.dtype
+        return face.image.to(dtype), face.mask.to(dtype)
+
+    def real(self, batch: FaceBatch) -> tuple[Tensor, Tensor]:
+        """Image and 2·one-hot − 1."""
+        return batch.image, 2.0 * batch.one_hot - 1.0
+
+    def discriminate(
+        self, batch: FaceBatch, image: Tensor, mask: Tensor, transforms: tuple[Transform, Transform]
+    ) -> Losses:
+        """Backward pass of the discriminator on real faces and detached fakes (image, mask)."""
+        critic = self.state.discriminator.requires_grad_(True)
+        real = critic(*transforms[0](*self.real(batch))).score
+        fake = critic(*transforms[1](image.detach(), mask.detach())).score
+        loss = losses.discriminator_loss(real, fake)
+        (loss / self.config.accumulate).backward()
+        return {
+            "discriminator": loss.detach(),
+            "real_sign": real.detach().sign().mean(),
+            "fake_sign": fake.detach().sign().mean(),
+        }
+
+    def penalize(self, batch: FaceBatch, transform: Transform) -> Losses:
+        """Lazy R1 on image and mask; the weight makes up for the steps without it."""
+        critic = self.state.discriminator.requires_grad_(True)
+        image, mask = (t.detach().requires_grad_(True) for t in transform(*self.real(batch)))
+        on_image, on_mask = losses.gradient_penalty(critic(image, mask).score, image, mask)
+        penalty = 0.5 * (self.config.r1_image * on_image + self.config.r1_mask * on_mask) * self.config.r1_interval
+        (penalty / self.config.accumulate).backward()
+        return {"r1_image": on_image.detach(), "r1_mask": on_mask.detach()}
+
+    def adapt(self, real_sign: Tensor) -> None:
+        """Moves the augmentation strength by the sign of the overfitting measure."""
+        if self.config.augment == "none":
+            return
+        sign = float(self.state.processes.mean(real_sign))
+        step = self.images_per_step / max(1, self.config.augment_images)
+        direction = 1.0 if sign > self.config.augment_target else -1.0
+        self.state.progress.augment = min(0.8, max(0.0, self.state.progress.augment + direction * step))
+
+    def penalty_is_due(self) -> bool:
+        return self.state.progress.steps % self.config.r1_interval == 0
+
+    def make_discriminator_optimizer(self) -> torch.optim.Optimizer:
+        ratio = self.config.r1_interval / (self.config.r1_interval + 1)  # lazy regularisation correction
+        betas = (self.config.beta1**ratio, self.config.beta2**ratio)
+        parameters = trainable([self.state.discriminator])
+        return self.adam(parameters, self.config.discriminator_lr * ratio, betas)
+
+
+class MakeReal(AdversarialStage):
+    """Stage 3: controller samples and reconstructions are judged side by side.
+
+    Half of every batch reconstructs photos, half is sampled from the controller; one generator pass serves both
+    players, which are then updated together.
+    """
+
+    name = "real"
+
+    def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
+        super().__init__(state, faces)
+        self.length = self.config.real_images
+
+    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        generator, rate = self.state.generator, self.config.real_generator_lr
+        main = trainable([generator.mapping, generator.memory, generator.render, self.state.encoder])
+        groups = [
+            {"params": main, "multiplier": 1.0},
+            {"params": trainable([generator.controller]), "multiplier": self.config.controller_lr / max(rate, 1e-12)},
+        ]
+        betas = (self.config.beta1, self.config.beta2)
+        adam = self.adam(groups, rate, betas)
+        return {"generator": adam, "discriminator": self.make_discriminator_optimizer()}
+
+    def step(self) -> Losses:
+        state, total = self.state, {}
+        optimizer = state.optimizers["generator"]
+        self.set_learning_rate(optimizer, self.config.real_generator_lr)
+        for batch in self.micro_batches():
+            count = len(batch.image)
+            face, posterior, codes = self.generate(batch)
+            transforms = (self.transform(count), self.transform(count))
+            total = self.improve(face, posterior, codes, batch, transforms)
+            total |= self.discriminate(batch, *self.judged(face), transforms)
+            if self.penalty_is_due():
+                total |= self.penalize(batch, self.transform(count))
+        self.apply(optimizer)
+        self.apply(state.optimizers["discriminator"])
+        self.adapt(total["real_sign"])
+        total["augment"] = torch.tensor(state.progress.augment)
+        self.advance(self.images_per_step)
+        state.update_averages(self.images_per_step)
+        if self.finished():
+            state.average_generator.update_mean_latents()
+            state.generator.mean_w.copy_(state.average_generator.mean_w)
+        return total
+
+    def generate(self, batch: FaceBatch) -> tuple[Synthesis, Posterior, Tensor]:
+        """Reconstructions (even rows) and samples (odd rows); with the reconstructions' posterior and codes.
+
+        Alternating rows keep a batch that is split over processes the same batch.
+        """
+        state, noise = self.state, self.query_noise(len(batch.image))
+        posterior = state.encoder(batch.image[::2], batch.one_hot[::2])
+        codes = posterior.sample(noise[::2])
+        sampled = state.generator.controller(noise[1::2]).codes
+        latents = state.generator.map(torch.stack((codes, sampled), dim=1).flatten(0, 1))
+        return state.generator.synthesize(latents.expand(state.generator.config)), posterior, codes
+
+    def improve(
+        self,
+        face: Synthesis,
+        posterior: Posterior,
+        codes: Tensor,
+        batch: FaceBatch,
+        transforms: tuple[Transform, Transform],
+    ) -> Losses:
+        """Backward pass of generator, encoder and controller."""
+        critic = self.state.discriminator.requires_grad_(False)
+        critique = critic(*transforms[1](*self.judged(face)))
+        with torch.no_grad():
+            # The same transform as the reconstructions got, so that features can be compared place by place.
+            real = critic(*transforms[1](*self.real(batch)))
+        restored = Synthesis(face.image[::2], face.mask[::2], face.coarse_mask[::2], face.depth[::2], face.latents[::2])
+        photos = FaceBatch(batch.image[::2], batch.part_ids[::2], batch.one_hot[::2])
+        prior = self.state.generator.controller.condition(codes)
+        terms = {
+            "adversarial": losses.generator_loss(critique.score),
+            "feature": losses.feature_matching(
+                tuple(f[::2] for f in critique.features), tuple(f[::2] for f in real.features)
+            ),
+            "consistency_real": losses.mask_consistency(face.mask, face.coarse_mask),
+            "kl_controller": posterior.kl(prior.mean, prior.log_variance).mean(),
+        }
+        rebuilt = self.reconstruction_terms(restored, photos)
+        terms["reconstruction"] = self.weighted(rebuilt)
+        (self.weighted(terms) / self.config.accumulate).backward()
+        return {key: value.detach() for key, value in {**terms, **rebuilt}.items()}
+
+
+class PaperAdversarial(AdversarialStage):
+    """The paper's recipe: adversarial from scratch, with L_mask, KL, R1, path length and style mixing (section 4)."""
+
+    name = "paper"
+
+    def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
+        super().__init__(state, faces)
+        self.length = self.config.paper_images
+
+    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        generator = self.state.generator
+        ratio = self.config.path_interval / (self.config.path_interval + 1)
+        betas = (self.config.beta1**ratio, self.config.beta2**ratio)
+        groups = [
+            {
+                "params": trainable([generator.mapping, generator.memory, generator.render]),
+                "lr": self.config.generator_lr * ratio,
+            },
+            {"params": trainable([generator.controller]), "lr": self.config.controller_lr * ratio},
+        ]
+        adam = self.adam(groups, self.config.generator_lr * ratio, betas)
+        return {"generator": adam, "discriminator": self.make_discriminator_optimizer()}
+
+    def step(self) -> Losses:
+        state, total = self.state, {}
+        for batch in self.micro_batches():
+            count = len(batch.image)
+            with torch.no_grad():
+                face, _ = self.sample(count)
+            transforms = (self.transform(count), self.transform(count))
+            total = self.discriminate(batch, *self.judged(face), transforms)
+            if self.penalty_is_due():
+                total |= self.penalize(batch, self.transform(count))
+        self.apply(state.optimizers["discriminator"])
+        for _ in range(self.config.accumulate):
+            total |= self.improve()
+        if state.progress.steps % self.config.path_interval == 0:
+            total |= self.regularize_path()
+        self.apply(state.optimizers["generator"])
+        self.adapt(total["real_sign"])
+        self.advance(self.images_per_step)
+        state.update_averages(self.images_per_step)
+        # Cheap, and truncation is right in every checkpoint.
+        if self.finished() or state.progress.steps % 1000 == 0:
+            state.average_generator.update_mean_latents()
+            state.generator.mean_w.copy_(state.average_generator.mean_w)
+        return total
+
+    def sample(self, count: int) -> tuple[Synthesis, Tensor]:
+        """Faces from noise, some of them mixed from two samples, and the KL of their query codes."""
+        generator = self.state.generator
+        queries = generator.controller(self.query_noise(count))
+        latents = generator.map(queries.codes).expand(generator.config)
+        mixed = self.state.draws.uniform(count) < self.config.style_mixing
+        if bool(mixed.any()):
+            latents = self.mix(latents, mixed)
+        return generator.synthesize(latents), queries.kl_to_unit_gaussian().mean()
+
+    def mix(self, latents: Latents, mixed: Tensor) -> Latents:
+        """Style mixing: in the chosen faces a random half of the parts' shape or texture codes comes from the next."""
+        config, count = latents.config, len(latents)
+        chance = self.state.draws.uniform(count, config.part_count, 2)
+        taken = (chance < 0.5) & mixed[:, None, None]
+        chosen = torch.zeros(latents.w.shape[:3], dtype=torch.bool, device=latents.w.device)
+        for column, group in enumerate((LayerGroup.SHAPE, LayerGroup.TEXTURE)):
+            layers = config.layer_range(group)
+            chosen[:, :, layers.start : layers.stop] = taken[:, :, column, None]
+        w = torch.where(chosen[..., None], latents.w.roll(1, 0), latents.w)
+        return latents.with_w(w, latents.shared_base)
+
+    def improve(self) -> Losses:
+        """Backward pass of the generator: Eq. 14."""
+        critic = self.state.discriminator.requires_grad_(False)
+        face, kl = self.sample(self.config.batch)
+        transform = self.transform(self.config.batch)
+        terms = {
+            "adversarial": losses.generator_loss(critic(*transform(*self.judged(face))).score),
+            "consistency_real": losses.mask_consistency(face.mask, face.coarse_mask),
+            "kl_controller": kl,
+        }
+        (self.weighted(terms) / self.config.accumulate).backward()
+        return {key: value.detach() for key, value in terms.items()}
+
+    def regularize_path(self) -> Losses:
+        """Backward pass of the path length penalty on a smaller batch."""
+        state, generator = self.state, self.state.generator
+        count = max(1, self.config.batch // self.config.path_shrink)
+        codes = generator.controller(self.query_noise(count)).codes
+        latents = generator.map(codes).expand(generator.config)
+        image = generator.synthesize(latents).image
+        noise = state.draws.normal(count, *image.shape[1:])
+        mean = torch.tensor(state.progress.path_mean, device=image.device)
+        penalty, new_mean = losses.path_length_penalty(image, latents.w, noise, mean)
+        (penalty * self.config.path_length * self.config.path_interval).backward()
+        state.progress.path_mean = float(state.processes.mean(new_mean))
+        return {"path_length": penalty.detach()}

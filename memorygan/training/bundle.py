@@ -1,0 +1,122 @@
+"""``python -m memorygan.training.bundle``: makes a run's networks the bundled ones, with a gallery of good seeds."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from memorygan.analysis.agreement import agreement, confusion_matrix
+from memorygan.analysis.diversity import pixel_vectors
+from memorygan.analysis.readings import Reader
+from memorygan.checkpoint import Provenance, load_generator, save_generator
+from memorygan.encoder import load_encoder, save_encoder
+from memorygan.generator import ComposedGenerator
+from memorygan.manifest import WEIGHTS_DIR, update_manifest
+
+BATCH = 16
+
+
+@torch.no_grad()
+def choose_gallery(
+    generator: ComposedGenerator, reader: Reader, count: int = 24, candidates: int = 400, truncation: float = 0.7
+) -> list[int]:
+    """Seeds worth showing first: faces whose mask the parser agrees with, and that differ from each other.
+
+    Args:
+        generator: in evaluation mode.
+        reader: the parser, see :class:`memorygan.analysis.readings.Reader`.
+        count: how many seeds to choose.
+        candidates: seeds 0 to ``candidates`` − 1 are looked at; the better half may be chosen.
+        truncation: as the editor samples.
+
+    Raises:
+        ValueError: if there are fewer than two candidates per wanted seed, or no parser.
+    """
+    if candidates < 2 * count:
+        raise ValueError(f"{candidates} candidates are too few to choose {count} from; use at least {2 * count}")
+    parts = generator.config.parts
+    scores, vectors = [], []
+    for first in tqdm(range(0, candidates, BATCH), desc="gallery"):
+        face = generator.synthesize(generator.sample(range(first, min(first + BATCH, candidates)), truncation))
+        found = reader.read(face.image, parts).ids
+        if found is None:
+            raise ValueError("the gallery is chosen by the bundled parser, but weights/parser.safetensors is missing")
+        for own, other in zip(face.part_map.cpu(), found.cpu(), strict=True):
+            confusion = confusion_matrix(own[None], other[None], len(parts))
+            scores.append(agreement(confusion, parts.names).mean())
+        vectors.append(pixel_vectors(face.image, 16))
+    return _spread(torch.tensor(scores), torch.cat(vectors), count)
+
+
+def _spread(scores: Tensor, vectors: Tensor, count: int) -> list[int]:
+    """Farthest-point choice among the better half, beginning with the best."""
+    good = scores.argsort(descending=True)[: len(scores) // 2]
+    chosen = [int(good[0])]
+    distance = torch.cdist(vectors[good], vectors[chosen]).squeeze(1)
+    while len(chosen) < count:
+        chosen.append(int(good[distance.argmax()]))
+        distance = torch.minimum(distance, torch.cdist(vectors[good], vectors[chosen[-1:]]).squeeze(1))
+    return chosen
+
+
+def bundle(run: Path, weights: Path, name: str, provenance: Provenance, title: str) -> None:
+    """Writes generator, encoder and gallery of a run into the weights folder and its manifest.
+
+    Args:
+        run: folder with ``generator.safetensors`` and ``encoder.safetensors``.
+        weights: the folder of bundled files.
+        name: file name of the generator, without ending.
+        provenance: images seen and recipe are taken from the run.
+        title: the name a person sees.
+
+    Raises:
+        CheckpointError: if a file of the run is missing or damaged.
+    """
+    loaded = load_generator(run / "generator.safetensors")
+    file = f"{name}.safetensors"
+    origin = Provenance(
+        data=provenance.data,
+        licence=provenance.licence,
+        images_seen=loaded.images_seen,
+        recipe=loaded.provenance.recipe,
+        command=provenance.command,
+        date=datetime.date.today().isoformat(),
+        notes=loaded.provenance.notes,
+    )
+    sha256 = save_generator(weights / file, loaded.generator, provenance=origin)
+    save_encoder(weights / "encoder.safetensors", load_encoder(run / "encoder.safetensors"), loaded.images_seen)
+    update_manifest(weights, file, title=title, licence=provenance.licence, default=True)
+    update_manifest(weights, "encoder.safetensors", title="Part encoder", licence=provenance.licence)
+    seeds = choose_gallery(loaded.generator, Reader.load())
+    (weights / "gallery.json").write_text(json.dumps({"checkpoint": sha256, "seeds": seeds}) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m memorygan.training.bundle", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder with generator and encoder of a run")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR)
+    parser.add_argument("--name", required=True, help="file name of the generator, for example faces-128")
+    parser.add_argument("--title", required=True, help="the name a person sees")
+    parser.add_argument("--data", action="append", required=True, help="a data set it was trained on; repeatable")
+    parser.add_argument("--licence", required=True)
+    parser.add_argument("--command", default="see docs/training.md", help="the command that trained it")
+    options = parser.parse_args(arguments)
+    origin = Provenance(data=tuple(options.data), licence=options.licence, command=options.command)
+    try:
+        bundle(options.run, options.weights, options.name, origin, options.title)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"bundled {options.name} in {options.weights}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Drawn faces: canvas, traits and the layers of a face."""

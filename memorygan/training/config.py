@@ -1,0 +1,168 @@
+"""Hyper-parameters of a training run, and the recipes as tables of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from memorygan.config import get_preset
+
+RECIPES = ("memory-first", "paper")
+PRECISIONS = ("bf16", "float32")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything a run is decided by; written beside every checkpoint.
+
+    Lengths are counted in images, whatever the batch size.
+
+    Attributes:
+        recipe: ``memory-first`` (fill, query, real) or ``paper`` (adversarial from scratch, DESIGN of the paper).
+        preset: named generator and discriminator sizes.
+        batch: images per process and backward pass.
+        accumulate: backward passes per optimiser step.
+        seed: decides every random number of the run.
+        precision: ``bf16`` activations with float32 parameters, or ``float32``.
+        flip: mirror half of the images.
+        fill_images, query_steps, real_images: length of the three stages of ``memory-first``.
+        paper_images: length of the ``paper`` recipe; the paper's 150,000 steps of 32.
+        *_lr, beta1, beta2: Adam; reduced to ``lr_floor`` of itself over the last third of the fill stage.
+        ema_half_life: images after which an old weight counts half in the averaged generator.
+        pixel, pooled, gradient, fine_mask, coarse_mask: weights of the reconstruction terms.
+        consistency: weight of L_mask while filling; consistency_real in the adversarial stages.
+        kl: weight of the KL divergence per query code to a unit Gaussian while filling.
+        kl_controller: the same to the controller's own Gaussians in the real stage.
+        adversarial, feature, reconstruction: weights of the real stage.
+        r1_image, r1_mask, r1_interval: gradient penalty, halved, every r1_interval steps.
+        path_length, path_interval, path_shrink: path length regularisation (paper recipe).
+        style_mixing: chance that a face is mixed from two samples (paper recipe).
+        augment: ``ada`` adapts the strength to augment_target, ``none`` switches it off.
+        augment_target: wanted mean sign of the discriminator on real images.
+        augment_images: images over which the strength may rise from 0 to 1.
+        temperature: scale of the controller's noise when sheets and metrics are made.
+
+    Raises:
+        ValueError: for an impossible value, with the remedy.
+    """
+
+    recipe: str = "memory-first"
+    preset: str = "faces-64"
+    batch: int = 16
+    accumulate: int = 1
+    seed: int = 0
+    precision: str = "bf16"
+    flip: bool = True
+    fill_images: int = 160_000
+    query_steps: int = 1500
+    real_images: int = 100_000
+    paper_images: int = 4_800_000
+    generator_lr: float = 2e-3
+    controller_lr: float = 1e-4
+    query_lr: float = 1e-3
+    query_batch: int = 256
+    discriminator_lr: float = 2e-3
+    real_generator_lr: float = 1e-3
+    lr_floor: float = 0.2
+    beta1: float = 0.5
+    beta2: float = 0.99
+    ema_half_life: int = 10_000
+    pixel: float = 1.0
+    pooled: float = 1.0
+    gradient: float = 5.0
+    fine_mask: float = 1.0
+    coarse_mask: float = 0.5
+    consistency: float = 1.0
+    consistency_real: float = 20.0
+    kl: float = 1e-3
+    kl_controller: float = 1e-3
+    adversarial: float = 0.5
+    feature: float = 2.0
+    reconstruction: float = 4.0
+    r1_image: float = 10.0
+    r1_mask: float = 1000.0
+    r1_interval: int = 16
+    path_length: float = 0.5
+    path_interval: int = 4
+    path_shrink: int = 2
+    style_mixing: float = 0.3
+    augment: str = "ada"
+    augment_target: float = 0.6
+    augment_images: int = 100_000
+    temperature: float = 0.7
+
+    def __post_init__(self) -> None:
+        get_preset(self.preset)
+        choices = (("recipe", RECIPES), ("precision", PRECISIONS), ("augment", ("ada", "none")))
+        for name, allowed in choices:
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(allowed)}")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
+                raise ValueError(f"{item.name} is {value}; use 0 or more")
+        for name in (
+            "batch",
+            "accumulate",
+            "query_batch",
+            "r1_interval",
+            "path_interval",
+            "path_shrink",
+            "ema_half_life",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; use at least 1")
+        if self.recipe == "memory-first" and self.batch % 2:
+            raise ValueError(
+                f"batch is {self.batch}; memory-first splits it between photos and samples, use an even number"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TrainingConfig:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: for unknown or impossible fields.
+        """
+        known = {item.name for item in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise ValueError(f"unknown training settings {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        return cls(**data)
+
+
+# DESIGN of the paper: section 4 of its implementation details, at its own preset and batch.
+_PAPER = TrainingConfig(
+    recipe="paper",
+    preset="paper-256",
+    batch=16,
+    accumulate=2,
+    generator_lr=2e-3,
+    real_generator_lr=2e-3,
+    discriminator_lr=2e-3,
+    controller_lr=1e-4,
+    beta1=0.0,
+    beta2=0.99,
+    ema_half_life=10_000,
+    consistency_real=100.0,
+    kl_controller=1e-4,
+    r1_image=10.0,
+    r1_mask=1000.0,
+    adversarial=1.0,
+    augment="none",
+)
+
+
+def recipe_config(recipe: str, changes: dict[str, Any] | None = None) -> TrainingConfig:
+    """The table of a recipe with some values changed.
+
+    Raises:
+        ValueError: for an unknown recipe or an impossible value.
+    """
+    tables = {"memory-first": TrainingConfig(), "paper": _PAPER}
+    if recipe not in tables:
+        raise ValueError(f"unknown recipe {recipe!r}; use one of {', '.join(tables)}")
+    return replace(tables[recipe], **(changes or {}))

@@ -1,0 +1,173 @@
+"""Faces for training: a packed set decoded into memory, and the order in which they are shown."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from memorygan.training.facefiles import DECODE_ERRORS
+from memorygan.training.packfile import DataError, PackHeader, PackReader
+from memorygan.training.sampler import ResumableSampler
+
+__all__ = ["DataError", "PackedDataset", "ResumableSampler", "mirror"]
+
+
+class PackedDataset:
+    """One split of a face set at one resolution, made by ``python -m memorygan.training.prepare``.
+
+    Use :meth:`open`. :meth:`images` and :meth:`masks` decode the whole set once; :meth:`batch` decodes only what it is
+    asked for, for sets that do not fit in memory.
+    """
+
+    def __init__(self, reader: PackReader) -> None:
+        self._reader = reader
+        self._images: Tensor | None = None
+        self._masks: Tensor | None = None
+
+    @classmethod
+    def open(cls, path: str | Path, verify: bool = True) -> PackedDataset:
+        """Open a packed file; faces stay encoded until they are asked for.
+
+        Args:
+            path: a ``.pack`` file.
+            verify: check the SHA-256 of the content first.
+
+        Raises:
+            DataError: if the file is missing, truncated, damaged or not a packed face file.
+        """
+        return cls(PackReader(Path(path), verify=verify))
+
+    def __len__(self) -> int:
+        return len(self.header.names)
+
+    @property
+    def header(self) -> PackHeader:
+        """Everything the file says about itself: source, names, class frequencies, SHA-256."""
+        return self._reader.header
+
+    @property
+    def resolution(self) -> int:
+        """Side of images and masks in pixels."""
+        return self.header.plan.resolution
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Part names in the order of the mask ids."""
+        return self.header.plan.parts
+
+    @property
+    def split(self) -> str:
+        """``"train"`` or ``"val"``."""
+        return self.header.plan.split
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name per face."""
+        return self.header.names
+
+    def images(self) -> Tensor:
+        """All images, (N, 3, H, W) uint8, 0–255; decoded on the first call and kept.
+
+        Raises:
+            DataError: if a stored image cannot be decoded.
+        """
+        if self._images is None:
+            self._images = self._decode_images(range(len(self)))
+        return self._images
+
+    def masks(self) -> Tensor:
+        """All masks, (N, H, W) uint8 part ids; decoded on the first call and kept.
+
+        Raises:
+            DataError: if a stored mask cannot be decoded.
+        """
+        if self._masks is None:
+            self._masks = self._decode_masks(range(len(self)))
+        return self._masks
+
+    def batch(self, indices: Tensor | Sequence[int], flips: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Some faces, by index.
+
+        Args:
+            indices: (B,) face indices, 0 to ``len(self) - 1``.
+            flips: (B,) bool, which of them to mirror.
+
+        Returns:
+            images (B, 3, H, W) uint8 and masks (B, H, W) uint8, on the CPU.
+
+        Raises:
+            DataError: if an index does not exist or a face cannot be decoded.
+        """
+        wanted = [int(index) for index in indices]
+        for index in wanted:
+            if not 0 <= index < len(self):
+                raise DataError(f"there is no face {index} in a set of {len(self)}")
+        images = self._images[wanted] if self._images is not None else self._decode_images(wanted)
+        masks = self._masks[wanted] if self._masks is not None else self._decode_masks(wanted)
+        return (images, masks) if flips is None else mirror(images, masks, flips)
+
+    def _decode_images(self, indices: Sequence[int]) -> Tensor:
+        out = np.empty((len(indices), self.resolution, self.resolution, 3), dtype=np.uint8)
+
+        def decode(row: int) -> None:
+            out[row] = self._decode(indices[row], 0, "RGB")
+
+        _for_all(decode, range(len(indices)))
+        return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+
+    def _decode_masks(self, indices: Sequence[int]) -> Tensor:
+        out = np.empty((len(indices), self.resolution, self.resolution), dtype=np.uint8)
+
+        def decode(row: int) -> None:
+            out[row] = self._decode(indices[row], 1, "L")
+            if out[row].max() >= len(self.part_names):
+                name = self.names[indices[row]]
+                raise DataError(f"the mask of {name} in {self._reader.path} holds an unknown part id")
+
+        _for_all(decode, range(len(indices)))
+        return torch.from_numpy(out)
+
+    def _decode(self, index: int, which: int, mode: str) -> np.ndarray:
+        what = f"face {self.names[index]} in {self._reader.path}"
+        side = self.resolution
+        try:
+            with Image.open(io.BytesIO(self._reader.read(index)[which]), formats=("WEBP", "PNG")) as picture:
+                # Before decoding: a forged picture could unpack to any size.
+                if picture.mode != mode or picture.size != (side, side):
+                    raise DataError(f"{what} is {picture.mode} {picture.size}, expected {mode} {(side, side)}")
+                return np.asarray(picture)
+        except DECODE_ERRORS as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{what} cannot be decoded: {error}") from error
+
+
+def mirror(images: Tensor, masks: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
+    """Mirror the chosen faces left to right; parts need no relabelling, for left and right share an id.
+
+    Args:
+        images: (B, C, H, W), any type and device.
+        masks: (B, H, W).
+        flips: (B,) bool.
+
+    Returns:
+        Images and masks of the same shapes and types.
+    """
+    chosen = flips.to(device=images.device, dtype=torch.bool)
+    flipped_images = torch.where(chosen[:, None, None, None], images.flip(-1), images)
+    flipped_masks = torch.where(chosen[:, None, None], masks.flip(-1), masks)
+    return flipped_images, flipped_masks
+
+
+def _for_all(work: Callable[[int], None], rows: range) -> None:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(work, rows):
+            pass

@@ -1,0 +1,119 @@
+"""Several processes as one: the same random numbers everywhere, each process using its own slice of the batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all.
+
+    Attributes:
+        rank, world: 0-based index and number of processes.
+        device: where this process computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replaces every gradient by its mean over all processes, in one message."""
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of a tensor over all processes."""
+        if self.world == 1:
+            return value
+        value = value.detach().clone()
+        dist.all_reduce(value)
+        return value / self.world
+
+    def any(self, flag: bool) -> bool:
+        """True everywhere if it is true anywhere (time is up, a loss is not finite)."""
+        if self.world == 1:
+            return flag
+        value = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value.item())
+
+    def leave(self) -> None:
+        """Ends the communication; nothing may be averaged afterwards."""
+        if self.world > 1:
+            dist.destroy_process_group()
+
+    def wait(self) -> None:
+        """Returns when all processes have come here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def start_processes(device: str | None = None) -> Processes:
+    """Joins the processes that ``torchrun`` started, or runs alone.
+
+    Args:
+        device: ``cpu`` or ``cuda``; None takes CUDA where it is available.
+
+    Raises:
+        ValueError: if CUDA was asked for and is not there.
+    """
+    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("CUDA was asked for, but this machine has no usable GPU; use --device cpu")
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if wanted == "cuda":
+        index = int(os.environ.get("LOCAL_RANK", "0"))
+        torch.cuda.set_device(index)
+        wanted = f"cuda:{index}"
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if wanted.startswith("cuda") else "gloo")
+    return Processes(rank, world, torch.device(wanted))
+
+
+class Draws:
+    """The random numbers of a run.
+
+    Every process draws the numbers of the whole batch from the same CPU stream and keeps its own slice, so that two
+    processes of batch B see what one process of batch 2B would have seen, on any device.
+    """
+
+    def __init__(self, seed: int, processes: Processes) -> None:
+        self.processes = processes
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, batch: int, *shape: int) -> Tensor:
+        """(batch, *shape) standard normal, float32."""
+        rows = torch.randn(batch * self.processes.world, *shape, generator=self.generator)
+        return self._own(rows, batch)
+
+    def uniform(self, batch: int, *shape: int) -> Tensor:
+        """(batch, *shape) in [0, 1), float32."""
+        rows = torch.rand(batch * self.processes.world, *shape, generator=self.generator)
+        return self._own(rows, batch)
+
+    def integers(self, batch: int, high: int) -> Tensor:
+        """(batch,) int64 in [0, high)."""
+        rows = torch.randint(high, (batch * self.processes.world,), generator=self.generator)
+        return self._own(rows, batch)
+
+    def _own(self, rows: Tensor, batch: int) -> Tensor:
+        start = self.processes.rank * batch
+        return rows[start : start + batch].to(self.processes.device)

@@ -1,0 +1,294 @@
+"""The one training loop: stages in order, checkpoints, budgets, setbacks, sheets."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memorygan.training.adversarial import MakeReal, PaperAdversarial
+from memorygan.training.batches import ResidentFaces
+from memorygan.training.config import TrainingConfig
+from memorygan.training.data import PackedDataset
+from memorygan.training.distributed import Processes
+from memorygan.training.export import export_networks
+from memorygan.training.metrics import measure
+from memorygan.training.sheets import reconstruction_sheet, sample_sheet, save_picture
+from memorygan.training.stages import FillMemory, LearnToQuery, Stage
+from memorygan.training.state import Progress, TrainingState
+
+STAGES: dict[str, tuple[type[Stage], ...]] = {
+    "memory-first": (FillMemory, LearnToQuery, MakeReal),
+    "paper": (PaperAdversarial,),
+}
+STATE_FILE = "state.safetensors"
+MAX_SETBACKS = 5
+
+
+class TrainingError(ValueError):
+    """A run cannot start or go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to look, save and stop.
+
+    Attributes:
+        minutes: wall-clock budget of this call; None for no limit.
+        save_minutes: time between checkpoints.
+        sheet_images: images between sheets (and metrics); 0 for none.
+        log_steps: steps between lines of ``stats.jsonl``.
+        metric_samples: generated faces per measurement; 0 switches metrics off.
+    """
+
+    minutes: float | None = None
+    save_minutes: float = 10.0
+    sheet_images: int = 10_000
+    log_steps: int = 20
+    metric_samples: int = 0
+
+
+class Trainer:
+    """Runs the stages of a recipe from wherever the state stands.
+
+    Args:
+        config: hyper-parameters.
+        train, validation: packed splits; the validation split is for sheets and metrics.
+        out: folder of the run.
+        schedule: budgets.
+        processes: this process among all.
+
+    Raises:
+        TrainingError: if the data does not fit the preset.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        train: PackedDataset,
+        validation: PackedDataset | None,
+        out: Path,
+        schedule: Schedule,
+        processes: Processes,
+    ) -> None:
+        self.config, self.out, self.schedule, self.processes = config, out, schedule, processes
+        self.state = TrainingState(config, len(train), processes)
+        generator = self.state.generator.config
+        for split in [train] + ([validation] if validation else []):
+            if split.resolution != generator.size:
+                raise TrainingError(
+                    f"the faces are {split.resolution} pixels wide, preset {config.preset} needs {generator.size}; "
+                    f"prepare them with --size {generator.size}"
+                )
+            if tuple(split.part_names) != generator.parts.names:
+                raise TrainingError("the faces were packed with other parts than this version has; prepare them again")
+        self.faces = ResidentFaces(train, processes.device, self.state.dtype)
+        self.held_out = ResidentFaces(validation, processes.device, self.state.dtype) if validation else None
+        self.stage: Stage | None = None
+        self._asked_to_stop = False
+        self._writer: Any = None
+
+    @property
+    def state_path(self) -> Path:
+        return self.out / STATE_FILE
+
+    def resume(self) -> bool:
+        """Loads the last checkpoint of the run folder; False if there is none."""
+        if not self.state_path.exists():
+            return False
+        self.state.load(self.state_path, self._enter_stage)
+        return True
+
+    def dry_run(self) -> dict[str, float]:
+        """The losses of one step; nothing is written."""
+        if self.stage is None:
+            self._enter_stage(self.state)
+        if self.stage is None:
+            raise TrainingError("this run is done; raise the length of a stage to go on")
+        return {key: float(value.float().mean()) for key, value in self.stage.step().items()}
+
+    def _enter_stage(self, state: TrainingState) -> None:
+        names = {stage.name: stage for stage in STAGES[self.config.recipe]}
+        if state.progress.stage not in names:
+            self.stage = None
+            return
+        self.stage = names[state.progress.stage](state, self.faces)
+        state.optimizers = self.stage.make_optimizers()
+
+    def _next_stage(self) -> None:
+        order = [stage.name for stage in STAGES[self.config.recipe]]
+        position = order.index(self.state.progress.stage) + 1
+        progress = self.state.progress
+        progress.stage = order[position] if position < len(order) else "done"
+        progress.stage_images = progress.steps = 0
+        self.state.optimizers = {}
+        self._enter_stage(self.state)
+
+    def run(self) -> Progress:
+        """Trains until the recipe is done or the time is up; always ends with a saved checkpoint."""
+        if self.stage is None:
+            self._enter_stage(self.state)
+        started = last_save = time.monotonic()
+        self._stop_gracefully()
+        before = self.state.progress.minutes
+        last_sheet = self.state.progress.images
+        logged: list[dict[str, Tensor]] = []
+        log_time, log_images = started, self.state.progress.images
+        if not self.state_path.exists():
+            self.save()
+        while self.stage is not None:
+            if self.stage.finished():  # of length zero, or shortened since the last run
+                self._next_stage()
+                continue
+            terms = self.stage.step()
+            logged.append(terms)
+            progress = self.state.progress
+            progress.minutes = before + (time.monotonic() - started) / 60
+            stage_ends = self.stage.finished()
+            if len(logged) >= self.schedule.log_steps or stage_ends:
+                if not self._finite(logged):
+                    self._step_back()
+                    logged, last_save = [], time.monotonic()
+                    continue
+                now = time.monotonic()
+                self._log(logged, (progress.images - log_images) / max(1e-9, now - log_time))
+                logged, log_time, log_images = [], now, progress.images
+            now = time.monotonic()
+            out_of_time = self._asked_to_stop or (
+                self.schedule.minutes is not None and now - started > self.schedule.minutes * 60
+            )
+            due = self.schedule.sheet_images and progress.images - last_sheet >= self.schedule.sheet_images
+            if due or stage_ends:
+                self.look()
+                last_sheet, log_time = progress.images, time.monotonic()
+            if stage_ends:
+                self._next_stage()
+            if self.processes.any(out_of_time or stage_ends or now - last_save > self.schedule.save_minutes * 60):
+                if logged and not self._finite(logged):
+                    self._step_back()
+                    logged = []
+                    continue
+                self.save()
+                last_save = time.monotonic()
+            if self.processes.any(out_of_time):
+                break
+        return self.state.progress
+
+    def _stop_gracefully(self) -> None:
+        """The first Ctrl-C or SIGTERM finishes the step and saves; a second Ctrl-C stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def ask(number: int, frame: object) -> None:
+            self._asked_to_stop = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, ask)
+
+    def save(self) -> None:
+        """Writes the state and the exported networks; a kill during this leaves the previous files whole."""
+        if self.processes.is_main:
+            self.out.mkdir(parents=True, exist_ok=True)
+            (self.out / "config.json").write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
+            self.state.save(self.state_path)
+            export_networks(self.state, self.out)
+        self.processes.wait()
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Sheets and metrics of the averaged networks."""
+        if not self.processes.is_main:
+            return
+        state, progress = self.state, self.state.progress
+        name = f"{progress.images:08d}-{progress.stage}"
+        record: dict[str, Any] = {
+            "images": progress.images,
+            "stage": progress.stage,
+            "minutes": round(progress.minutes, 2),
+        }
+        generator = state.average_generator
+        if "encoder" in state.averages and self.held_out is not None:
+            sheet, error = reconstruction_sheet(generator, state.average_encoder, self.held_out, generator.config.parts)
+            save_picture(sheet, self.out / "sheets" / f"{name}-reconstructions.png")
+            record["reconstruction_error"] = round(error, 3)
+        if progress.stage != "fill":
+            temperature = self.config.temperature if self.config.recipe == "memory-first" else 1.0
+            save_picture(sample_sheet(generator, temperature), self.out / "sheets" / f"{name}-samples.png")
+            if self.schedule.metric_samples and self.held_out is not None:
+                record |= measure(generator, self.faces, self.schedule.metric_samples, temperature)
+                distance = record.get("frechet_distance")  # missing where no feature network is installed
+                if distance is not None and (progress.best is None or distance < progress.best):
+                    progress.best = distance
+                    export_networks(state, self.out / "best")
+        self._append("looks.jsonl", record)
+
+    def _finite(self, logged: list[dict[str, Tensor]]) -> bool:
+        values = torch.stack([value.float().mean() for terms in logged for value in terms.values()])
+        return not self.processes.any(not bool(torch.isfinite(values).all()))
+
+    def _step_back(self) -> None:
+        """Returns to the last checkpoint with other random numbers and half the learning rate.
+
+        Raises:
+            TrainingError: after several setbacks in a row.
+        """
+        setbacks = self.state.progress.setbacks + 1
+        if setbacks > MAX_SETBACKS:
+            raise TrainingError(
+                f"a loss was not finite {setbacks} times; the last good state is in {self.state_path.name}: "
+                "lower the learning rates or use --precision float32"
+            )
+        rates = {
+            name: getattr(self.config, name) / 2 for name in ("generator_lr", "real_generator_lr", "discriminator_lr")
+        }
+        self.config = self.state.config = replace(self.config, **rates)
+        self.state.load(self.state_path, self._enter_stage)
+        self.state.progress.setbacks = setbacks
+        self.state.draws.generator.manual_seed(self.config.seed + 7919 * setbacks)
+        self._append("stats.jsonl", {"images": self.state.progress.images, "setback": setbacks})
+
+    def _log(self, logged: list[dict[str, Tensor]], speed: float) -> None:
+        progress = self.state.progress
+        means = {
+            key: round(float(torch.stack([t[key].float().mean() for t in logged if key in t]).mean()), 5)
+            for key in {key for terms in logged for key in terms}
+        }
+        record = {
+            "stage": progress.stage,
+            "images": progress.images,
+            "stage_images": progress.stage_images,
+            "minutes": round(progress.minutes, 2),
+            "images_per_second": round(speed, 2),
+            **dict(sorted(means.items())),
+        }
+        self._append("stats.jsonl", record)
+        if self.processes.is_main:
+            self._tensorboard(record)
+            shown = " ".join(
+                f"{k} {v:.4g}" for k, v in record.items() if isinstance(v, (int, float)) and math.isfinite(v)
+            )
+            print(f"{progress.stage}: {shown}", flush=True)
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        if self.processes.is_main:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with (self.out / name).open("a") as stream:
+                stream.write(json.dumps(record) + "\n")
+
+    def _tensorboard(self, record: dict[str, Any]) -> None:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only wanted here
+
+            self._writer = SummaryWriter(str(self.out / "tensorboard"))
+        for key, value in record.items():
+            if isinstance(value, (int, float)):
+                self._writer.add_scalar(f"{record['stage']}/{key}", value, record["images"])

@@ -1,0 +1,107 @@
+"""Losses as small callables: tensors in, one scalar tensor out, nothing logged."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# A fine mask lives near 2·one-hot − 1; times this it is a confident logit without having to grow further.
+MASK_LOGIT_SCALE = 4.0
+
+
+def part_weights(frequencies: Tensor, exponent: float = 0.5, limit: float = 8.0) -> Tensor:
+    """(K,) weight per part: frequency^−exponent, at most ``limit`` times the smallest, mean 1 over pixels.
+
+    Without it small parts are averaged away: eyes are 1 % of the picture.
+    """
+    weights = frequencies.clamp_min(1e-6) ** -exponent
+    weights = weights.clamp_max(float(weights.min()) * limit)
+    return weights / (weights * frequencies).sum()
+
+
+def one_hot(part_ids: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """Part ids (B, H, W) → (B, K, H, W) in 0–1, channels-last."""
+    return F.one_hot(part_ids.long(), count).to(dtype).permute(0, 3, 1, 2)
+
+
+def pixel_loss(image: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute error, each pixel weighted; images (B, 3, H, W), weight (B, 1, H, W) of mean 1."""
+    return ((image - target).abs() * weight).mean()
+
+
+def pooled_loss(image: Tensor, target: Tensor, factor: int = 4) -> Tensor:
+    """Mean absolute error of factor×factor averages: colours of areas."""
+    return (F.avg_pool2d(image, factor) - F.avg_pool2d(target, factor)).abs().mean()
+
+
+def gradient_loss(image: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute error of horizontal and vertical differences, weighted as in :func:`pixel_loss`: edges."""
+    error = image - target
+    horizontal = (error[..., :, 1:] - error[..., :, :-1]).abs() * weight[..., :, 1:]
+    vertical = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]
+    return horizontal.mean() + vertical.mean()
+
+
+def fine_mask_loss(mask: Tensor, part_ids: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of the fine mask (B, K, H, W) against ids (B, H, W), in nats, weighted by part."""
+    loss = F.cross_entropy(mask * MASK_LOGIT_SCALE, part_ids.long(), reduction="none")
+    return (loss * weights[part_ids.long()]).mean()
+
+
+def coarse_mask_loss(mask: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of the coarse mask (B, K, s, s), which sums to 1, against soft targets of the same shape."""
+    return -(target * weights.view(1, -1, 1, 1) * torch.log(mask + 1e-6)).sum(dim=1).mean()
+
+
+def mask_consistency(fine: Tensor, coarse: Tensor) -> Tensor:
+    """L_mask: mean squared difference between the fine mask and the upsampled 2·coarse − 1."""
+    coarse = 2.0 * coarse - 1.0
+    if fine.shape[-1] != coarse.shape[-1]:
+        coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+    return (fine - coarse).square().mean()
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Logistic loss: softplus(−D(real)) + softplus(D(fake))."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """Non-saturating loss: softplus(−D(fake))."""
+    return F.softplus(-fake).mean()
+
+
+def gradient_penalty(score: Tensor, *inputs: Tensor) -> list[Tensor]:
+    """R1: mean over the batch of ‖∂ΣD/∂x‖², one value per input; not yet weighted."""
+    gradients = torch.autograd.grad(score.sum(), list(inputs), create_graph=True)
+    return [g.float().square().sum(dim=(1, 2, 3)).mean() for g in gradients]
+
+
+def path_length_penalty(
+    image: Tensor, w: Tensor, noise: Tensor, mean: Tensor, decay: float = 0.01
+) -> tuple[Tensor, Tensor]:
+    """StyleGAN2 path length regularisation.
+
+    Args:
+        image: (B, 3, H, W) rendered from ``w``.
+        w: latent codes (B, ..., D) that require gradients.
+        noise: (B, 3, H, W) standard normal.
+        mean: () running mean of the path length.
+
+    Returns:
+        the penalty and the new running mean (detached).
+    """
+    scaled = (image * noise).sum() / math.sqrt(image.shape[2] * image.shape[3])
+    (gradient,) = torch.autograd.grad(scaled, w, create_graph=True)
+    lengths = gradient.float().square().sum(dim=-1).flatten(1).mean(dim=1).sqrt()
+    new_mean = torch.lerp(mean, lengths.detach().mean(), decay)
+    return (lengths - new_mean).square().mean(), new_mean
+
+
+def feature_matching(fake: tuple[Tensor, ...], real: tuple[Tensor, ...]) -> Tensor:
+    """Mean absolute difference of discriminator features, averaged over levels; the real ones are constants."""
+    terms = [(f - r.detach()).abs().float().mean() for f, r in zip(fake, real, strict=True)]
+    return torch.stack(terms).mean()

@@ -1,0 +1,338 @@
+"""Train or evaluate the face parser.
+
+    python -m memorygan.training.parser --data data/celebamask data/synthetic --shares 3 1 --minutes 28
+    python -m memorygan.training.parser --data data/celebamask --evaluate
+
+The budget is wall-clock time, or a number of images where the machine has other work to do. Learning rate and image
+size follow the share of it that is spent, so the schedule ends when the budget does. A killed run continues with
+``--resume`` from the last state; a larger budget than the run had carries it on at the learning rate that fits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from memorygan.checkpoint import Provenance
+from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, channels_last, load_parser, save_parser
+from memorygan.parts import FACE_PARTS
+from memorygan.training.parser_data import FaceSampler, PackedFaces, pack
+from memorygan.training.parser_eval import evaluate, evaluate_conditions, format_table, milliseconds_per_face
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the parser is trained.
+
+    Attributes:
+        minutes: wall-clock budget of the whole run, resumed parts included; counts where ``images`` is 0.
+        images: budget in images shown.
+        batch: faces per step.
+        sizes: (share of the budget, image size) of each stage; small images first, the working size last.
+        lr: peak learning rate of AdamW.
+        weight_decay: decoupled, on convolution weights only.
+        warmup: share of the budget in which the learning rate rises.
+        ema: decay per step of the averaged weights, which are the ones that ship.
+        dice: weight of the dice term beside cross-entropy.
+        seed: of initial weights and batches.
+        bf16: run the network in bfloat16 (weights stay float32).
+
+    Raises:
+        ValueError: for values that cannot be trained with.
+    """
+
+    minutes: float = 28.0
+    images: int = 0
+    batch: int = 16
+    sizes: tuple[tuple[float, int], ...] = ((0.5, 128), (0.2, 160), (0.3, 192))
+    lr: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.04
+    ema: float = 0.998
+    dice: float = 0.5
+    seed: int = 0
+    bf16: bool = True
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0 or self.images < 0 or self.batch < 2:
+            raise ValueError(
+                f"need minutes above 0, images of 0 or more and a batch of 2 or more, "
+                f"got {self.minutes}, {self.images} and {self.batch}"
+            )
+        total = sum(share for share, _ in self.sizes)
+        if not math.isclose(total, 1.0, abs_tol=1e-6):
+            raise ValueError(f"the shares of the size stages must add up to 1, got {total}: {self.sizes}")
+
+    def size_at(self, progress: float) -> int:
+        """Image size at a share of the budget in [0, 1]."""
+        end = 0.0
+        for share, size in self.sizes:
+            end += share
+            if progress < end:
+                return size
+        return self.sizes[-1][1]
+
+    def lr_at(self, progress: float) -> float:
+        """Learning rate: linear rise, then half a cosine to zero."""
+        if progress < self.warmup:
+            return self.lr * (progress / self.warmup + 0.02)
+        fallen = (min(progress, 1.0) - self.warmup) / (1 - self.warmup)
+        return self.lr * (0.5 + 0.5 * math.cos(math.pi * fallen)) + self.lr * 1e-3
+
+
+def part_weights(presence: Tensor) -> Tensor:
+    """(K,) cross-entropy weights from (N, K) shares: small parts count up to three times as much per pixel."""
+    share = presence.float().mean(dim=0).clamp_min(1e-4)
+    return (0.3 / share).pow(0.25).clamp(1.0, 3.0)
+
+
+def parsing_loss(scores: Tensor, ids: Tensor, weights: Tensor, dice: float) -> Tensor:
+    """Weighted cross-entropy plus ``dice`` × soft dice over the batch, of scores (B, K, h, w) and ids (B, h, w)."""
+    log_probabilities = scores.float().log_softmax(dim=1)
+    entropy = F.nll_loss(log_probabilities, ids, weights)
+    probabilities = log_probabilities.exp()
+    parts = scores.shape[1]
+    chosen = probabilities.gather(1, ids[:, None])[:, 0]
+    # Overlap per part without a one-hot map: the probability given to the true part, summed by true part.
+    flat = ids.flatten()
+    overlap = torch.zeros(parts).index_add(0, flat, chosen.flatten())
+    truth = torch.bincount(flat, minlength=parts).float()
+    predicted = probabilities.sum(dim=(0, 2, 3))
+    shown = truth > 0
+    score = (2 * overlap + 1) / (predicted + truth + 1)
+    return entropy + dice * (1 - score[shown]).mean()
+
+
+class ParserTrainer:
+    """One training run: network, averaged network, optimiser, sampler and clock, stored and restored as one file."""
+
+    def __init__(self, config: TrainingConfig, network: ParserConfig, faces: list[PackedFaces], shares: list[float]):
+        """Prepare a fresh run.
+
+        Raises:
+            ValueError: if a stage size does not fit the network, or shares and folders do not match.
+        """
+        for _, size in config.sizes:
+            ParserConfig(size, network.widths, network.parts)  # raises for a size that does not fit
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.model = channels_last(FaceParser(network))
+        self.average = FaceParser(network).eval()
+        self.average.load_state_dict(self.model.state_dict())
+        decayed = [p for p in self.model.parameters() if p.dim() > 1]
+        plain = [p for p in self.model.parameters() if p.dim() <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.lr,
+            betas=(0.9, 0.99),
+        )
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.faces, self.shares = faces, shares
+        presence = torch.cat([torch.from_numpy(f.presence) for f in faces])
+        self.weights = part_weights(presence)
+        self.seconds, self.images, self.steps = 0.0, 0, 0
+        self._sampler: FaceSampler | None = None
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget spent, in [0, 1] and a little over at the end."""
+        if self.config.images:
+            return self.images / self.config.images
+        return self.seconds / (60 * self.config.minutes)
+
+    def step(self) -> float:
+        """One optimiser step; returns the loss."""
+        started = time.perf_counter()
+        size = self.config.size_at(self.progress)
+        if self._sampler is None or self._sampler.size != size:
+            self._sampler = FaceSampler(self.faces, self.shares, size, self.generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr_at(self.progress)
+        images, ids = self._sampler.draw(self.config.batch)
+        self.model.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+            scores = self.model(images.contiguous(memory_format=torch.channels_last))
+        loss = parsing_loss(scores, ids, self.weights, self.config.dice)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self._update_average()
+        self.steps += 1
+        self.images += self.config.batch
+        self.seconds += time.perf_counter() - started
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
+        new, old = self.model.state_dict(), self.average.state_dict()
+        floats = [name for name, value in new.items() if value.is_floating_point()]
+        torch._foreach_lerp_([old[n] for n in floats], [new[n] for n in floats], 1 - decay)
+        for name, value in new.items():
+            if not value.is_floating_point():
+                old[name].copy_(value)
+
+    def result(self) -> FaceParser:
+        """A copy of the averaged network without the bias towards small parts that the loss weights train into it.
+
+        Cross-entropy weighted by w_k has its optimum at scores of log p_k + log w_k; the loss needs that so that small
+        parts are learned at all, a user wants log p_k.
+        """
+        parser = FaceParser(self.average.config).eval()
+        state = self.average.state_dict()
+        parser.load_state_dict({**state, "head.bias": state["head.bias"] - self.weights.log()})
+        return parser
+
+    def save(self, path: Path) -> None:
+        """Store the whole run at ``path``; the old file stays whole until the new one is."""
+        tensors = {"generator": self.generator.get_state()}
+        tensors |= {f"model.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in values.items()}
+        clock = {"seconds": self.seconds, "images": self.images, "steps": self.steps}
+        meta = {"clock": clock, "config": asdict(self.config), "network": asdict(self.model.config)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        save_file(tensors, partial, {"run": json.dumps(meta)})
+        partial.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Continue from a stored run.
+
+        Raises:
+            ValueError: if the file is missing, broken, or of another network.
+        """
+        if not path.is_file():
+            raise ValueError(f"no run to resume at {path}; start without --resume")
+        try:
+            with safe_open(path, "pt") as opened:
+                meta = json.loads((opened.metadata() or {})["run"])
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} is damaged or not a stored run; start without --resume") from error
+        if ParserConfig.from_dict(meta["network"]) != self.model.config:
+            raise ValueError(
+                f"{path} holds the network {meta['network']}, not {self.model.config}; use another --state"
+            )
+        self.model.load_state_dict(_under("model.", tensors))
+        self.average.load_state_dict(_under("average.", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("optimizer.", tensors).items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.generator.set_state(tensors["generator"])
+        clock = meta["clock"]
+        self.seconds, self.images, self.steps = clock["seconds"], clock["images"], clock["steps"]
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def train(trainer: ParserTrainer, held_out: PackedFaces, state: Path, log: Path, every_s: float = 120.0) -> None:
+    """Train until the budget is spent; every ``every_s`` seconds store the state and log the held-out mean IoU."""
+    next_stop = trainer.seconds + every_s
+    losses: list[float] = []
+    log.parent.mkdir(parents=True, exist_ok=True)
+    while trainer.progress < 1:
+        losses.append(trainer.step())
+        if trainer.seconds < next_stop and trainer.progress < 1:
+            continue
+        next_stop = trainer.seconds + every_s
+        trainer.save(state)
+        scores = evaluate(trainer.result(), held_out)
+        record = {
+            "minutes": round(trainer.seconds / 60, 2),
+            "images": trainer.images,
+            "size": trainer.config.size_at(trainer.progress),
+            "loss": round(sum(losses) / len(losses), 4),
+            "accuracy": round(scores.accuracy, 4),
+            "mean_iou": round(scores.mean_iou, 4),
+            "iou": {k: round(v, 3) for k, v in scores.iou.items()},
+        }
+        losses.clear()
+        with log.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+        print(json.dumps(record), flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see ``--help``."""
+    options = _parse_arguments(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    folders = [pack(folder, options.cache) for folder in options.data]
+    splits = [faces.split(options.hold_out) for faces in folders]
+    if not options.evaluate:
+        shares = options.shares or [1.0] * len(folders)
+        config = TrainingConfig(
+            options.minutes, options.images, batch=options.batch, seed=options.seed, bf16=not options.fp32
+        )
+        trainer = ParserTrainer(
+            config, ParserConfig(widths=tuple(options.widths)), [kept for kept, _ in splits], shares
+        )
+        if options.resume:
+            trainer.restore(options.state)
+        train(trainer, splits[0][1], options.state, options.state.with_suffix(".jsonl"))
+        counts = [f"{faces.name} ({len(kept)} faces)" for faces, (kept, _) in zip(folders, splits, strict=True)]
+        provenance = Provenance(
+            data=tuple(counts),
+            licence=options.licence,
+            images_seen=trainer.images,
+            recipe=f"{trainer.seconds / 60:.0f} minutes, shares {shares}, {config}",
+            command="python -m memorygan.training.parser",
+            date=datetime.date.today().isoformat(),
+            notes="exponential moving average of the weights, loss weights taken back out of the scores",
+        )
+        save_parser(options.out, trainer.result(), provenance)
+        print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
+    parser = load_parser(options.out)
+    size, time_per_face = sum(p.numel() for p in parser.parameters()), milliseconds_per_face(parser, flip=options.flip)
+    print(f"{size / 1e6:.2f} M parameters, {time_per_face:.0f} ms per face on {torch.get_num_threads()} threads")
+    for _, held_out in splits:
+        if len(held_out):
+            print(f"\n{held_out.name}: {len(held_out)} held-out faces")
+            print(format_table(evaluate_conditions(parser, held_out, options.flip), FACE_PARTS.names))
+
+
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m memorygan.training.parser", description="Train the face parser.")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/ and masks/")
+    parser.add_argument("--shares", type=float, nargs="+", help="share of every batch from each folder (default equal)")
+    parser.add_argument("--out", type=Path, default=DEFAULT_WEIGHTS, help="weights to write, or to evaluate")
+    parser.add_argument("--minutes", type=float, default=28.0, help="wall-clock budget")
+    parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
+    parser.add_argument("--widths", type=int, nargs="+", default=ParserConfig().widths, help="channels per level")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hold-out", type=int, default=200, help="last faces of every folder, never trained on")
+    parser.add_argument("--state", type=Path, default=Path("runs/parser/state.safetensors"), help="resumable run")
+    parser.add_argument("--cache", type=Path, default=Path("runs/parser/cache"), help="packed faces")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --state")
+    parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
+    parser.add_argument("--flip", action="store_true", help="evaluate the average with the mirrored photo")
+    parser.add_argument("--fp32", action="store_true", help="no bfloat16, for CPUs without it")
+    parser.add_argument(
+        "--licence", default="non-commercial research and demonstration only", help="terms written into the weights"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

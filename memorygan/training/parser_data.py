@@ -1,0 +1,309 @@
+"""Faces and part masks for the face parser: packed once, drawn at random, augmented in batches.
+
+A data folder holds ``images/NAME.{webp,png,jpg,jpeg}`` and ``masks/NAME.png`` (one channel, part ids of
+:data:`memorygan.parts.FACE_PARTS`). The pairs are packed into two uint8 arrays on disk, so that a training step reads
+from the page cache and decodes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from memorygan.parts import FACE_PARTS
+
+IMAGE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class PackedFaces:
+    """Faces and masks of one folder as memory-mapped arrays.
+
+    Attributes:
+        name: name of the folder.
+        images: (N, S, S, 3) uint8 RGB.
+        masks: (N, S, S) uint8 part ids.
+        presence: (N, K) share of the pixels that each part covers, in [0, 1].
+    """
+
+    name: str
+    images: np.ndarray
+    masks: np.ndarray
+    presence: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def split(self, hold_out: int) -> tuple[PackedFaces, PackedFaces]:
+        """Training faces and the last ``hold_out`` faces.
+
+        Raises:
+            ValueError: if nothing would be left to train on.
+        """
+        if not 0 <= hold_out < len(self):
+            raise ValueError(f"cannot hold out {hold_out} of {len(self)} faces in {self.name!r}; hold out fewer")
+        cut = len(self) - hold_out
+        return self._slice(slice(0, cut)), self._slice(slice(cut, None))
+
+    def _slice(self, part: slice) -> PackedFaces:
+        return PackedFaces(self.name, self.images[part], self.masks[part], self.presence[part])
+
+
+def list_pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """(image, mask) paths of a data folder in order of name.
+
+    Raises:
+        ValueError: if the folder holds no image with a mask of the same name.
+    """
+    pairs = []
+    for image in sorted((folder / "images").glob("*")):
+        mask = folder / "masks" / f"{image.stem}.png"
+        if image.suffix.lower() in IMAGE_SUFFIXES and mask.is_file():
+            pairs.append((image, mask))
+    if not pairs:
+        raise ValueError(f"no faces in {folder}: expected images/NAME.webp (or png, jpg) beside masks/NAME.png")
+    return pairs
+
+
+def read_pair(image: Path, mask: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """One face (size, size, 3) uint8 RGB and its mask (size, size) uint8.
+
+    Raises:
+        ValueError: if the mask holds an id outside the part scheme.
+    """
+    with Image.open(image) as opened:
+        face = opened.convert("RGB")
+    with Image.open(mask) as opened:
+        ids = opened if opened.mode in ("L", "P") else opened.convert("L")
+        ids = ids.resize((size, size), Image.Resampling.NEAREST)
+    if face.size != (size, size):
+        face = face.resize((size, size), Image.Resampling.LANCZOS)
+    array = np.array(ids, dtype=np.uint8)
+    if array.max() >= len(FACE_PARTS):
+        raise ValueError(f"{mask} holds part id {array.max()}; expected 0 to {len(FACE_PARTS) - 1}")
+    return np.array(face, dtype=np.uint8), array
+
+
+def pack(folder: Path, cache: Path, size: int = 256) -> PackedFaces:
+    """Pack a data folder into ``cache`` (reused when the file list is unchanged) and open it memory-mapped.
+
+    Raises:
+        ValueError: see :func:`list_pairs` and :func:`read_pair`.
+    """
+    pairs = list_pairs(folder)
+    listing = "\n".join([str(folder.resolve()), str(size), *(image.name for image, _ in pairs)])
+    stem = f"{folder.name}-{size}-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+    files = {kind: cache / f"{stem}-{kind}.npy" for kind in ("images", "masks", "presence")}
+    if not all(file.is_file() for file in files.values()):
+        cache.mkdir(parents=True, exist_ok=True)
+        _write_pack(pairs, files, size)
+    images, masks = (np.load(files[kind], mmap_mode="r") for kind in ("images", "masks"))
+    return PackedFaces(folder.name, images, masks, np.load(files["presence"]))
+
+
+def _write_pack(pairs: list[tuple[Path, Path]], files: dict[str, Path], size: int) -> None:
+    count = len(pairs)
+    temporary = {kind: file.with_suffix(".part") for kind, file in files.items()}
+    images = np.lib.format.open_memmap(temporary["images"], "w+", np.uint8, (count, size, size, 3))
+    masks = np.lib.format.open_memmap(temporary["masks"], "w+", np.uint8, (count, size, size))
+    presence = np.zeros((count, len(FACE_PARTS)), np.float32)
+
+    def store(index: int) -> None:
+        images[index], masks[index] = read_pair(*pairs[index], size)
+        presence[index] = np.bincount(masks[index].ravel(), minlength=len(FACE_PARTS)) / size**2
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(store, range(count)))
+    images.flush()
+    masks.flush()
+    with temporary["presence"].open("wb") as stream:
+        np.save(stream, presence)
+    # Renamed last: an interrupted pack is never mistaken for a complete one.
+    for kind, file in files.items():
+        temporary[kind].replace(file)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a training face may stray; every strength is the end of a uniform range, every chance is in [0, 1].
+
+    Attributes:
+        rotation: degrees to either side.
+        zoom: factor either way, so 1.3 means 1/1.3 to 1.3.
+        shift: share of the image to either side.
+        cast: relative gain per colour channel, and half of it as offset.
+        gamma: exponent either way, so 2 means 1/2 to 2.
+        grey, dark, blur, blocks, noise, cutout: chance of a grey photo, of an underexposed one, of lost detail, of JPEG
+            blocks, of sensor noise, of a hidden rectangle.
+    """
+
+    rotation: float = 25.0
+    zoom: float = 1.3
+    shift: float = 0.1
+    cast: float = 0.35
+    gamma: float = 1.8
+    grey: float = 0.1
+    dark: float = 0.12
+    blur: float = 0.12
+    blocks: float = 0.12
+    noise: float = 0.15
+    cutout: float = 0.12
+
+    def __post_init__(self) -> None:
+        if self.zoom < 1 or self.gamma < 1:
+            raise ValueError(
+                f"zoom and gamma are factors of at least 1, got {self.zoom} and {self.gamma}; 1 means none"
+            )
+        chances = (self.grey, self.dark, self.blur, self.blocks, self.noise, self.cutout)
+        if not all(0 <= chance <= 1 for chance in chances):
+            raise ValueError(f"chances must lie in [0, 1], got {chances}")
+
+
+class FaceSampler:
+    """Draws random augmented batches; everything random comes from one generator, so a stored state replays it."""
+
+    def __init__(
+        self,
+        faces: list[PackedFaces],
+        shares: list[float],
+        size: int,
+        generator: torch.Generator,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        """Prepare to draw.
+
+        Args:
+            faces: training faces of each folder.
+            shares: share of every batch that comes from each folder.
+            size: side of the images drawn, in pixels; masks are drawn at half of it.
+            generator: source of all randomness.
+            augmentation: strengths, the usual ones by default.
+
+        Raises:
+            ValueError: if there is not one positive share per folder.
+        """
+        if len(faces) != len(shares) or min(shares, default=0) <= 0:
+            raise ValueError(f"need one positive share per data folder, got {shares} for {len(faces)} folders")
+        self.faces, self.size, self.generator = faces, size, generator
+        self.augmentation = augmentation or Augmentation()
+        self.offsets = np.cumsum([0, *(len(f) for f in faces)])
+        total = sum(shares)
+        weights = [_rarity(f.presence) for f in faces]
+        self.weights = torch.cat(
+            [torch.from_numpy(w / w.sum() * s / total) for w, s in zip(weights, shares, strict=True)]
+        )
+
+    def draw(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Images (batch, 3, size, size) float in [-1, 1] and part ids (batch, size/2, size/2) int64."""
+        picks = torch.multinomial(self.weights, batch, replacement=True, generator=self.generator).tolist()
+        images, masks = zip(*(self._face(pick) for pick in picks), strict=True)
+        image = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        mask = torch.from_numpy(np.stack(masks))
+        image, mask = self._move(image, mask)
+        return self._recolour(image), mask
+
+    def _face(self, pick: int) -> tuple[np.ndarray, np.ndarray]:
+        folder = int(np.searchsorted(self.offsets, pick, side="right")) - 1
+        index = pick - int(self.offsets[folder])
+        return self.faces[folder].images[index], self.faces[folder].masks[index]
+
+    def _uniform(self, *shape: int, low: float = -1.0, high: float = 1.0) -> Tensor:
+        return torch.rand(*shape, generator=self.generator) * (high - low) + low
+
+    def _chosen(self, batch: int, chance: float) -> Tensor:
+        """Indices of the faces of a batch that an effect with this chance hits."""
+        return torch.nonzero(self._uniform(batch, low=0) < chance).flatten()
+
+    def _move(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Flip, rotate, scale and shift image and mask together."""
+        a, batch = self.augmentation, len(image)
+        # Squared towards 0: most photos are nearly upright, and they must not pay for the tilted ones.
+        tilt = self._uniform(batch)
+        angle = torch.deg2rad(a.rotation * tilt * tilt.abs())
+        scale = torch.exp(self._uniform(batch) * math.log(a.zoom))
+        flip = torch.where(self._uniform(batch) < 0, -1.0, 1.0)
+        cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+        shift = self._uniform(2, batch) * 2 * a.shift
+        theta = torch.stack([cos * flip, -sin, shift[0], sin * flip, cos, shift[1]], dim=1).view(batch, 2, 3)
+        padding = ("zeros", "border", "reflection")[int(torch.randint(3, (1,), generator=self.generator))]
+
+        grid = F.affine_grid(theta, [batch, 3, self.size, self.size], align_corners=False)
+        image = F.grid_sample(image, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+        if padding == "zeros":  # label 0 outside is the background: right as it is
+            image = image.clamp_(-1, 1)
+
+        half = self.size // 2
+        cells = F.affine_grid(theta, [batch, 1, half, half], align_corners=False)
+        # One random point in each half-resolution cell: in expectation the label is the share each part has of the
+        # cell, so that enlarged scores put borders between pixels, and no one-hot map is ever built.
+        cells = cells + self._uniform(batch, half, half, 2) / half
+        ids = F.grid_sample(mask[:, None].float(), cells, mode="nearest", padding_mode=padding, align_corners=False)
+        return image, ids[:, 0].long()
+
+    def _recolour(self, x: Tensor) -> Tensor:
+        """Everything that changes the look of a photo and leaves its mask alone."""
+        a, batch = self.augmentation, len(x)
+        x = x.add(1).div_(2).clamp_(0, 1)
+        hit = self._chosen(batch, a.grey)
+        if len(hit):
+            x[hit] = x[hit].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+        hit = self._chosen(batch, 0.5)
+        if len(hit):
+            gain = 1 + a.cast * self._uniform(len(hit), 3, 1, 1)
+            offset = a.cast / 2 * self._uniform(len(hit), 3, 1, 1) * self._uniform(len(hit), 1, 1, 1, low=0)
+            x[hit] = (x[hit] * gain + offset).clamp_(0, 1)
+        hit = self._chosen(batch, 0.4)
+        if len(hit):
+            x[hit] = x[hit].pow(torch.exp(self._uniform(len(hit), 1, 1, 1) * math.log(a.gamma)))
+        hit = self._chosen(batch, a.dark)
+        if len(hit):
+            x[hit] = x[hit] * self._uniform(len(hit), 1, 1, 1, low=0.12, high=0.6)
+        hit = self._chosen(batch, a.blur)
+        if len(hit):
+            small = self.size // int(torch.randint(2, 5, (1,), generator=self.generator))
+            lost = F.interpolate(x[hit], size=(small, small), mode="area")
+            x[hit] = F.interpolate(lost, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        hit = self._chosen(batch, a.blocks)
+        if len(hit) and self.size % 8 == 0:
+            x[hit] = jpeg_blocks(x[hit], self._uniform(len(hit), 1, 1, 1, low=0.01, high=0.06))
+        hit = self._chosen(batch, a.noise)
+        if len(hit):
+            noise = torch.randn(x[hit].shape, generator=self.generator)
+            x[hit] = x[hit] + noise * self._uniform(len(hit), 1, 1, 1, low=0.01, high=0.07)
+        for face in self._chosen(batch, a.cutout).tolist():
+            height, width = (int(v) for v in (self._uniform(2, low=0.08, high=0.3) * self.size))
+            top = int(self._uniform(1, low=0) * (self.size - height))
+            left = int(self._uniform(1, low=0) * (self.size - width))
+            x[face, :, top : top + height, left : left + width] = self._uniform(3, 1, 1, low=0)
+        # What a file can hold.
+        return x.clamp_(0, 1).mul_(255).round_().div_(127.5).sub_(1)
+
+
+def jpeg_blocks(x: Tensor, step: Tensor) -> Tensor:
+    """Quantise 8×8 cosine coefficients of (B, 3, H, W), H and W multiples of 8, coarser for finer detail."""
+    batch, channels, height, width = x.shape
+    n = torch.arange(8.0)
+    basis = torch.cos((2 * n[None] + 1) * n[:, None] * math.pi / 16) * math.sqrt(0.25)
+    basis[0] *= math.sqrt(0.5)
+    blocks = x.view(batch, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
+    coarse = step[..., None, None] * (1 + n[:, None] + n[None])
+    coefficients = torch.round(basis @ blocks @ basis.T / coarse) * coarse
+    return (basis.T @ coefficients @ basis).transpose(3, 4).reshape(x.shape)
+
+
+def _rarity(presence: np.ndarray) -> np.ndarray:
+    """(N,) drawing weight: faces that show a rarely shown part are drawn up to three times as often."""
+    shown = presence > 0.0005
+    share = np.maximum(shown.mean(axis=0), 1e-3)
+    boost = np.clip(np.sqrt(0.5 / share), 1.0, 3.0)
+    return np.where(shown, boost, 1.0).max(axis=1).astype(np.float64)

@@ -1,0 +1,97 @@
+"""``python -m memorygan.training.prepare``: turn a face set into one packed file per split.
+
+An interrupted preparation continues when the same command is run again; finished files are never overwritten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from memorygan.training.packfile import DataError, PackReader
+from memorygan.training.packing import DEFAULT_HOLDOUT, prepare
+from memorygan.training.sources import Source, open_source
+
+
+def summary(path: Path) -> str:
+    """A few lines on a packed file: faces, bytes, part frequencies, what was left out."""
+    header = PackReader(path, verify=False).header
+    megabytes = path.stat().st_size / 2**20
+    plan = header.plan
+    lines = [f"{path}: {len(header.names)} faces at {plan.resolution} px, {megabytes:.1f} MiB ({plan.encoding})"]
+    for part, share, seen in zip(plan.parts, header.frequency, header.presence, strict=True):
+        lines.append(f"  {part:<12}{share:8.2%} of pixels, in {seen:7.1%} of faces")
+    lines += [f"  left out {name}: {reason}" for name, reason in header.skipped]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m memorygan.training.prepare", description=__doc__)
+    parser.add_argument("source", nargs="?", type=Path, help="CelebAMask-HQ, images/ with masks/, or images alone")
+    parser.add_argument("--procedural", type=int, metavar="N", help="draw N cartoon faces instead of reading a folder")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawn faces (default 0)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the packed files")
+    parser.add_argument("--name", help="how the file names begin (default: the folder's name)")
+    parser.add_argument("--size", type=int, default=256, help="side in pixels (default 256)")
+    parser.add_argument("--kind", choices=("auto", "celebamask", "pairs", "images"), default="auto")
+    parser.add_argument(
+        "--holdout",
+        type=int,
+        metavar="N",
+        help=f"last N names become the val split (default: CelebAMask-HQ's own, else {DEFAULT_HOLDOUT} or a tenth)",
+    )
+    parser.add_argument("--quality", default="auto", help="auto, lossless, or WebP quality 1-100")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out faces without a usable mask or of odd size")
+    parser.add_argument("--workers", type=int, default=2, help="decoding threads (default 2)")
+    return parser
+
+
+def _encoding(quality: str) -> str | None:
+    if quality == "auto":
+        return None
+    if quality == "lossless" or (quality.isdigit() and 1 <= int(quality) <= 100):
+        return f"webp {quality}"
+    raise DataError(f"--quality must be auto, lossless or a number from 1 to 100, got {quality!r}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status and prints one sentence on stderr if it failed."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if (args.source is None) == (args.procedural is None):
+        parser.error("give either a source folder or --procedural N")
+    try:
+        source: Source
+        if args.procedural is None:
+            source = open_source(args.source, args.kind)
+            name = args.name or args.source.resolve().name
+        else:
+            from memorygan.training.procedural import ProceduralSource
+
+            source = ProceduralSource(args.procedural, args.seed, args.size)
+            name = args.name or "procedural"
+        paths = prepare(
+            source,
+            args.out,
+            name,
+            args.size,
+            holdout=args.holdout,
+            encoding=_encoding(args.quality),
+            skip_bad=args.skip_bad,
+            workers=args.workers,
+        )
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    for path in paths.values():
+        print(summary(path))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,117 @@
+"""Which face comes next: a shuffled, infinite stream that can stop and resume anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memorygan.training.packfile import DataError
+
+
+class ResumableSampler:
+    """An infinite stream of (face index, flip) pairs, fixed by the seed alone.
+
+    Every epoch is a fresh permutation of all faces with fresh flip decisions. All ranks walk the same stream in step:
+    in one call, rank r takes the r-th slice of ``world * batch`` consecutive pairs, so the union over ranks is the
+    batch a single process of that size would have taken. The position is counted in images over all ranks, so a run
+    may be resumed with another number of ranks or another batch size.
+
+    Args:
+        count: number of faces in the set, at least 1.
+        seed: 0 to 2**32 - 1.
+        rank: this process, 0 to ``world - 1``.
+        world: number of processes.
+        flip: decide a horizontal flip per image; otherwise no image is flipped.
+
+    Raises:
+        DataError: for an empty set, or a seed, rank or world out of range.
+    """
+
+    def __init__(self, count: int, seed: int = 0, rank: int = 0, world: int = 1, flip: bool = True) -> None:
+        if count < 1:
+            raise DataError(f"cannot sample from a set of {count} faces")
+        if not 0 <= seed < 2**32:
+            raise DataError(f"the sampler's seed must lie between 0 and 2**32 - 1, got {seed}")
+        if not 0 <= rank < world:
+            raise DataError(f"rank {rank} does not exist among {world} processes")
+        self.count = count
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+        self.flip = flip
+        self.epoch = 0
+        self.position = 0
+        self._cached_epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+        self._flips = np.empty(0, dtype=bool)
+
+    @property
+    def images_seen(self) -> int:
+        """Images drawn so far, over all ranks."""
+        return self.epoch * self.count + self.position
+
+    def _load_epoch(self) -> None:
+        if self._cached_epoch == self.epoch:
+            return
+        # RandomState: its streams are frozen, so a run can be resumed under a newer NumPy.
+        random = np.random.RandomState(np.array([self.seed, self.epoch], dtype=np.uint32))
+        self._order = random.permutation(self.count)
+        self._flips = random.random_sample(self.count) < (0.5 if self.flip else 0.0)
+        self._cached_epoch = self.epoch
+
+    def take(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The next ``batch`` images of this rank; all ranks must call with the same ``batch``.
+
+        Returns:
+            indices: (B,) int64, face indices in 0 to ``count - 1``.
+            flips: (B,) bool, whether to mirror the face.
+
+        Raises:
+            DataError: if ``batch`` is below 1.
+        """
+        if batch < 1:
+            raise DataError(f"a batch holds at least one image, got {batch}")
+        needed = batch * self.world
+        orders, flips = [], []
+        while needed:
+            self._load_epoch()
+            stop = min(self.count, self.position + needed)
+            orders.append(self._order[self.position : stop])
+            flips.append(self._flips[self.position : stop])
+            needed -= stop - self.position
+            self.position = stop
+            if stop == self.count:
+                self.epoch, self.position = self.epoch + 1, 0
+        mine = slice(self.rank * batch, (self.rank + 1) * batch)
+        return torch.from_numpy(np.concatenate(orders)[mine]), torch.from_numpy(np.concatenate(flips)[mine])
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the stream stands, as plain integers; the same on every rank."""
+        return {
+            "count": self.count,
+            "seed": self.seed,
+            "flip": int(self.flip),
+            "epoch": self.epoch,
+            "position": self.position,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken.
+
+        Raises:
+            DataError: if the state belongs to another set, seed or flip setting, or is not a sampler state.
+        """
+        try:
+            values = {key: int(state[key]) for key in ("count", "seed", "flip", "epoch", "position")}
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"this is not the state of a sampler: {error}") from error
+        for key, own in (("count", self.count), ("seed", self.seed), ("flip", int(self.flip))):
+            if values[key] != own:
+                raise DataError(f"cannot resume the data order: saved with {key} {values[key]}, this run has {own}")
+        if values["epoch"] < 0 or not 0 <= values["position"] < self.count:
+            raise DataError(f"cannot resume at epoch {values['epoch']}, position {values['position']} of {self.count}")
+        self.epoch, self.position = values["epoch"], values["position"]

@@ -1,0 +1,87 @@
+"""Pictures of what a generator can do: samples, masks, depths, reconstructions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from memorygan.encoder import PartEncoder
+from memorygan.generator import MemoryGAN, Synthesis
+from memorygan.parts import PartScheme
+from memorygan.training.batches import ResidentFaces
+
+
+def to_rgb(image: Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [−1, 1] → (B, H, W, 3) uint8."""
+    scaled = (image.detach().float().clamp(-1, 1) + 1.0) * 127.5
+    return scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def depth_picture(face: Synthesis) -> np.ndarray:
+    """(B, S, S, 3) uint8: depth of the nearest part per point, brighter is nearer, at the image's size."""
+    expected = (face.coarse_mask * face.depth).sum(dim=1, keepdim=True)
+    low, high = expected.amin(dim=(2, 3), keepdim=True), expected.amax(dim=(2, 3), keepdim=True)
+    scaled = 2.0 * (expected - low) / (high - low + 1e-6) - 1.0
+    grown = torch.nn.functional.interpolate(scaled, size=face.image.shape[-2:], mode="bilinear", align_corners=False)
+    return to_rgb(grown.expand(-1, 3, -1, -1))
+
+
+def tile(rows: list[list[np.ndarray]], gap: int = 2) -> Image.Image:
+    """Rows of equally sized (H, W, 3) uint8 pictures → one image."""
+    height, width = rows[0][0].shape[:2]
+    columns = max(len(row) for row in rows)
+    canvas = np.full((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 3), 24, dtype=np.uint8)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            canvas[r * (height + gap) : r * (height + gap) + height, c * (width + gap) : c * (width + gap) + width] = (
+                picture
+            )
+    return Image.fromarray(canvas)
+
+
+@torch.no_grad()
+def sample_sheet(generator: MemoryGAN, temperature: float, truncation: float = 1.0, columns: int = 16) -> Image.Image:
+    """64 random faces (seeds 0–63), four rows of 16; below the first two rows their masks, then their depths."""
+    rows: list[list[np.ndarray]] = []
+    for first in range(0, 64, columns):
+        face = generator.synthesize(generator.sample(range(first, first + columns), truncation, temperature))
+        rows.append(list(to_rgb(face.image)))
+        if first < columns:
+            rows.append(list(generator.config.parts.colorize(face.part_map.cpu().numpy())))
+            rows.append(list(depth_picture(face)))
+    return tile(rows)
+
+
+@torch.no_grad()
+def reconstruction_sheet(
+    generator: MemoryGAN, encoder: PartEncoder, faces: ResidentFaces, scheme: PartScheme, count: int = 16
+) -> tuple[Image.Image, float]:
+    """Rows: real faces, reconstructions, real masks, reconstructed masks, and hair taken from the next face.
+
+    Returns:
+        the sheet, and the mean absolute error of the reconstructions in steps of 255.
+    """
+    batch = faces.batch(torch.arange(min(count, len(faces))))
+    codes = encoder(batch.image, batch.one_hot).mean
+    latents = generator.map(codes).expand(generator.config)
+    face = generator.synthesize(latents)
+    swapped = generator.synthesize(latents.mix(latents.with_w(latents.w.roll(1, 0), latents.shared_base), ["hair"]))
+    error = (face.image.clamp(-1, 1) - batch.image.float()).abs().mean().item() * 127.5
+    rows = [
+        list(to_rgb(batch.image)),
+        list(to_rgb(face.image)),
+        list(scheme.colorize(batch.part_ids.cpu().numpy())),
+        list(scheme.colorize(face.part_map.cpu().numpy())),
+        list(to_rgb(swapped.image)),
+    ]
+    return tile(rows), error
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Writes a PNG, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)

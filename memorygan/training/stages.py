@@ -1,0 +1,204 @@
+"""What one optimiser step does in every stage of a run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from memorygan.encoder import Posterior
+from memorygan.generator import Synthesis
+from memorygan.training import losses
+from memorygan.training.batches import FaceBatch, ResidentFaces
+from memorygan.training.state import TrainingState, trainable
+
+Losses = dict[str, Tensor]
+
+
+class Stage(ABC):
+    """A part of a recipe: its optimisers, its step, and its length.
+
+    Args:
+        state: the run; the stage changes its weights and its progress.
+        faces: the training faces.
+    """
+
+    name: str
+    length: int
+
+    def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
+        self.state, self.config, self.faces = state, state.config, faces
+        self.weights = losses.part_weights(faces.frequencies)
+        self.world = state.processes.world
+
+    @abstractmethod
+    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Fresh optimisers over the parameters that this stage trains."""
+
+    @abstractmethod
+    def step(self) -> Losses:
+        """One optimiser step; returns detached losses and advances the progress."""
+
+    def finished(self) -> bool:
+        return self.state.progress.stage_images >= self.length
+
+    def micro_batches(self) -> Iterator[FaceBatch]:
+        """The next ``accumulate`` batches of the data stream."""
+        for _ in range(self.config.accumulate):
+            yield self.faces.batch(*self.state.sampler.take(self.config.batch))
+
+    def adam(self, parameters: Any, rate: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+        """Adam in the form that is fastest on this device: one fused kernel on CUDA, multi-tensor on the CPU."""
+        fused = self.state.processes.device.type == "cuda"
+        return torch.optim.Adam(parameters, rate, betas, fused=fused, foreach=not fused)
+
+    def apply(self, optimizer: torch.optim.Optimizer) -> None:
+        """Averages gradients over processes and steps."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.state.processes.average_gradients(parameters)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def advance(self, generator_images: int) -> None:
+        """Counts one finished step."""
+        progress = self.state.progress
+        progress.images += generator_images
+        progress.stage_images += generator_images
+        progress.steps += 1
+
+    @property
+    def images_per_step(self) -> int:
+        return self.config.batch * self.config.accumulate * self.world
+
+    def reconstruct(self, batch: FaceBatch, noise: Tensor) -> tuple[Synthesis, Posterior]:
+        """Encodes faces, samples the posterior, and renders the codes."""
+        posterior = self.state.encoder(batch.image, batch.one_hot)
+        generator = self.state.generator
+        latents = generator.map(posterior.sample(noise)).expand(generator.config)
+        return generator.synthesize(latents), posterior
+
+    def query_noise(self, count: int) -> Tensor:
+        """(count, 1 + K, Q) standard normal."""
+        config = self.state.generator.config
+        return self.state.draws.normal(count, 1 + config.part_count, config.query_dim)
+
+    def reconstruction_terms(self, face: Synthesis, batch: FaceBatch) -> Losses:
+        """Pixel, colour, edge and mask losses, weighted by part."""
+        weight = self.weights[batch.part_ids.long()][:, None]
+        target, coarse = batch.image.float(), self._coarse_target(batch, face.coarse_mask.shape[-1])
+        return {
+            "pixel": losses.pixel_loss(face.image, target, weight),
+            "pooled": losses.pooled_loss(face.image, target),
+            "gradient": losses.gradient_loss(face.image, target, weight),
+            "fine_mask": losses.fine_mask_loss(face.mask, batch.part_ids, self.weights),
+            "coarse_mask": losses.coarse_mask_loss(face.coarse_mask, coarse, self.weights),
+        }
+
+    def weighted(self, terms: Losses) -> Tensor:
+        """Σ weight · term, with the weights of the configuration."""
+        return torch.stack([getattr(self.config, name) * value for name, value in terms.items()]).sum()
+
+    @staticmethod
+    def _coarse_target(batch: FaceBatch, side: int) -> Tensor:
+        return F.adaptive_avg_pool2d(batch.one_hot.float(), side)
+
+    def set_learning_rate(self, optimizer: torch.optim.Optimizer, rate: float) -> None:
+        """Sets the rate of every group, each by its own multiplier."""
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("multiplier", 1.0)
+
+
+class FillMemory(Stage):
+    """Stage 1: encoder and generator learn to reconstruct; faces and masks enter the long-term memory."""
+
+    name = "fill"
+
+    def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
+        super().__init__(state, faces)
+        self.length = self.config.fill_images
+
+    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        generator = self.state.generator
+        parameters = trainable([generator.mapping, generator.memory, generator.render, self.state.encoder])
+        betas = (self.config.beta1, self.config.beta2)
+        return {"fill": self.adam(parameters, self.config.generator_lr, betas)}
+
+    def step(self) -> Losses:
+        optimizer, total = self.state.optimizers["fill"], {}
+        self.set_learning_rate(optimizer, self.config.generator_lr * self._decay())
+        for batch in self.micro_batches():
+            face, posterior = self.reconstruct(batch, self.query_noise(len(batch.image)))
+            terms = self.reconstruction_terms(face, batch)
+            terms["consistency"] = losses.mask_consistency(face.mask, face.coarse_mask)
+            terms["kl"] = posterior.kl().mean()
+            (self.weighted(terms) / self.config.accumulate).backward()
+            total = {key: value.detach() for key, value in terms.items()}
+        self.apply(optimizer)
+        self.advance(self.images_per_step)
+        self.state.update_averages(self.images_per_step)
+        return total
+
+    def _decay(self) -> float:
+        """1 for two thirds of the stage, then linearly down to ``lr_floor``."""
+        done = self.state.progress.stage_images / max(1, self.length)
+        return 1.0 - (1.0 - self.config.lr_floor) * min(1.0, max(0.0, 3.0 * done - 2.0))
+
+
+class LearnToQuery(Stage):
+    """Stage 2: the controller is fitted to the encoder's codes by maximum likelihood (Eq. 1, 9–11)."""
+
+    name = "query"
+
+    def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
+        super().__init__(state, faces)
+        self.length = self.config.query_steps
+        self._codes: Posterior | None = None
+
+    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        parameters = trainable([self.state.generator.controller])
+        return {"query": self.adam(parameters, self.config.query_lr, (0.9, 0.99))}
+
+    def step(self) -> Losses:
+        optimizer = self.state.optimizers["query"]
+        done = self.state.progress.stage_images / max(1, self.length)
+        self.set_learning_rate(optimizer, self.config.query_lr * max(0.05, 1.0 - done))
+        codes = self.codes()
+        rows = self.state.draws.integers(self.config.query_batch, len(codes.mean))
+        noise = self.query_noise(self.config.query_batch)
+        queries = Posterior(codes.mean[rows], codes.log_variance[rows]).sample(noise)
+        likelihood = self.state.generator.controller.condition(queries).log_likelihood()  # (B, 1 + K)
+        loss = -likelihood.mean()
+        loss.backward()
+        self.apply(optimizer)
+        progress = self.state.progress
+        progress.stage_images += 1
+        progress.steps += 1
+        if self.finished():
+            average = self.state.average_generator
+            average.controller.load_state_dict(self.state.generator.controller.state_dict())
+            self.measure_mean_latents()
+        return {"negative_log_likelihood": loss.detach()}
+
+    def measure_mean_latents(self) -> None:
+        """Keeps the mean latent codes of the averaged generator beside its weights."""
+        average = self.state.average_generator
+        average.update_mean_latents()
+        self.state.generator.mean_w.copy_(average.mean_w)
+
+    @torch.no_grad()
+    def codes(self) -> Posterior:
+        """Posteriors of all training faces, mirrored ones included, under the averaged encoder; measured once."""
+        if self._codes is None:
+            means, log_variances = [], []
+            for flip in (False, True) if self.config.flip else (False,):
+                for rows in torch.arange(len(self.faces)).split(64):
+                    batch = self.faces.batch(rows, torch.full((len(rows),), flip))
+                    posterior = self.state.average_encoder(batch.image, batch.one_hot)
+                    means.append(posterior.mean)
+                    log_variances.append(posterior.log_variance)
+            self._codes = Posterior(torch.cat(means), torch.cat(log_variances))
+        return self._codes

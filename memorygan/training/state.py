@@ -1,0 +1,209 @@
+"""Everything a run has to remember, in one file: weights, averages, optimisers, random numbers, position."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memorygan.checkpoint import CheckpointError, load_module, save_module
+from memorygan.config import get_preset
+from memorygan.discriminator import Discriminator
+from memorygan.encoder import EncoderConfig, PartEncoder
+from memorygan.generator import MemoryGAN
+from memorygan.training.config import TrainingConfig
+from memorygan.training.data import ResumableSampler
+from memorygan.training.distributed import Draws, Processes
+
+KIND = "training-state"
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        stage: name of the current stage, or ``done``.
+        images: images the generator was trained on, over all processes and stages.
+        stage_images: images (or, while learning to query, steps) within the current stage.
+        steps: optimiser steps within the current stage.
+        augment: current augmentation probability.
+        path_mean: running mean path length.
+        best: best metric so far, None before the first measurement.
+        setbacks: how often a run had to step back from a loss that was not finite.
+        minutes: wall-clock time spent training.
+    """
+
+    stage: str
+    images: int = 0
+    stage_images: int = 0
+    steps: int = 0
+    augment: float = 0.0
+    path_mean: float = 0.0
+    best: float | None = None
+    setbacks: int = 0
+    minutes: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class TrainingState:
+    """Networks, their averages, optimisers and random streams of one run.
+
+    Args:
+        config: the hyper-parameters.
+        faces: number of faces in the training set.
+        processes: this process among all.
+    """
+
+    def __init__(self, config: TrainingConfig, faces: int, processes: Processes) -> None:
+        torch.manual_seed(config.seed)
+        preset = get_preset(config.preset)
+        self.config, self.processes = config, processes
+        self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        generator = MemoryGAN(preset.generator)
+        self.networks: dict[str, nn.Module] = {
+            "generator": generator,
+            "discriminator": Discriminator(preset.discriminator),
+        }
+        if config.recipe == "memory-first":
+            self.networks["encoder"] = PartEncoder(
+                EncoderConfig(preset.generator.part_count, preset.generator.query_dim)
+            )
+        for network in self.networks.values():
+            network.to(processes.device)
+        self.averages = {
+            name: copy.deepcopy(network).eval().requires_grad_(False)
+            for name, network in self.networks.items()
+            if name != "discriminator"
+        }
+        self._set_dtype()
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.draws = Draws(config.seed, processes)
+        self.sampler = ResumableSampler(faces, config.seed, processes.rank, processes.world, config.flip)
+        self.progress = Progress(stage="fill" if config.recipe == "memory-first" else "paper")
+
+    def _set_dtype(self) -> None:
+        for group in (self.networks, self.averages):
+            generator = group["generator"]
+            if isinstance(generator, MemoryGAN):
+                generator.compute_dtype = self.dtype
+
+    @property
+    def generator(self) -> MemoryGAN:
+        return self._typed(self.networks["generator"], MemoryGAN)
+
+    @property
+    def encoder(self) -> PartEncoder:
+        return self._typed(self.networks["encoder"], PartEncoder)
+
+    @property
+    def discriminator(self) -> Discriminator:
+        return self._typed(self.networks["discriminator"], Discriminator)
+
+    @property
+    def average_generator(self) -> MemoryGAN:
+        return self._typed(self.averages["generator"], MemoryGAN)
+
+    @property
+    def average_encoder(self) -> PartEncoder:
+        return self._typed(self.averages["encoder"], PartEncoder)
+
+    @staticmethod
+    def _typed(network: nn.Module, kind: type[Any]) -> Any:
+        if not isinstance(network, kind):
+            raise TypeError(f"expected a {kind.__name__}, got {type(network).__name__}")
+        return network
+
+    @torch.no_grad()
+    def update_averages(self, images: int) -> None:
+        """Moves the averaged weights; half-life in images, shorter at the start so that noise is forgotten."""
+        half_life = min(self.config.ema_half_life, max(1.0, 0.05 * self.progress.images))
+        amount = 1.0 - 0.5 ** (images / half_life)
+        for name, average in self.averages.items():
+            torch._foreach_lerp_(list(average.parameters()), list(self.networks[name].parameters()), amount)
+
+    def save(self, path: Path) -> None:
+        """Writes the whole state atomically; the main process only."""
+        tensors: dict[str, Tensor] = {}
+        for group, networks in (("network", self.networks), ("average", self.averages)):
+            for name, network in networks.items():
+                for key, value in network.state_dict().items():
+                    tensors[f"{group}.{name}.{key}"] = value
+        for name, optimizer in self.optimizers.items():
+            for index, slots in optimizer.state_dict()["state"].items():
+                for key, value in slots.items():
+                    tensors[f"optimizer.{name}.{index}.{key}"] = torch.as_tensor(value)
+        tensors["random.draws"] = self.draws.generator.get_state()
+        tensors["random.torch"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        meta = {
+            "kind": KIND,
+            "config": self.config.to_dict(),
+            "sampler": self.sampler.state_dict(),
+            "progress": vars(self.progress),
+            "optimizers": {name: len(o.param_groups) for name, o in self.optimizers.items()},
+        }
+        save_module(path, contiguous, meta)
+
+    def load(self, path: Path, make_optimizers: Any) -> None:
+        """Continues exactly where :meth:`save` was called.
+
+        Args:
+            path: a state file of the same preset and recipe.
+            make_optimizers: called with this state after the stage is known; fills ``optimizers``.
+
+        Raises:
+            CheckpointError: if the file is damaged, foreign, or belongs to another preset.
+        """
+        tensors, meta = load_module(path, KIND)
+        saved = meta["config"]
+        for name in ("preset", "recipe"):
+            if saved[name] != getattr(self.config, name):
+                raise CheckpointError(
+                    f"{path.name} was trained with {name} {saved[name]!r}, this run has "
+                    f"{getattr(self.config, name)!r}; use the same {name}, or --grow-from to change the size"
+                )
+        for group, networks in (("network", self.networks), ("average", self.averages)):
+            for name, network in networks.items():
+                load_weights(network, tensors, f"{group}.{name}.", path.name)
+        self.progress = Progress(**meta["progress"])
+        self.sampler.load_state_dict(meta["sampler"])
+        self.draws.generator.set_state(tensors["random.draws"])
+        torch.set_rng_state(tensors["random.torch"])
+        if "random.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+        make_optimizers(self)
+        for name, optimizer in self.optimizers.items():
+            state = optimizer.state_dict()
+            prefix = f"optimizer.{name}."
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, value in tensors.items():
+                if key.startswith(prefix):
+                    index, slot = key[len(prefix) :].split(".", 1)
+                    slots.setdefault(int(index), {})[slot] = value
+            optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], prefix: str, source: str) -> None:
+    """Strictly loads the tensors whose names start with ``prefix``.
+
+    Raises:
+        CheckpointError: if a tensor is missing, left over, or has another shape.
+    """
+    own = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+    try:
+        network.load_state_dict(own, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{source} does not fit this run: {str(error).splitlines()[-1].strip()}") from error
+
+
+def trainable(networks: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """All parameters of some networks."""
+    return [p for network in networks for p in network.parameters()]
