@@ -1,0 +1,191 @@
+"""``python -m memorygan.analysis``: the paper's tables and figures for a checkpoint, one by one or as a report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from memorygan.analysis import (
+    composition,
+    controller_study,
+    latent_space,
+    locality,
+    memorisation,
+    mixing,
+    quality,
+    reconstruction,
+    samples,
+)
+from memorygan.analysis.blocks import BAR_COLUMNS, Block, Figure, Piece, Table, Text
+from memorygan.analysis.features import FEATURE_NETWORKS
+from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
+from memorygan.analysis.report import Missing, Subject, write_report
+from memorygan.analysis.study import Finished, Study, run_study
+from memorygan.manifest import default_checkpoint
+
+# In the order of the report.
+STUDIES: dict[str, Study] = {
+    module.STUDY.name: module.STUDY
+    for module in (
+        samples,
+        quality,
+        composition,
+        mixing,
+        latent_space,
+        locality,
+        controller_study,
+        memorisation,
+        reconstruction,
+    )
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All subcommands with the options they share."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--checkpoint", type=Path, help="generator; default: MEMORYGAN_CHECKPOINT, or the bundled one")
+    shared.add_argument("--encoder", type=Path, help="default: encoder.safetensors beside it, or the bundled one")
+    shared.add_argument("--data", type=Path, help="packed training faces (.pack)")
+    shared.add_argument("--validation", type=Path, help="packed faces that were held out of training (.pack)")
+    shared.add_argument("--out", type=Path, default=Settings.out, help="folder of the report (default: %(default)s)")
+    shared.add_argument(
+        "--private-out", type=Path, default=Settings.private,
+        help="folder for sheets that show faces of the data set, not to be published (default: %(default)s)",
+    )  # fmt: skip
+    shared.add_argument("--samples", type=int, help="faces per study; default: a count for CPUs, each study its own")
+    shared.add_argument("--paper-counts", action="store_true", help="as many samples as the paper, for a GPU")
+    shared.add_argument("--seed", type=int, default=Settings.seed, help="seed of the first face (default: %(default)s)")
+    shared.add_argument("--temperature", type=float, default=Settings.temperature, help="of the controller's noise")
+    shared.add_argument("--truncation", type=float, default=Settings.truncation, help="of shown and edited faces")
+    shared.add_argument(
+        "--features", choices=sorted(FEATURE_NETWORKS), help="feature network; default: the best there is"
+    )
+    shared.add_argument("--device", help="default: CUDA where available")
+    shared.add_argument("--threads", type=int, help="CPU threads")
+    shared.add_argument("--batch", type=int, default=Settings.batch, help="faces per pass (default: %(default)s)")
+    shared.add_argument("--force", action="store_true", help="make finished pieces again")
+    parser = argparse.ArgumentParser(prog="python -m memorygan.analysis", description=__doc__)
+    commands = parser.add_subparsers(dest="study", required=True, metavar="STUDY")
+    for study in STUDIES.values():
+        commands.add_parser(study.name, parents=[shared], help=f"{study.title} ({study.paper})")
+    commands.add_parser("all", parents=[shared], help="everything, as a report in Markdown and HTML")
+    return parser
+
+
+def make_settings(options: argparse.Namespace) -> Settings:
+    """What was asked for, checked.
+
+    Raises:
+        ValueError: for an impossible value, or if there is no checkpoint.
+    """
+    checkpoint = options.checkpoint or default_checkpoint()
+    if checkpoint is None:
+        raise ValueError("there is no bundled checkpoint; name one with --checkpoint")
+    for name, low, high in (
+        ("samples", 1, None),
+        ("seed", 0, None),
+        ("batch", 1, None),
+        ("truncation", 0, 1),
+        ("temperature", 0, None),
+    ):
+        value = getattr(options, name)
+        if value is not None and (not value >= low or (high is not None and value > high)):
+            raise ValueError(
+                f"--{name} is {value}; use {low} to {high}" if high else f"--{name} is {value}; use at least {low}"
+            )
+    return Settings(
+        checkpoint=checkpoint,
+        encoder=options.encoder,
+        data=options.data,
+        validation=options.validation,
+        out=options.out,
+        private=options.private_out,
+        seed=options.seed,
+        temperature=options.temperature,
+        truncation=options.truncation,
+        features=options.features,
+        device=options.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        batch=options.batch,
+    )
+
+
+def subject_of(lab: Lab) -> Subject:
+    """What the report says of the checkpoint."""
+    loaded, settings = lab.loaded, lab.settings
+    return Subject(
+        loaded.sha256,
+        loaded.preset,
+        lab.config.size,
+        loaded.kind,
+        loaded.images_seen,
+        loaded.provenance.data,
+        loaded.provenance.notes,
+        settings.seed,
+        settings.temperature,
+        settings.truncation,
+    )
+
+
+def show(piece: Piece, private: Path) -> None:
+    """Prints a piece for a terminal."""
+    bars = [Table(BAR_COLUMNS, tuple(bar.row() for bar in piece.bars))] if piece.bars else []
+    for block in [*piece.blocks, *bars]:
+        print(_terminal(block), end="\n\n")
+    for name in piece.private:
+        print(f"shows faces of the data set, keep it to yourself: {private / name}")
+
+
+def _terminal(block: Block) -> str:
+    if isinstance(block, Text):
+        return block.text
+    if isinstance(block, Figure):
+        return f"{block.file}: {block.caption}"
+    rows = [block.columns, *block.rows]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(block.columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines + [block.caption] if block.caption else lines)
+
+
+def sample_count(study: Study, options: argparse.Namespace) -> int:
+    """The wanted count; sheets keep their own unless a single study is run."""
+    if options.samples is not None and (options.study != "all" or not study.sheet):
+        return int(options.samples)
+    return study.paper_samples if options.paper_counts else study.samples
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = make_parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        lab = Lab(make_settings(options))
+        if options.study != "all":
+            study = STUDIES[options.study]
+            finished = run_study(study, lab, sample_count(study, options), options.force)
+            show(finished.piece, lab.settings.private)
+            return 0
+        results: list[Finished | Missing] = []
+        pages: tuple[Path, ...] = ()
+        for place, study in enumerate(STUDIES.values(), start=1):
+            try:
+                result = run_study(study, lab, sample_count(study, options), options.force)
+                results.append(result)
+                state = "unchanged, taken from the last run" if result.reused else "done"
+            except StudyUnavailable as error:
+                results.append(Missing(study, str(error)))
+                state = f"not measured: {error}"
+            print(f"[{place}/{len(STUDIES)}] {study.title}: {state}", flush=True)
+            # After every chapter: an interrupted run leaves a report of what there is.
+            pages = write_report(lab.settings.out, subject_of(lab), results)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(*pages, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""Controller study: is a part that the controller draws to fit the others more plausible than one drawn on its own?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memorygan.analysis import charts, grids
+from memorygan.analysis.blocks import Piece, Table, Text, number
+from memorygan.analysis.lab import Lab, StudyUnavailable
+from memorygan.analysis.plausibility import Plausibility, paired_difference
+from memorygan.analysis.study import Study
+from memorygan.controller import QueryCodes
+from memorygan.generator import Synthesis
+from memorygan.latents import Latents
+from memorygan.memory import Retrieved
+
+CANDIDATES = 16
+REAL_FACES = 500
+SHOWN = 2
+CONDITIONAL, INDEPENDENT = "given the others", "on its own"
+
+
+class Conditional(Protocol):
+    """What the study needs of a controller."""
+
+    def condition(self, codes: Tensor) -> QueryCodes:
+        """The Gaussian of every code given the codes before it, see :class:`memorygan.controller.Controller`."""
+
+
+@torch.no_grad()
+def resample_given_others(
+    controller: Conditional,
+    codes: Tensor,
+    slot: int,
+    random: torch.Generator,
+    temperature: float = 1.0,
+    candidates: int = CANDIDATES,
+) -> Tensor:
+    """Draws one part's query code anew, given all others of the face.
+
+    The controller knows p(q_k | q_<k). By p(q_k | others) ∝ p(q_k | q_<k) · Π_{j>k} p(q_j | q_<j), candidates from the
+    first factor are weighed by the second, and one is drawn (sampling, importance resampling).
+
+    Args:
+        controller: the working memory.
+        codes: (B, 1 + K, Q); slot 0 is the base code, slot 1 the background.
+        slot: which to draw, 2 to K.
+        random: random numbers, on the CPU.
+        temperature: scale of the noise of the first factor.
+        candidates: M; more come closer to the exact distribution.
+
+    Returns:
+        (B, Q).
+
+    Raises:
+        ValueError: for a slot that does not depend on any other.
+    """
+    if not 2 <= slot < codes.shape[1]:
+        raise ValueError(
+            f"slot {slot} is not one of the parts 2 to {codes.shape[1] - 1} that the controller makes depend"
+        )
+    batch = len(codes)
+    own = controller.condition(codes)
+    noise = torch.randn(candidates, batch, codes.shape[2], generator=random).to(codes) * temperature
+    drawn = own.mean[:, slot] + torch.exp(0.5 * own.log_variance[:, slot]) * noise  # (M, B, Q)
+    filled = codes.expand(candidates, -1, -1, -1).clone()
+    filled[:, :, slot] = drawn
+    likelihood = controller.condition(filled.flatten(0, 1)).log_likelihood()  # (M·B, 1 + K)
+    weight = likelihood[:, slot + 1 :].sum(dim=1).unflatten(0, (candidates, batch))
+    chosen = torch.multinomial(weight.T.softmax(dim=1).cpu(), 1, generator=random)[:, 0]
+    return drawn[chosen.to(drawn.device), torch.arange(batch, device=drawn.device)]
+
+
+@dataclass
+class _Scores:
+    """Plausibility of the faces before (N,), and of every changed slot by both ways (N,)."""
+
+    before: list[np.ndarray]
+    after: dict[int, dict[str, list[np.ndarray]]]
+    sheet: list[list[np.ndarray]]
+
+
+class _Bench:
+    """Faces with one part's code exchanged, and what the judge says of them."""
+
+    def __init__(self, lab: Lab, judge: Plausibility) -> None:
+        self.lab, self.judge, self.generator = lab, judge, lab.memorygan
+
+    def latents(self, codes: Tensor) -> Latents:
+        generator = self.generator
+        truncated = generator.map(codes).truncate(generator.mean_latents, self.lab.settings.truncation)
+        return truncated.expand(self.lab.config)
+
+    def change(self, codes: Tensor, retrieved: Retrieved, slot: int, code: Tensor) -> Synthesis:
+        """The faces with another code in one slot; only that part is retrieved anew."""
+        changed = codes.clone()
+        changed[:, slot] = code
+        latents, part = self.latents(changed), slot - 1
+        return self.generator.compose(retrieved.with_part(part, self.generator.retrieve(latents, [part])), latents)
+
+    def score(self, face: Synthesis) -> np.ndarray:
+        features = self.lab.reader.read(face.image, self.lab.parts).features
+        if features is None:
+            raise StudyUnavailable("the feature network read nothing")
+        return self.judge.score(features.cpu().numpy())
+
+
+@torch.no_grad()
+def _measure(lab: Lab, samples: int, judge: Plausibility) -> _Scores:
+    generator, bench = lab.memorygan, _Bench(lab, judge)
+    random = torch.Generator().manual_seed(lab.settings.seed)
+    temperature = lab.settings.temperature
+    codes = torch.cat([generator.sample_queries(seeds, temperature).codes for seeds in lab.seeds(samples, "codes")])
+    slots = range(2, 1 + len(lab.parts))
+    kept = _Scores([], {slot: {CONDITIONAL: [], INDEPENDENT: []} for slot in slots}, [[] for _ in slots])
+    for seeds in lab.seeds(samples, "redrawn parts"):
+        rows = torch.tensor(seeds) - lab.settings.seed
+        own, foreign = codes[rows], codes[(rows + 1) % samples]
+        latents = bench.latents(own)
+        retrieved = generator.retrieve(latents)
+        face = generator.compose(retrieved, latents)
+        kept.before.append(bench.score(face))
+        for row, slot in zip(kept.sheet, slots, strict=True):
+            code = resample_given_others(generator.controller, own, slot, random, temperature)
+            fitted = bench.change(own, retrieved, slot, code)
+            alone = bench.change(own, retrieved, slot, foreign[:, slot])
+            kept.after[slot][CONDITIONAL].append(bench.score(fitted))
+            kept.after[slot][INDEPENDENT].append(bench.score(alone))
+            for k in range(min(len(seeds), SHOWN - len(row) // 3)):
+                row += [grids.faces(shown.image)[k] for shown in (face, fitted, alone)]
+    return kept
+
+
+def run(lab: Lab, samples: int) -> Piece:
+    """Plausibility of faces with one part drawn anew, in both ways.
+
+    Raises:
+        StudyUnavailable: without controller, feature network, training faces, or a second face to take parts from.
+    """
+    if lab.reader.features is None:
+        raise StudyUnavailable("it needs a feature network: the face parser's weights, or Inception's")
+    if samples < 2:
+        raise StudyUnavailable("a part drawn on its own comes from another face; use at least 2 samples")
+    real = lab.real(REAL_FACES).features
+    if real is None:
+        raise StudyUnavailable("the feature network read no real faces")
+    kept = _measure(lab, samples, Plausibility.fit(real.cpu().numpy()))
+    before = np.concatenate(kept.before)
+    numbers = {"plausibility_original": float(before.mean())}
+    rows: list[tuple[str, ...]] = []
+    changes: dict[str, list[float]] = {CONDITIONAL: [], INDEPENDENT: []}
+    errors: dict[str, list[float]] = {CONDITIONAL: [], INDEPENDENT: []}
+    better = worse = 0
+    for slot, ways in kept.after.items():
+        part = lab.parts[slot - 1]
+        fitted, alone = (np.concatenate(ways[way]) for way in (CONDITIONAL, INDEPENDENT))
+        difference, error = paired_difference(fitted, alone)
+        better, worse = better + int(difference < -2 * error), worse + int(difference > 2 * error)
+        numbers |= {f"{part.name}_conditional": float(fitted.mean()), f"{part.name}_independent": float(alone.mean())}
+        numbers |= {f"{part.name}_difference": difference, f"{part.name}_difference_error": error}
+        means = (number(float(fitted.mean())), number(float(alone.mean())))
+        rows.append((part.label, *means, f"{difference:+.3f} ± {error:.3f}"))
+        for way, scores in ((CONDITIONAL, fitted), (INDEPENDENT, alone)):
+            mean, spread = paired_difference(scores, before)
+            changes[way].append(mean)
+            errors[way].append(spread)
+    numbers |= {"parts_more_plausible_conditional": better, "parts_less_plausible_conditional": worse}
+    footer, of_sheet = lab.footer(samples), lab.footer(min(SHOWN, samples))
+    labels = [lab.parts[slot - 1].label for slot in kept.after]
+    chart = charts.paired_bars(changes, labels, "change of the distance", footer, errors)
+    sheet = grids.grid(kept.sheet, labels, ["face", CONDITIONAL, INDEPENDENT] * SHOWN, of_sheet)
+    return Piece(
+        (
+            Text(
+                "One part's query code is drawn anew: once by the controller, given the codes of all other parts, and "
+                "once on its own, which is the same as taking it from another random face. Plausibility is the "
+                f"distance from {len(real):,} training faces in the space of the {lab.reader.features.name} features "
+                "(Mahalanobis distance over the strongest directions; 1 is typical of a real face, lower is safer). "
+                f"The faces before the change score {number(float(before.mean()))}. Drawn given the others, the part "
+                f"leaves the face more plausible for {better} of {len(rows)} parts, less for {worse}; for the rest the "
+                "difference is within two standard errors."
+            ),
+            Table(
+                ("part", CONDITIONAL, INDEPENDENT, "difference ± standard error"),
+                tuple(rows),
+                f"Distance from the real set; a negative difference favours the controller ({footer}).",
+            ),
+            lab.save(chart, "controller.png", "How much a redrawn part adds to the distance, ± standard error", footer),
+            lab.save(sheet, "controller-faces.png", "One part drawn anew", of_sheet),
+        ),
+        numbers,
+    )
+
+
+STUDY = Study(
+    "controller",
+    "Controller study",
+    "beyond the paper",
+    run,
+    samples=100,
+    paper_samples=1000,
+    uses=("data", "judges"),
+)
