@@ -1,0 +1,345 @@
+"""The inside of the service: what the public methods share. Sessions, pictures, previews, measures, device."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from editing.align import Detector, MtcnnDetector
+from editing.errors import EditingError
+from editing.inversion import IdentityJudge
+from editing.loading import Assets
+from editing.measure import measure_change, region
+from editing.photo import PhotoLimits
+from editing.photos import PhotoStore
+from editing.recipe import MAX_SEED, Recipe, SeedSource, SliderEdit, Source, SwapEdit
+from editing.renderer import PreviewRequest, Rendered, Renderer
+from editing.results import Change, FaceView
+from editing.session import Edits, Session, describe
+from editing.state import FaceEditor, parts_source
+from editing.store import SessionStore
+from editing.turns import Turnstile
+from editing.worker import Worker
+from memorygan.generator import ComposedGenerator
+from memorygan.latents import Latents
+from memorygan.parts import PartScheme
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one service takes on.
+
+    Attributes:
+        max_sessions: faces kept ready; more are kept as recipes and restored on demand.
+        max_archived: faces kept as recipes.
+        session_age, photo_age: seconds without use after which a face or photo is forgotten.
+        undo_depth: steps of history per face.
+        max_photos: uploaded photos kept at a time.
+        photo: size of uploads.
+        cache_bytes: of retrieved parts, all faces together.
+        max_queue: interactive requests that may wait.
+        max_batch: previews computed together.
+        batch_window: seconds a preview waits for companions.
+        max_jobs, max_waiting_jobs: reconstructions that run and that wait.
+    """
+
+    max_sessions: int = 64
+    max_archived: int = 2000
+    session_age: float = 6 * 3600.0
+    photo_age: float = 3600.0
+    undo_depth: int = 100
+    max_photos: int = 24
+    photo: PhotoLimits = field(default_factory=PhotoLimits)
+    cache_bytes: int = 256 * 2**20
+    max_queue: int = 256
+    max_batch: int = 8
+    batch_window: float = 0.003
+    max_jobs: int = 2
+    max_waiting_jobs: int = 16
+
+
+class ServiceCore:
+    """What the public methods of :class:`editing.service.EditingService` share; arguments are described there."""
+
+    def __init__(
+        self,
+        assets: Assets,
+        limits: Limits | None = None,
+        detector: Detector | None = None,
+        identity: IdentityJudge | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._assets, self._identity, self._detector = assets, identity, detector
+        self._missing = dict(assets.missing)
+        self._notices = [assets.notice] if assets.notice else []
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._renderer = Renderer(assets.generator, self.limits.cache_bytes)
+        self._worker = Worker(
+            self._renderer.preview_batch,
+            self._leave_gpu,
+            self.limits.max_queue,
+            self.limits.max_batch,
+            self.limits.batch_window,
+        )
+        self._editor = FaceEditor(assets.generator, assets.sliders, Interactive(self._worker))
+        self._store = SessionStore(
+            self._editor,
+            self.limits.max_sessions,
+            self.limits.max_archived,
+            self.limits.session_age,
+            self.limits.undo_depth,
+            self._renderer.cache.drop,
+        )
+        self._photos = PhotoStore(self.limits.max_photos, self.limits.photo_age)
+        self._jobs = Turnstile(self.limits.max_jobs, self.limits.max_waiting_jobs)
+
+    @property
+    def notice(self) -> str | None:
+        """Sentences to show permanently, or None."""
+        return " ".join(self._notices) or None
+
+    @property
+    def size(self) -> int:
+        """Side of full pictures in pixels."""
+        return self._assets.generator.config.size
+
+    @property
+    def preview_size(self) -> int:
+        """Side of previews in pixels: half, but at least 64 where the model has as many."""
+        return max(min(64, self.size), self.size // 2)
+
+    @property
+    def trained(self) -> bool:
+        """False for the untrained stand-in."""
+        return self._assets.trained
+
+    @property
+    def checkpoint(self) -> str:
+        """sha256 of the generator's checkpoint."""
+        return self._assets.sha256
+
+    @property
+    def model(self) -> str:
+        """Name of the checkpoint."""
+        return self._assets.name
+
+    @property
+    def device(self) -> str:
+        """Where pictures are computed now."""
+        return str(self._renderer.device)
+
+    @property
+    def _scheme(self) -> PartScheme:
+        return self._assets.generator.config.parts
+
+    def _part(self, part: str) -> int:
+        try:
+            return self._scheme.index(part)
+        except ValueError as error:
+            raise EditingError(str(error)) from None
+
+    def _side(self, size: int | None) -> int | None:
+        """None for the full size."""
+        if size is None or size >= self.size:
+            return None
+        return int(between(size, "size", 8, 4096))
+
+    def _slider_hash(self) -> str | None:
+        return None if self._assets.sliders is None else self._assets.sliders.sha256
+
+    def _slider_values(self, values: Mapping[str, float]) -> dict[str, float]:
+        found = self._assets.sliders
+        if found is None:
+            raise EditingError(self._missing.get("sliders", "This model has no sliders."))
+        for name, value in values.items():
+            found[name]  # refuses an unknown one
+            between(value, name, -10, 10)
+        return {name: float(value) for name, value in values.items()}
+
+    def _swap_edit(self, other: str, parts: Sequence[str] | None, group: str, amount: float) -> SwapEdit:
+        if group not in ("all", "shape", "texture", "every"):
+            raise EditingError(f"group is {group!r}; use 'all', 'shape' or 'texture'")
+        between(amount, "amount", 0, 1)
+        names = self._scheme.names if parts is None else tuple(dict.fromkeys(parts))
+        if not names:
+            raise EditingError("no part was chosen; name at least one")
+        for name in names:
+            self._part(name)
+        with self._store.using(other) as found:
+            source: Source = found.source
+            if found.edits or not isinstance(source, SeedSource):
+                source = parts_source(found.state(), found.latents(), names)
+        return SwapEdit(source, names, group, float(amount))
+
+    def _open(self, source: Source) -> FaceView:
+        opened = self._store.open(source)
+        try:
+            with self._store.using(opened.id) as session:
+                return self._view(session)
+        except EditingError:
+            self._store.close(opened.id)
+            raise
+
+    def _commit(self, session: str, edits: Callable[[Session], Edits]) -> FaceView:
+        with self._store.using(session) as found:
+            found.commit(edits(found))
+            return self._view(found)
+
+    def _preview(self, session: str, edits: Callable[[Session], Edits], size: int | None) -> FaceView:
+        side = self._side(self.preview_size if size is None else size)
+        with self._store.using(session) as found:
+            wanted = edits(found)
+            state = found.state(wanted, remember=False)
+            request = PreviewRequest(session, found.latents(), self._editor.codes(state), side, found.generator)
+            view = self._describe(found, wanted, state.sliders)
+        # Waits outside the lock: a newer preview of the same face may then replace this one.
+        key = (side, request.changed, id(request.generator))
+        picture: Rendered = self._worker.preview(session, key, request).result()
+        return replace(view, image=picture.image, part_map=picture.part_map, preview=True)
+
+    def _batch(
+        self, latents: Sequence[Latents], size: int | None, generator: ComposedGenerator | None = None
+    ) -> list[Rendered]:
+        """Small pictures of several faces."""
+        side = self._side(self.preview_size if size is None else size)
+        together = Latents(
+            torch.cat([face.w for face in latents]), latents[0].config, all(face.shared_base for face in latents)
+        )
+        return self._worker.call("batch_render", lambda: self._renderer.render_batch(together, side, generator))
+
+    def _picture(self, session: Session, edits: Edits) -> Rendered:
+        """The full picture of a face; the session is locked."""
+        known = session.picture(edits)
+        if known is not None:
+            return known
+        latents = session.latents(edits)
+        picture = self._worker.call(
+            "render", lambda: self._renderer.render(session.id, latents, generator=session.generator)
+        )
+        session.remember(edits, picture)
+        return picture
+
+    def _change(self, session: Session, since: Edits | None) -> Change | None:
+        if since is None or since == session.edits:
+            return None
+        parts = session.edited_parts(since, session.edits)
+        if not parts:
+            return None
+        before, after = self._picture(session, since), self._picture(session, session.edits)
+        if len(parts) == len(self._scheme):
+            return measure_change(before.image, after.image)
+        inside = region((before.part_map, after.part_map), parts, self._scheme)
+        return measure_change(before.image, after.image, inside, parts)
+
+    def _describe(self, session: Session, edits: Edits, sliders: Mapping[str, float]) -> FaceView:
+        """A view without its picture; the session is locked."""
+        source = session.source if isinstance(session.source, SeedSource) else None
+        labels = {slider.id: slider.label for slider in self._assets.sliders or ()}
+        return FaceView(
+            session=session.id,
+            image=_NO_IMAGE,
+            part_map=_NO_MAP,
+            revision=session.revision,
+            seed=source.seed if source else None,
+            truncation=source.truncation if source else None,
+            sliders=dict(sliders),
+            history=tuple(describe(edit, labels) for edit in edits),
+            can_undo=session.can_undo,
+            can_redo=session.can_redo,
+        )
+
+    def _view(self, session: Session, notices: Sequence[str] = ()) -> FaceView:
+        picture = self._picture(session, session.edits)
+        sentences = list(notices)
+        if session.lost_tuning:
+            sentences.append("The fine tuning to the photo was not kept; tune the photo again to get it back.")
+        return replace(
+            self._describe(session, session.edits, session.state().sliders),
+            image=picture.image,
+            part_map=picture.part_map,
+            change=self._change(session, session.previous),
+            notice=" ".join(sentences) or None,
+        )
+
+    def _recipe(self, session: Session) -> Recipe:
+        edits = session.edits
+        sliders = self._slider_hash() if any(isinstance(edit, SliderEdit) for edit in edits) else None
+        tuned = session.generator is not None or session.lost_tuning
+        return Recipe(self.checkpoint, session.source, edits, sliders, self.model, tuned)
+
+    def _face_detector(self) -> tuple[Detector | None, str]:
+        with self._lock:
+            if self._detector is None and "align" not in self._missing:
+                try:
+                    self._detector = MtcnnDetector()
+                except EditingError as error:
+                    self._missing["align"] = f"{str(error)[:1].upper()}{str(error)[1:]}."
+            return self._detector, self._missing.get("align", "")
+
+    def _leave_gpu(self) -> bool:
+        """Out of memory with a single face: go on on the CPU. Called on the device thread."""
+        if self._renderer.device.type == "cpu":
+            return False
+        self._renderer.move("cpu")
+        for module in (self._assets.encoder, self._assets.parser):
+            if module is not None:
+                module.to("cpu")
+        self._notices.append("The graphics card ran out of memory, so the work goes on, more slowly, on the processor.")
+        return True
+
+
+class Interactive:
+    """Runs functions on the device thread as interactive work."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def __call__(self, function: Callable[[], _T]) -> _T:
+        return self._worker.call("sample", function)
+
+
+class Background:
+    """Runs functions on the device thread as steps of a long job."""
+
+    def __init__(self, worker: Worker, owner: str) -> None:
+        self._worker, self._owner = worker, owner
+
+    def __call__(self, function: Callable[[], _T]) -> _T:
+        return self._worker.step(self._owner, function)
+
+
+_NO_IMAGE = np.zeros((0, 0, 3), dtype=np.uint8)
+_NO_MAP = np.zeros((0, 0), dtype=np.uint8)
+
+
+def checked_seed(seed: int | None) -> int:
+    """The seed, or a random one for None.
+
+    Raises:
+        EditingError: if it is out of range.
+    """
+    if seed is None:
+        return secrets.randbelow(2**31)
+    return int(between(seed, "seed", 0, MAX_SEED))
+
+
+def between(value: float, name: str, low: float, high: float) -> float:
+    """The value, if it lies in the range.
+
+    Raises:
+        EditingError: with the range, if it does not.
+    """
+    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not good or not low <= value <= high:
+        raise EditingError(f"{name} is {value!r}; use a value from {low:g} to {high:g}")
+    return value

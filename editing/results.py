@@ -1,0 +1,233 @@
+"""What the service answers with: plain frozen data, pictures as numpy arrays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Change:
+    """How one picture differs from another.
+
+    Attributes:
+        map: (S, S) float32, mean |Δ| over RGB per pixel in 8-bit steps, 0 to 255.
+        preserved: share of pixels, 0 to 1, in which no channel moved by more than ``tolerance`` 8-bit steps.
+        inside: mean |Δ| in 8-bit steps inside the edited parts (where they are, before or after).
+        outside: the same outside them.
+        area: share of the picture, 0 to 1, that counts as inside.
+        parts: names of the edited parts; empty when nothing or everything counts as edited.
+        tolerance: see ``preserved``.
+    """
+
+    map: np.ndarray
+    preserved: float
+    inside: float
+    outside: float
+    area: float
+    parts: tuple[str, ...] = ()
+    tolerance: float = 2.0
+
+
+@dataclass(frozen=True)
+class FaceView:
+    """A face as it looks now.
+
+    Attributes:
+        session: the session's token; whoever holds it may edit the face.
+        image: (S, S, 3) uint8 RGB.
+        part_map: (S, S) uint8 part ids; index into :attr:`EditingService.parts`.
+        revision: grows with every committed change of this session, so that late previews can be told and dropped.
+        preview: not committed, and usually smaller than the full size.
+        seed, truncation: of the sampled face this one started from; None for a photo.
+        sliders: slider id → value, only those that are not 0.
+        history: one plain sentence per edit in force, oldest first.
+        can_undo, can_redo: whether these would do something.
+        change: against the face before the last committed edit; None if there was none, and on previews.
+        notice: something a person should know, or None.
+    """
+
+    session: str
+    image: np.ndarray
+    part_map: np.ndarray
+    revision: int
+    preview: bool = False
+    seed: int | None = None
+    truncation: float | None = None
+    sliders: Mapping[str, float] = field(default_factory=dict)
+    history: tuple[str, ...] = ()
+    can_undo: bool = False
+    can_redo: bool = False
+    change: Change | None = None
+    notice: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Side of the picture in pixels."""
+        return int(self.image.shape[0])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A face that was not opened yet.
+
+    Attributes:
+        seed, truncation: :meth:`EditingService.new_face` with these opens it.
+        image: (s, s, 3) uint8 RGB, a small picture.
+    """
+
+    seed: int
+    truncation: float
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Another version of one part of a face; :meth:`EditingService.apply_variant` takes it.
+
+    Attributes:
+        session, revision: the face it was drawn for.
+        part: name of the part.
+        seed: what it was drawn with.
+        group: "all", "shape" or "texture": what of the part is replaced.
+        code: (Q,) float32 query code of the part.
+        likelihood: log-likelihood in nats of the later parts given this one, relative to the best variant (0 or less).
+        image: (s, s, 3) uint8 RGB, a small picture of the whole face with it.
+    """
+
+    session: str
+    revision: int
+    part: str
+    seed: int
+    group: str
+    code: np.ndarray
+    likelihood: float
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """One editable part; the first of the list is the background, index = id in a part map.
+
+    Attributes:
+        name: identifier used in calls.
+        label: the word a person sees.
+        color: RGB in 0–255 for overlays.
+    """
+
+    name: str
+    label: str
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """A face found in a photo.
+
+    Attributes:
+        index: its number for :meth:`EditingService.invert`.
+        box: left, top, right, bottom in pixels of the upright photo.
+        score: the detector's confidence, 0 to 1.
+        image: (s, s, 3) uint8 RGB, the aligned face.
+    """
+
+    index: int
+    box: tuple[float, float, float, float]
+    score: float
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class PhotoView:
+    """A decoded photo.
+
+    Attributes:
+        photo: its token for :meth:`EditingService.invert`.
+        image: (h, w, 3) uint8 RGB, upright; at most 1024 pixels on its longer side.
+        width, height: of the photo that crops refer to, in pixels.
+        faces: largest first; empty if none was found, then choose a square crop.
+        notices: plain sentences, for example that only the first picture of an animation is used.
+    """
+
+    photo: str
+    image: np.ndarray
+    width: int
+    height: int
+    faces: tuple[FoundFace, ...]
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InversionProgress:
+    """How far the reconstruction of a photo is.
+
+    Attributes:
+        phase: "waiting", "encode", "refine", "tune" or "done".
+        step, steps: within the whole job; ``position`` counts those ahead while waiting.
+        seconds_left: an estimate, None while unknown.
+        loss: objective of the current step; NaN before the first.
+        error: mean |Δ| between photo and best reconstruction in 8-bit steps.
+        mask_agreement: share of pixels, 0 to 1, whose part is the same in photo and reconstruction.
+        identity: cosine similarity in [−1, 1] of the two faces' identities; None without an identity judge.
+        image: (S, S, 3) uint8 RGB, the best reconstruction so far.
+        target: (S, S, 3) uint8 RGB, the aligned photo.
+        view: the opened session, only in the last progress of a job (phase "done").
+        cancelled: the job was stopped; ``view`` still holds the best so far.
+        notices: plain sentences.
+    """
+
+    phase: str
+    step: int
+    steps: int
+    image: np.ndarray
+    target: np.ndarray
+    loss: float = float("nan")
+    error: float = float("nan")
+    mask_agreement: float = float("nan")
+    identity: float | None = None
+    seconds_left: float | None = None
+    position: int = 0
+    view: FaceView | None = None
+    cancelled: bool = False
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CompositionFrame:
+    """The face after one more part was added.
+
+    Attributes:
+        step: 1-based; ``steps`` in all.
+        part: name of the part that was added.
+        present: names of all parts that are there, in order.
+        image: (S, S, 3) uint8 RGB.
+        mask: (S, S, 3) uint8 RGB, the fine mask in part colours.
+        depth: (S, S, 3) uint8 RGB, the pseudo-depth of the nearest part, dark is far.
+        smse: Eq. 15 against the step before, see :mod:`memorygan.analysis.smse`; NaN on the first step.
+    """
+
+    step: int
+    steps: int
+    part: str
+    present: tuple[str, ...]
+    image: np.ndarray
+    mask: np.ndarray
+    depth: np.ndarray
+    smse: float
+
+
+class CancelToken:
+    """Stops a long job from any thread: the job ends within one step and returns its best so far."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._event.is_set()

@@ -1,0 +1,658 @@
+"""The editing service: one object owns the device, and is the only door for a user interface.
+
+Public methods, safe to call from many threads (pictures are uint8 numpy arrays, see :mod:`editing.results`)::
+
+    service = EditingService.open(checkpoint=None, device="auto", limits=Limits())
+    service.notice               a sentence to show permanently, or None (untrained model, moved to the CPU …)
+    service.size                 side of full pictures in pixels
+    service.parts                tuple[PartInfo]; index = id in a part map
+    service.capabilities         dict name → "" if available, else one sentence that says why not
+                                 (names: "sliders", "resample", "photo", "align", "parse", "encode", "mp4")
+    service.sliders(part=None)   tuple[Slider]; part may be a part name or "base" (pose and framing)
+    service.health()             dict of plain JSON values: device, sessions, queue, timings …
+    service.close()
+
+  faces
+    new_face(seed=None, truncation=0.7) -> FaceView                     opens a session
+    gallery() -> tuple[int, ...]                                        seeds worth showing first; may be empty
+    candidates(count=12, seed=None, truncation=0.7, size=None) -> tuple[Candidate, ...]
+    open_recipe(data: bytes | str) -> FaceView                          PNG or JSON made by this program
+    duplicate(session) -> FaceView;  close_session(session) -> None
+    view(session) -> FaceView;  before(session) -> FaceView             now; before every edit
+    part_at(session, x, y) -> str                                       part name at a pixel of the full picture
+    change(session, since="previous" | "source") -> Change | None
+
+  edits (each commits one undo step; the preview_* twins commit nothing and render smaller and faster)
+    set_sliders(session, values) / preview_sliders(session, values)     values: slider id → −3 … 3; absolute; merged in
+    swap(session, other, parts=None, group="all", amount=1.0) / preview_swap(...)   other: another session's token;
+                                                                        group "all", "shape" or "texture"
+    blend(session, other, amount, parts=None) / preview_blend(...)      interpolation of every layer; parts=None is all
+    variants(session, part, count=6, seed=None, group="all") -> tuple[Variant, ...]; apply_variant(session, variant)
+    undo(session), redo(session), reset_part(session, part), reset_all(session) -> FaceView
+                                                                        reset_part("base") resets pose and framing
+
+  composition
+    compose(session, order=None, size=None) -> tuple[CompositionFrame, ...]
+    export_gif(session, order=None, rows=("image",), frame_ms=400) -> bytes;   export_mp4(same) -> bytes
+                                                                        rows: any of "image", "mask", "depth"
+
+  own photo
+    open_photo(data: bytes) -> PhotoView;  close_photo(photo) -> None
+    invert(photo, face=0, crop=None, steps=200, tune_steps=0, cancel=None, owner="") -> Iterator[InversionProgress]
+                                                                        crop: (left, top, side) in photo pixels instead
+                                                                        of a found face; the last item carries the view
+
+  keeping
+    recipe(session) -> Recipe;  export_json(session) -> str;  export_png(session) -> bytes (recipe inside)
+    diff(session, other) -> tuple[str, ...]                             plain sentences
+
+Every refusal is an :class:`editing.errors.EditingError` with one sentence to show: :class:`BusyError` when too much is
+waiting, :class:`UnknownSessionError` when the session is gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from editing.core import Background, Limits, ServiceCore, between, checked_seed
+from editing.errors import EditingError
+from editing.inversion import IdentityJudge, InversionResult, InversionSettings, invert
+from editing.loading import choose_device, load_assets
+from editing.photo import decode
+from editing.recipe import (
+    Codes,
+    CodesSource,
+    Recipe,
+    ResampleEdit,
+    SeedSource,
+    SliderEdit,
+    diff,
+    embed,
+    read_recipe,
+)
+from editing.results import (
+    CancelToken,
+    Candidate,
+    Change,
+    CompositionFrame,
+    FaceView,
+    InversionProgress,
+    PartInfo,
+    PhotoView,
+    Variant,
+)
+from editing.sequence import composition_frames, composition_order, gif, mp4, mp4_writer
+from editing.session import Edits, Session
+from editing.sliders import Slider
+from editing.state import BASE
+from editing.swap import draw_variants
+from memorygan.baseline import SemanticStyleGAN
+from memorygan.generator import MemoryGAN
+
+__all__ = ["EditingService", "Limits"]
+
+_MAX_CANDIDATES = 64
+_MAX_VARIANTS = 24
+
+
+class EditingService(ServiceCore):
+    """See the top of this file for everything it does.
+
+    Args:
+        assets: what to work with, see :func:`editing.loading.load_assets`.
+        limits: what to take on.
+        detector: finds faces in photos; None for MTCNN, made when the first photo comes.
+        identity: judges whether two (S, S, 3) uint8 faces are the same person, cosine in [−1, 1]; None for none.
+    """
+
+    @classmethod
+    def open(
+        cls,
+        checkpoint: str | Path | None = None,
+        device: str = "auto",
+        limits: Limits | None = None,
+        identity: IdentityJudge | None = None,
+    ) -> EditingService:
+        """A service for a checkpoint (default: the bundled one, or an untrained stand-in with a notice).
+
+        Raises:
+            EditingError: if the named checkpoint or device cannot be used.
+        """
+        path = None if checkpoint is None else Path(checkpoint)
+        return cls(load_assets(path, choose_device(device)), limits, identity=identity)
+
+    def close(self) -> None:
+        """Ends the device thread; every later call is refused."""
+        self._worker.close()
+
+    def __enter__(self) -> EditingService:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- what there is
+
+    @property
+    def parts(self) -> tuple[PartInfo, ...]:
+        """The editable parts; index = id in a part map."""
+        return tuple(PartInfo(part.name, part.label, part.color) for part in self._scheme.parts)
+
+    @property
+    def capabilities(self) -> dict[str, str]:
+        """Capability → "" if available, else one sentence that says why not."""
+        names = ("sliders", "resample", "photo", "align", "parse", "encode", "identity", "mp4")
+        reasons = dict(self._missing)
+        if not isinstance(self._assets.generator, (MemoryGAN, SemanticStyleGAN)):
+            reasons["resample"] = "This kind of model cannot draw new parts."
+        if self._identity is None:
+            reasons["identity"] = "No identity judge is in use, so identity similarity is not reported."
+        return {name: reasons.get(name, "") for name in names}
+
+    def sliders(self, part: str | None = None) -> tuple[Slider, ...]:
+        """The sliders of one part, of "base", or all of them; empty if there are none.
+
+        Raises:
+            EditingError: for an unknown part.
+        """
+        if part is not None and part != BASE:
+            self._part(part)
+        found = self._assets.sliders
+        if found is None:
+            return ()
+        return found.sliders if part is None else found.of(part)
+
+    def gallery(self) -> tuple[int, ...]:
+        """Seeds of faces worth showing first."""
+        return self._assets.gallery
+
+    def health(self) -> dict[str, Any]:
+        """Plain JSON values: is it well, what is it doing, how fast was it."""
+        waiting, steps = self._worker.waiting()
+        cache = self._renderer.cache
+        figures: dict[str, Any] = {
+            "status": "ok",
+            "model": self.model,
+            "checkpoint": self.checkpoint,
+            "trained": self.trained,
+            "device": self.device,
+            "size": self.size,
+            "notice": self.notice,
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "sessions": len(self._store),
+            "archived": self._store.archived,
+            "photos": len(self._photos),
+            "queue": waiting,
+            "jobs": len(self._jobs),
+            "job_steps_waiting": steps,
+            "cache": {"bytes": cache.bytes, "hits": cache.hits, "misses": cache.misses},
+            "timings": self._worker.timings(),
+        }
+        if self._renderer.device.type == "cuda":
+            figures["gpu_bytes"] = torch.cuda.memory_allocated(self._renderer.device)
+        return figures
+
+    # --- faces
+
+    def new_face(self, seed: int | None = None, truncation: float = 0.7) -> FaceView:
+        """Opens a session with a sampled face.
+
+        Args:
+            seed: 0 to 2^53 − 1; None for a random one.
+            truncation: psi, 0 (mean face) to 1 (all variety).
+
+        Raises:
+            EditingError: for a seed or truncation out of range.
+        """
+        return self._open(SeedSource(checked_seed(seed), truncation))
+
+    def candidates(
+        self, count: int = 12, seed: int | None = None, truncation: float = 0.7, size: int | None = None
+    ) -> tuple[Candidate, ...]:
+        """Small pictures of faces to choose from.
+
+        Args:
+            count: 1 to 64.
+            seed: same seed, same candidates; None for random ones.
+            truncation: psi, 0 to 1.
+            size: side in pixels, rounded up to one the model renders; None for the preview size.
+
+        Raises:
+            EditingError: for a value out of range.
+        """
+        between(count, "count", 1, _MAX_CANDIDATES)
+        draws = np.random.default_rng(checked_seed(seed)).integers(0, 2**31, count)
+        return self.faces_of([int(draw) for draw in draws], truncation, size)
+
+    def faces_of(self, seeds: Sequence[int], truncation: float = 0.7, size: int | None = None) -> tuple[Candidate, ...]:
+        """Small pictures of given faces, for example of :meth:`gallery`.
+
+        Raises:
+            EditingError: for more than 64 seeds, or a value out of range.
+        """
+        between(len(seeds), "the number of seeds", 1, _MAX_CANDIDATES)
+        sources = [SeedSource(seed, truncation) for seed in seeds]
+        latents = [self._editor.start(source).anchor for source in sources]
+        pictures = self._batch(latents, size)
+        return tuple(
+            Candidate(source.seed, source.truncation, picture.image)
+            for source, picture in zip(sources, pictures, strict=True)
+        )
+
+    def open_recipe(self, data: bytes | str) -> FaceView:
+        """Opens a session from a PNG or JSON made by this program.
+
+        Raises:
+            EditingError: if there is no recipe in it, or it needs another model or a newer version.
+        """
+        found = read_recipe(data)
+        found.require(self.checkpoint)
+        session = self._store.open(found.source)
+        notices = []
+        try:
+            with self._store.using(session.id) as session:
+                session.load(found.edits)
+                used = any(isinstance(edit, SliderEdit) for edit in found.edits)
+                if used and found.sliders != self._slider_hash():
+                    notices.append("This recipe was made with another set of sliders; the face may look different.")
+                if found.tuned:
+                    session.lost_tuning = True
+                return self._view(session, notices)
+        except EditingError:
+            self._store.close(session.id)
+            raise
+
+    def duplicate(self, session: str) -> FaceView:
+        """Opens an independent copy, history included.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            copy = self._store.duplicate(found)
+        with self._store.using(copy.id) as copy:
+            return self._view(copy)
+
+    def close_session(self, session: str) -> None:
+        """Forgets a face and frees what was kept for it; nothing happens if it is gone already."""
+        self._store.close(session)
+
+    def view(self, session: str) -> FaceView:
+        """The face as it stands.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            return self._view(found)
+
+    def before(self, session: str) -> FaceView:
+        """The face before every edit, under the same token.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            picture = self._picture(found, ())
+            now = self._view(found)
+            return replace(
+                now, image=picture.image, part_map=picture.part_map, sliders={}, history=(), change=None, notice=None
+            )
+
+    def part_at(self, session: str, x: float, y: float) -> str:
+        """Name of the part at a pixel of the full picture, x from the left and y from the top.
+
+        Raises:
+            EditingError: for a point outside the picture.
+            UnknownSessionError: if the session is gone.
+        """
+        if not (0 <= x < self.size and 0 <= y < self.size):
+            raise EditingError(f"the point ({x:g}, {y:g}) lies outside the picture; use 0 to {self.size - 1}")
+        with self._store.using(session) as found:
+            part_map = self._picture(found, found.edits).part_map
+        return self._scheme.names[int(part_map[int(y), int(x)])]
+
+    def change(self, session: str, since: str = "previous") -> Change | None:
+        """How the face differs from the one before the last edit ("previous") or before every edit ("source").
+
+        Returns:
+            None if nothing was done since.
+
+        Raises:
+            EditingError: for another value of ``since``.
+            UnknownSessionError: if the session is gone.
+        """
+        if since not in ("previous", "source"):
+            raise EditingError(f"since is {since!r}; use 'previous' or 'source'")
+        with self._store.using(session) as found:
+            return self._change(found, found.previous if since == "previous" else ())
+
+    # --- edits
+
+    def set_sliders(self, session: str, values: Mapping[str, float]) -> FaceView:
+        """Moves sliders as one step that can be undone; sliders that are not named stay.
+
+        Args:
+            session: token.
+            values: slider id → value; ±3 is the useful range, 0 the middle.
+
+        Raises:
+            EditingError: for an unknown slider or a value beyond ±10.
+            UnknownSessionError: if the session is gone.
+        """
+        checked = self._slider_values(values)
+        return self._commit(session, lambda found: found.with_sliders(checked))
+
+    def preview_sliders(self, session: str, values: Mapping[str, float], size: int | None = None) -> FaceView:
+        """What :meth:`set_sliders` would show: smaller, faster, not committed; the newest preview of a face wins."""
+        checked = self._slider_values(values)
+        return self._preview(session, lambda found: found.with_sliders(checked), size)
+
+    def swap(
+        self, session: str, other: str, parts: Sequence[str] | None = None, group: str = "all", amount: float = 1.0
+    ) -> FaceView:
+        """Takes parts from another face.
+
+        Args:
+            session: token of the face to change.
+            other: token of the face to take from, as it stands now.
+            parts: names; None for all.
+            group: "all" (the paper's layer rule of each part), "shape" or "texture".
+            amount: 0 (nothing) to 1 (all of it).
+
+        Raises:
+            EditingError: for an unknown part or group, or an amount out of range.
+            UnknownSessionError: if one of the sessions is gone.
+        """
+        edit = self._swap_edit(other, parts, group, amount)
+        return self._commit(session, lambda found: (*found.edits, edit))
+
+    def preview_swap(
+        self,
+        session: str,
+        other: str,
+        parts: Sequence[str] | None = None,
+        group: str = "all",
+        amount: float = 1.0,
+        size: int | None = None,
+    ) -> FaceView:
+        """What :meth:`swap` would show: smaller, faster, not committed."""
+        edit = self._swap_edit(other, parts, group, amount)
+        return self._preview(session, lambda found: (*found.edits, edit), size)
+
+    def blend(self, session: str, other: str, amount: float, parts: Sequence[str] | None = None) -> FaceView:
+        """Interpolates every layer of some parts (default: all) towards another face; otherwise as :meth:`swap`."""
+        edit = self._swap_edit(other, parts, "every", amount)
+        return self._commit(session, lambda found: (*found.edits, edit))
+
+    def preview_blend(
+        self, session: str, other: str, amount: float, parts: Sequence[str] | None = None, size: int | None = None
+    ) -> FaceView:
+        """What :meth:`blend` would show: smaller, faster, not committed."""
+        edit = self._swap_edit(other, parts, "every", amount)
+        return self._preview(session, lambda found: (*found.edits, edit), size)
+
+    def variants(
+        self, session: str, part: str, count: int = 6, seed: int | None = None, group: str = "all"
+    ) -> tuple[Variant, ...]:
+        """Other versions of one part that suit the rest of the face, see :mod:`editing.swap`.
+
+        Args:
+            session: token.
+            part: name, or "base" for pose and framing.
+            count: 1 to 24.
+            seed: same seed, same variants; None for random ones.
+            group: "all", "shape" or "texture".
+
+        Raises:
+            EditingError: for an unknown part or group, or a value out of range.
+            UnknownSessionError: if the session is gone.
+        """
+        between(count, "count", 1, _MAX_VARIANTS)
+        if group not in ("all", "shape", "texture"):
+            raise EditingError(f"group is {group!r}; use 'all', 'shape' or 'texture'")
+        slot = 0 if part == BASE else 1 + self._part(part)
+        seed = checked_seed(seed)
+        generator = self._assets.generator
+        with self._store.using(session) as found:
+            state, revision, own = found.state(), found.revision, found.generator
+        draws = self._worker.call("draw", lambda: draw_variants(generator, state.queries, slot, count, seed))
+        edits = [ResampleEdit(part, Codes.of(code), seed, group, state.truncation) for code in draws.codes]
+        latents = [self._editor.codes(self._editor.apply(state, edit)) for edit in edits]
+        pictures = self._batch(latents, None, own)
+        best = float(draws.likelihood.max())
+        return tuple(
+            Variant(
+                session, revision, part, seed, group, edit.code.tensor().numpy(), float(score) - best, picture.image
+            )
+            for edit, score, picture in zip(edits, draws.likelihood, pictures, strict=True)
+        )
+
+    def apply_variant(self, session: str, variant: Variant) -> FaceView:
+        """Takes a variant over into the face.
+
+        Raises:
+            EditingError: for a variant of another face or model.
+            UnknownSessionError: if the session is gone.
+        """
+        if variant.session != session:
+            raise EditingError("this variant was drawn for another face; ask for new ones")
+
+        def edits(found: Session) -> Edits:
+            code = Codes.of(torch.from_numpy(np.asarray(variant.code, dtype=np.float32)))
+            truncation = found.state().truncation
+            return (*found.edits, ResampleEdit(variant.part, code, variant.seed, variant.group, truncation))
+
+        return self._commit(session, edits)
+
+    def undo(self, session: str) -> FaceView:
+        """One step back; nothing happens at the beginning.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            found.undo()
+            return self._view(found)
+
+    def redo(self, session: str) -> FaceView:
+        """One undone step forward again; nothing happens at the end.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            found.redo()
+            return self._view(found)
+
+    def reset_part(self, session: str, part: str) -> FaceView:
+        """Takes every edit back as far as it concerns one part, or "base"; one step that can be undone.
+
+        Raises:
+            EditingError: for an unknown part.
+            UnknownSessionError: if the session is gone.
+        """
+        if part != BASE:
+            self._part(part)
+        return self._commit(session, lambda found: found.without(part))
+
+    def reset_all(self, session: str) -> FaceView:
+        """Takes every edit back; one step that can be undone.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        return self._commit(session, lambda found: ())
+
+    # --- composition
+
+    def compose(
+        self, session: str, order: Sequence[str] | None = None, size: int | None = None
+    ) -> tuple[CompositionFrame, ...]:
+        """The face put together part by part.
+
+        Args:
+            session: token.
+            order: part names in any order; None for the model's own.
+            size: side in pixels, rounded up to one the model renders; None for the full size.
+
+        Raises:
+            EditingError: for an empty order, or an unknown or repeated part.
+            UnknownSessionError: if the session is gone.
+        """
+        names = composition_order(self._assets.generator, order)
+        with self._store.using(session) as found:
+            latents, own = found.latents(), found.generator
+        retrieved = self._worker.call("retrieve", lambda: self._renderer.retrieve(session, latents))
+        shown = self._worker.call("retrieve", lambda: self._renderer.of(own))
+        frames = composition_frames(shown, retrieved, latents, names, self._side(size))
+        made: list[CompositionFrame] = []
+        for _ in names:
+            made.append(self._worker.step(session, lambda: next(frames)))
+        return tuple(made)
+
+    def export_gif(
+        self,
+        session: str,
+        order: Sequence[str] | None = None,
+        rows: Sequence[str] = ("image",),
+        frame_ms: int = 400,
+    ) -> bytes:
+        """An endless GIF of the composition; ``rows`` ("image", "mask", "depth") lie side by side.
+
+        Raises:
+            EditingError: as in :meth:`compose`, for unknown rows, or an unusable duration.
+            UnknownSessionError: if the session is gone.
+        """
+        return gif(self.compose(session, order), rows, frame_ms)
+
+    def export_mp4(
+        self,
+        session: str,
+        order: Sequence[str] | None = None,
+        rows: Sequence[str] = ("image",),
+        frame_ms: int = 400,
+    ) -> bytes:
+        """An H.264 clip of the composition; otherwise as :meth:`export_gif`, and refused where ffmpeg is missing."""
+        mp4_writer()
+        return mp4(self.compose(session, order), rows, frame_ms)
+
+    # --- own photo
+
+    def open_photo(self, data: bytes) -> PhotoView:
+        """Decodes an upload and looks for faces; the photo is kept for a while under its token.
+
+        Raises:
+            EditingError: if the file is no usable picture.
+        """
+        photo = decode(data, self.limits.photo)
+        detector, problem = self._face_detector()
+        return self._photos.add(photo, detector, problem)
+
+    def close_photo(self, photo: str) -> None:
+        """Forgets a photo; nothing happens if it is gone already."""
+        self._photos.close(photo)
+
+    def invert(
+        self,
+        photo: str,
+        face: int = 0,
+        crop: tuple[float, float, float] | None = None,
+        steps: int = 200,
+        tune_steps: int = 0,
+        cancel: CancelToken | None = None,
+        owner: str = "",
+    ) -> Iterator[InversionProgress]:
+        """Turns a photo into an editable face; yields after every step, and last the opened session.
+
+        Args:
+            photo: token.
+            face: index of a found face.
+            crop: left, top and side in pixels of the photo, instead of a found face.
+            steps: of the refinement of the codes; 0 takes the encoder's.
+            tune_steps: of the render net, for this face alone; edits stay exact, a saved recipe does not carry it.
+            cancel: ends the job within a step; the best so far is opened.
+            owner: jobs of one owner take turns with those of others; default: the photo.
+
+        Raises:
+            EditingError: for a face or crop that is not there, or steps out of range.
+            UnknownSessionError: if the photo is gone.
+            BusyError: on the first step, if too many jobs are waiting.
+        """
+        settings = InversionSettings(steps=steps, tune_steps=tune_steps)
+        pixels = self._photos.framed(photo, face, crop, self.size)
+        return self._inverting(pixels, settings, cancel or CancelToken(), owner or photo)
+
+    def _inverting(
+        self, pixels: np.ndarray, settings: InversionSettings, cancel: CancelToken, owner: str
+    ) -> Iterator[InversionProgress]:
+        total = settings.steps + settings.tune_steps
+        ticket = self._jobs.enter()
+        try:
+            while ahead := self._jobs.position(ticket, wait=0.25):
+                waiting = InversionProgress("waiting", 0, total, pixels, pixels, position=ahead)
+                if cancel.cancelled:
+                    yield replace(waiting, phase="done", cancelled=True)
+                    return
+                yield waiting
+            result: InversionResult = yield from invert(
+                self._assets.generator,
+                self._assets.encoder,
+                self._assets.parser,
+                pixels,
+                settings,
+                Background(self._worker, owner),
+                cancel,
+                self._identity,
+            )
+        finally:
+            self._jobs.leave(ticket)
+        queries = None if result.queries is None else Codes.of(result.queries[0])
+        source = CodesSource(Codes.of(result.latents.w[0]), queries, None, "photo")
+        opened = self._store.open(source, result.generator)
+        with self._store.using(opened.id) as session:
+            yield replace(result.progress, view=self._view(session))
+
+    # --- keeping
+
+    def recipe(self, session: str) -> Recipe:
+        """The face and its edits as plain data.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            return self._recipe(found)
+
+    def export_json(self, session: str) -> str:
+        """The recipe as JSON text.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        return self.recipe(session).to_json()
+
+    def export_png(self, session: str) -> bytes:
+        """The full picture as PNG, with the recipe inside.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            return embed(Image.fromarray(self._picture(found, found.edits).image), self._recipe(found))
+
+    def diff(self, session: str, other: str) -> tuple[str, ...]:
+        """What leads from one face to another, in plain sentences; empty if they are the same.
+
+        Raises:
+            UnknownSessionError: if one of the sessions is gone.
+        """
+        return diff(self.recipe(session), self.recipe(other))

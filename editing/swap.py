@@ -1,0 +1,118 @@
+"""Drawing one part anew, given all the other parts of the face."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editing.errors import EditingError
+from memorygan.baseline import SemanticStyleGAN
+from memorygan.controller import Controller
+from memorygan.generator import ComposedGenerator, MemoryGAN
+
+PROPOSALS = 256
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Several codes for one part.
+
+    Attributes:
+        codes: (N, Q) float32 query codes.
+        likelihood: (N,) log-likelihood in nats of the later parts, relative to the best proposal: 0 or less.
+    """
+
+    codes: Tensor
+    likelihood: Tensor
+
+
+def resample_given_others(
+    controller: Controller, codes: Tensor, slot: int, count: int, seed: int, proposals: int = PROPOSALS
+) -> Draws:
+    """Draws ``count`` codes from p(q_k | all other codes) by sampling-importance-resampling.
+
+    The controller writes the codes one after another, so it knows p(q_k | q_<k) directly, and how well a proposal
+    suits the parts after it is their likelihood p(q_>k | q_≤k), which teacher forcing gives. By Bayes the product of
+    both is, but for a constant, the wanted distribution. So: draw N proposals from the first, weigh them by the second,
+    and draw ``count`` of them without replacement in proportion to their weights. In many dimensions a single proposal
+    would take all the weight; the weights are therefore tempered, w^β with the largest β ≤ 1 that leaves an effective
+    sample size of 4·count, and variants stay varied.
+
+    Args:
+        controller: the working memory.
+        codes: (1, 1 + K, Q) codes of the face; slot 0 the base code, slot 1 + k part k.
+        slot: what to draw anew.
+        count: how many.
+        seed: same seed, same draws.
+        proposals: N.
+
+    Raises:
+        EditingError: for more draws than proposals.
+    """
+    if not 0 < count <= proposals:
+        raise EditingError(f"{count} variants were asked for; ask for 1 to {proposals}")
+    random = np.random.default_rng(seed)
+    with torch.no_grad():
+        prior = controller.condition(codes)
+        noise = torch.from_numpy(random.standard_normal((proposals, codes.shape[2]), dtype=np.float32)).to(codes)
+        drawn = prior.mean[:, slot] + torch.exp(0.5 * prior.log_variance[:, slot]) * noise  # (N, Q)
+        trial = codes.expand(proposals, -1, -1).clone()
+        trial[:, slot] = drawn
+        later = controller.condition(trial).log_likelihood()[:, slot + 1 :].sum(dim=1)  # (N,)
+    weights = (later - later.max()).double().cpu()
+    tempered = weights * _temper(weights, min(4.0 * count, 0.5 * proposals))
+    # The largest Gumbel-perturbed log-weights are a draw without replacement.
+    gumbel = torch.from_numpy(random.gumbel(size=proposals))
+    chosen = torch.topk(tempered + gumbel, count).indices
+    return Draws(drawn.cpu()[chosen], weights[chosen].float())
+
+
+def _temper(log_weights: Tensor, wanted: float) -> float:
+    """The largest β in [0, 1] at which weights w^β have at least the wanted effective sample size."""
+
+    def effective(beta: float) -> float:
+        share = torch.softmax(beta * log_weights, dim=0)
+        return 1.0 / float(share.square().sum())
+
+    if effective(1.0) >= wanted:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if effective(middle) >= wanted else (low, middle)
+    return low
+
+
+def draw_variants(generator: ComposedGenerator, queries: Tensor | None, slot: int, count: int, seed: int) -> Draws:
+    """Codes for other versions of one part.
+
+    With a controller and known codes of the other parts, see :func:`resample_given_others`. Without (the baseline has
+    no controller, a photo may have no query codes), codes are drawn as for a new face, which ignores the other parts.
+
+    Args:
+        generator: any of the family.
+        queries: (1, 1 + K, Q) codes of the face, or None.
+        slot: 0 for the base, 1 + k for part k.
+        count: how many.
+        seed: same seed, same draws.
+    """
+    if isinstance(generator, MemoryGAN):
+        if queries is not None:
+            return resample_given_others(generator.controller, queries.to(generator.device), slot, count, seed)
+        seeds = [int(s) for s in np.random.default_rng(seed).integers(0, 2**31, count)]
+        with torch.no_grad():
+            codes = generator.sample_queries(seeds).codes[:, slot].cpu()
+        return Draws(codes, torch.zeros(count))
+    if isinstance(generator, SemanticStyleGAN):
+        noise = np.random.default_rng(seed).standard_normal((count, generator.config.query_dim), dtype=np.float32)
+        return Draws(torch.from_numpy(noise), torch.zeros(count))
+    raise EditingError(f"a {type(generator).__name__} cannot draw new parts; use a slider or a swap")
+
+
+def knows_the_others(generator: ComposedGenerator, queries: Tensor | None) -> bool:
+    """Whether variants take the other parts into account."""
+    return isinstance(generator, MemoryGAN) and queries is not None and math.prod(queries.shape) > 0

@@ -1,0 +1,279 @@
+"""The one thread that computes: batches previews, takes turns between users, keeps figures of time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from editing.errors import BusyError, EditingError
+
+T = TypeVar("T")
+_REMEMBERED_TIMES = 500
+
+
+@dataclass
+class _Call:
+    """One function to run."""
+
+    kind: str
+    run: Callable[[], Any]
+    future: Future[Any]
+
+
+@dataclass
+class _Preview:
+    """One item of a batch; ``futures`` are all that wait for the newest version of it."""
+
+    owner: str
+    key: Hashable
+    payload: Any
+    futures: list[Future[Any]] = field(default_factory=list)
+
+
+class Worker:
+    """Runs everything that touches the device, in one thread.
+
+    Interactive work comes first in, first out; previews of several owners with equal keys are taken together; a newer
+    preview of the same owner replaces one that still waits, and both callers get the newer picture. Background steps
+    (optimisation) go round robin between their owners, and alternate with interactive work, so that neither starves.
+
+    Args:
+        run_batch: computes a list of preview payloads with equal keys.
+        on_out_of_memory: called when even a single item did not fit; True if trying again makes sense.
+        max_queue: interactive requests that may wait.
+        max_batch: previews computed together.
+        batch_window: seconds to wait for companions of a preview.
+    """
+
+    def __init__(
+        self,
+        run_batch: Callable[[Sequence[Any]], Sequence[Any]],
+        on_out_of_memory: Callable[[], bool] = lambda: False,
+        max_queue: int = 256,
+        max_batch: int = 8,
+        batch_window: float = 0.003,
+    ) -> None:
+        self._run_batch, self._on_out_of_memory = run_batch, on_out_of_memory
+        self.max_queue, self.max_batch, self.batch_window = max_queue, max_batch, batch_window
+        self._condition = threading.Condition()
+        self._interactive: deque[_Call | _Preview] = deque()
+        self._background: OrderedDict[str, deque[_Call]] = OrderedDict()
+        self._times: dict[str, deque[float]] = {}
+        self._batches: deque[int] = deque(maxlen=_REMEMBERED_TIMES)
+        self._closed = False
+        self._background_next = False
+        self._thread = threading.Thread(target=self._loop, name="editing-device", daemon=True)
+        self._thread.start()
+
+    # --- asking for work
+
+    def call(self, kind: str, run: Callable[[], T]) -> T:
+        """Runs a function on the device thread and returns what it returns; nested calls run at once.
+
+        Raises:
+            BusyError: if too much is waiting.
+            EditingError: if the worker was closed.
+        """
+        if threading.current_thread() is self._thread:
+            return run()
+        future: Future[T] = Future()
+        with self._condition:
+            self._check(len(self._interactive))
+            self._interactive.append(_Call(kind, run, future))
+            self._condition.notify_all()
+        return future.result()
+
+    def preview(self, owner: str, key: Hashable, payload: Any) -> Future[Any]:
+        """Queues a preview; see the class for how it is batched and replaced.
+
+        Raises:
+            BusyError: if too much is waiting.
+            EditingError: if the worker was closed.
+        """
+        future: Future[Any] = Future()
+        with self._condition:
+            for waiting in self._interactive:
+                if isinstance(waiting, _Preview) and waiting.owner == owner:
+                    waiting.key, waiting.payload = key, payload
+                    waiting.futures.append(future)
+                    return future
+            self._check(len(self._interactive))
+            self._interactive.append(_Preview(owner, key, payload, [future]))
+            self._condition.notify_all()
+        return future
+
+    def step(self, owner: str, run: Callable[[], T]) -> T:
+        """Runs one step of a long job, in turn with those of other owners.
+
+        Raises:
+            EditingError: if the worker was closed.
+        """
+        future: Future[T] = Future()
+        with self._condition:
+            self._check(0)
+            self._background.setdefault(owner, deque()).append(_Call("step", run, future))
+            self._condition.notify_all()
+        return future.result()
+
+    def _check(self, waiting: int) -> None:
+        if self._closed:
+            raise EditingError("the service was closed; start the program again")
+        if waiting >= self.max_queue:
+            raise BusyError("too many requests are waiting; try again in a moment")
+
+    # --- figures
+
+    def waiting(self) -> tuple[int, int]:
+        """Interactive requests and background steps that wait."""
+        with self._condition:
+            return len(self._interactive), sum(len(queue) for queue in self._background.values())
+
+    def timings(self) -> dict[str, dict[str, float]]:
+        """Per kind of work: count, median and 95th percentile in milliseconds, of the last 500."""
+        with self._condition:
+            times = {kind: sorted(values) for kind, values in self._times.items()}
+            batches = list(self._batches)
+        figures = {
+            kind: {
+                "count": float(len(values)),
+                "median_ms": round(1e3 * values[len(values) // 2], 3),
+                "p95_ms": round(1e3 * values[min(len(values) - 1, int(0.95 * len(values)))], 3),
+            }
+            for kind, values in times.items()
+        }
+        if batches:
+            figures["batch"] = {"count": float(len(batches)), "mean_size": round(sum(batches) / len(batches), 2)}
+        return figures
+
+    def close(self) -> None:
+        """Ends the thread; whoever still waits gets an error."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=30)
+
+    # --- the thread
+
+    def _loop(self) -> None:
+        while True:
+            with self._condition:
+                while not (self._closed or self._interactive or self._background):
+                    self._condition.wait()
+                if self._closed:
+                    return self._refuse_all()
+                task = self._next()
+            if isinstance(task, _Preview):
+                self._previews(task)
+            else:
+                self._call(task)
+
+    def _next(self) -> _Call | _Preview:
+        """Interactive and background work in turns while there is both; the lock is held."""
+        if self._background and (self._background_next or not self._interactive):
+            self._background_next = False
+            owner, queue = self._background.popitem(last=False)
+            task = queue.popleft()
+            if queue:
+                self._background[owner] = queue  # at the end of the round
+            return task
+        self._background_next = True
+        return self._interactive.popleft()
+
+    def _call(self, task: _Call) -> None:
+        started = time.perf_counter()
+        try:
+            result = self._retrying(task.run)
+        except BaseException as error:
+            # KeyboardInterrupt does not reach this thread; whatever comes belongs to the caller.
+            task.future.set_exception(error)
+        else:
+            self._record(task.kind, started)
+            task.future.set_result(result)
+
+    def _previews(self, first: _Preview) -> None:
+        with self._condition:
+            if self.batch_window > 0 and self.max_batch > 1:
+                deadline = time.monotonic() + self.batch_window
+                while self._companions(first) + 1 < self.max_batch and not self._closed:
+                    left = deadline - time.monotonic()
+                    if left <= 0 or not self._condition.wait(left):
+                        break
+            batch = [first]
+            for task in list(self._interactive):
+                if len(batch) == self.max_batch:
+                    break
+                if isinstance(task, _Preview) and task.key == first.key:
+                    self._interactive.remove(task)
+                    batch.append(task)
+            self._batches.append(len(batch))
+        started = time.perf_counter()
+        self._batch(batch)
+        self._record("preview", started)
+
+    def _companions(self, first: _Preview) -> int:
+        return sum(isinstance(task, _Preview) and task.key == first.key for task in self._interactive)
+
+    def _batch(self, batch: list[_Preview]) -> None:
+        try:
+            results = self._run_batch([task.payload for task in batch])
+        except torch.OutOfMemoryError as error:
+            _empty_cache()
+            if len(batch) > 1:
+                self._batch(batch[: len(batch) // 2])
+                self._batch(batch[len(batch) // 2 :])
+            elif self._on_out_of_memory():
+                self._batch(batch)
+            else:
+                _fail(batch, _no_memory(error))
+        except BaseException as error:
+            _fail(batch, error)
+        else:
+            for task, result in zip(batch, results, strict=True):
+                for future in task.futures:
+                    future.set_result(result)
+
+    def _retrying(self, run: Callable[[], Any]) -> Any:
+        try:
+            return run()
+        except torch.OutOfMemoryError as error:
+            _empty_cache()
+            if not self._on_out_of_memory():
+                raise _no_memory(error) from error
+        return run()
+
+    def _record(self, kind: str, started: float) -> None:
+        seconds = time.perf_counter() - started
+        with self._condition:
+            self._times.setdefault(kind, deque(maxlen=_REMEMBERED_TIMES)).append(seconds)
+
+    def _refuse_all(self) -> None:
+        error = EditingError("the service was closed; start the program again")
+        for task in self._interactive:
+            for future in task.futures if isinstance(task, _Preview) else [task.future]:
+                future.set_exception(error)
+        for queue in self._background.values():
+            for call in queue:
+                call.future.set_exception(error)
+
+
+def _fail(batch: Sequence[_Preview], error: BaseException) -> None:
+    for task in batch:
+        for future in task.futures:
+            future.set_exception(error)
+
+
+def _no_memory(error: BaseException) -> EditingError:
+    return EditingError("the device ran out of memory; close other faces or start the program with --device cpu")
+
+
+def _empty_cache() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
