@@ -1,0 +1,20 @@
+"""The web page and the command line of MemoryGAN Studio. Run it with ``python -m app``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from editing.service import EditingService
+
+__all__ = ["create_demo"]
+
+
+def create_demo(service: EditingService) -> gr.Blocks:
+    """The page for a service. :func:`app.server.launch` shows it with its theme, limits and ``/health``."""
+    # Imported here, so that `python -m app --help` need not wait for Gradio and torch.
+    from app.page import build
+
+    return build(service)

@@ -1,0 +1,252 @@
+"""Endpoints for programs: ``generate``, ``edit``, ``swap``, ``compose``, ``invert`` and ``model``, each for itself.
+
+A face travels as its recipe, so nothing of a caller is kept between two calls. Reach them with ``gradio_client``, over
+HTTP, or, if the program was started with ``--mcp``, as tools of an MCP server; names and arguments are stable.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+
+from app import uploads
+from app.guard import endpoint
+from editing.errors import EditingError
+from editing.results import Change, FaceView
+from editing.service import EditingService
+
+RECORD: dict[str, Any] = {"type": "object"}
+Answer = tuple[str, dict[str, Any], dict[str, Any]]
+
+
+class Programs:
+    """The endpoints' functions; their docstrings are what programs are shown."""
+
+    def __init__(self, service: EditingService) -> None:
+        self._service = service
+
+    def generate(self, seed: float | None = None, truncation: float = 0.7) -> tuple[str, dict[str, Any]]:
+        """Sample a face.
+
+        Args:
+            seed: whole number; the same seed always gives the same face. Leave it out for a random face.
+            truncation: 0 (ordinary faces) to 1 (all variety).
+
+        Returns:
+            The picture (PNG with the recipe inside), and the recipe as JSON, which the other endpoints take.
+        """
+        with self._closing(self._service.new_face(_whole(seed, "seed"), truncation)) as view:
+            return self._picture(view), self._recipe(view)
+
+    def edit(self, recipe: Any, sliders: Any) -> Answer:
+        """Move sliders of a face; the endpoint `model` lists them.
+
+        Args:
+            recipe: of the face, as `generate` returns it.
+            sliders: slider id → value from -3 to 3, for example {"hair.lightness": 2}; 0 is the middle.
+
+        Returns:
+            The picture, the new recipe, and how local the change was: mean change inside and outside the edited parts
+            in 8-bit steps, and the share of untouched pixels.
+        """
+        if not isinstance(sliders, dict):
+            raise EditingError('sliders have to be an object such as {"hair.lightness": 2}')
+        with self._opened(recipe) as view:
+            return self._answer(self._service.set_sliders(view.session, sliders))
+
+    def swap(
+        self, recipe: Any, other: Any, parts: list[str] | None = None, group: str = "all", amount: float = 1.0
+    ) -> Answer:
+        """Take parts from another face.
+
+        Args:
+            recipe: of the face to change.
+            other: recipe of the face to take from.
+            parts: names, for example ["hair", "mouth"]; the endpoint `model` lists them. Leave it out for all parts.
+            group: "all", "shape" or "texture".
+            amount: 0 (nothing) to 1 (all of it).
+
+        Returns:
+            The picture, the new recipe, and how local the change was, as in `edit`.
+        """
+        with self._opened(recipe) as view, self._opened(other) as source:
+            return self._answer(self._service.swap(view.session, source.session, parts or None, group, amount))
+
+    def compose(
+        self,
+        recipe: Any,
+        order: list[str] | None = None,
+        rows: list[str] | None = None,
+        kind: str = "gif",
+        frame_ms: float = 400,
+    ) -> str:
+        """Make a clip of a face being put together part by part.
+
+        Args:
+            recipe: of the face.
+            order: names of the parts in the order to add them. Leave it out for the model's own.
+            rows: any of "image", "mask" and "depth", side by side; ["image"] if left out.
+            kind: "gif" or "mp4".
+            frame_ms: milliseconds per step.
+
+        Returns:
+            The clip, a file.
+        """
+        if kind not in ("gif", "mp4"):
+            raise EditingError(f"kind is {kind!r}; use 'gif' or 'mp4'")
+        with self._opened(recipe) as view:
+            make = self._service.export_gif if kind == "gif" else self._service.export_mp4
+            data = make(view.session, order or None, tuple(rows or ["image"]), int(frame_ms))
+            return self._file(data, f"clip.{kind}")
+
+    def invert(self, photo: Any, face: float = 0, steps: float = 200, crop: Any = None) -> Answer:
+        """Turn a photo of a face into an editable one.
+
+        Args:
+            photo: a JPEG, PNG or WebP file.
+            face: which of the faces that are found, 0 is the largest.
+            steps: of refinement, 0 to 2000; more are slower and closer.
+            crop: [left, top, side] of a square in pixels, instead of a face that is found. Leave it out otherwise.
+
+        Returns:
+            The reconstruction, its recipe, and scores: mean difference to the photo in 8-bit steps, share of pixels
+            whose part is the same, and likeness (cosine; null without a judge).
+        """
+        if crop is not None and (not isinstance(crop, (list, tuple)) or len(crop) != 3):
+            raise EditingError("crop is no square; use [left, top, side] in pixels, or leave it out")
+        opened = self._service.open_photo(uploads.take(photo))
+        try:
+            square = None if crop is None else (float(crop[0]), float(crop[1]), float(crop[2]))
+            wanted, count = _whole(face, "face") or 0, _whole(steps, "steps") or 0
+            *_, last = self._service.invert(opened.photo, wanted, square, count)
+        finally:
+            self._service.close_photo(opened.photo)
+        if last.view is None:
+            raise EditingError("the photo could not be reconstructed; try again")
+        with self._closing(last.view) as view:
+            scores = {"error": last.error, "mask_agreement": last.mask_agreement, "identity": last.identity}
+            return self._picture(view), self._recipe(view), {name: _finite(value) for name, value in scores.items()}
+
+    def model(self) -> dict[str, Any]:
+        """Tell what is in use.
+
+        Returns:
+            The model's name, the side of its pictures, its parts, and its sliders with what they do.
+        """
+        service = self._service
+        return {
+            "model": service.model,
+            "checkpoint": service.checkpoint,
+            "size": service.size,
+            "notice": service.notice,
+            "parts": [{"name": part.name, "label": part.label} for part in service.parts],
+            "sliders": [
+                {"id": slider.id, "part": slider.part, "label": slider.label, "low": slider.low, "high": slider.high}
+                for slider in service.sliders()
+            ],
+            "unavailable": {name: reason for name, reason in service.capabilities.items() if reason},
+        }
+
+    # --- what they share
+
+    @contextmanager
+    def _closing(self, view: FaceView) -> Iterator[FaceView]:
+        try:
+            yield view
+        finally:
+            self._service.close_session(view.session)
+
+    @contextmanager
+    def _opened(self, recipe: Any) -> Iterator[FaceView]:
+        text = recipe if isinstance(recipe, str) else json.dumps(recipe)
+        with self._closing(self._service.open_recipe(text)) as view:
+            yield view
+
+    def _answer(self, view: FaceView) -> Answer:
+        return self._picture(view), self._recipe(view), _change(view.change)
+
+    def _picture(self, view: FaceView) -> str:
+        return self._file(self._service.export_png(view.session), "face.png")
+
+    def _recipe(self, view: FaceView) -> dict[str, Any]:
+        return self._service.recipe(view.session).to_dict()
+
+    def _file(self, data: bytes, name: str) -> str:
+        """A file for the caller to fetch; its address holds a hash of its content, and it goes after an hour."""
+        return save_bytes_to_cache(data, name, get_upload_folder())
+
+
+def build(service: EditingService) -> None:
+    """Adds the endpoints to the page that is being built; nothing of them is seen."""
+    programs = Programs(service)
+    names = [part.name for part in service.parts]
+    with gr.Row(visible=False):
+        picture = gr.Image(label="Picture", type="filepath", format="png", visible=False)
+        recipe, other = _json("Recipe", RECORD), _json("Recipe of the other face", RECORD)
+        result, scores = _json("New recipe", RECORD), _json("Scores", RECORD)
+        seed = gr.Number(None, label="Seed", precision=0, visible=False)
+        truncation = gr.Slider(0, 1, 0.7, label="Truncation", visible=False)
+        sliders = _json("Slider id → value", {"type": "object", "additionalProperties": {"type": "number"}})
+        parts = gr.CheckboxGroup(names, label="Parts", visible=False)
+        group = gr.Radio(["all", "shape", "texture"], value="all", label="Layers", visible=False)
+        amount = gr.Slider(0, 1, 1.0, label="Amount", visible=False)
+        order = _json("Order of the parts", {"type": "array", "items": {"type": "string", "enum": names}})
+        rows = gr.CheckboxGroup(["image", "mask", "depth"], value=["image"], label="Rows", visible=False)
+        kind = gr.Radio(["gif", "mp4"], value="gif", label="Kind", visible=False)
+        frame_ms = gr.Number(400, label="Milliseconds per step", visible=False)
+        clip = gr.File(label="Clip", visible=False)
+        photo = gr.File(label="Photo", visible=False)
+        face = gr.Number(0, label="Face", precision=0, visible=False)
+        steps = gr.Number(200, label="Steps", precision=0, visible=False)
+        crop = _json("Square: left, top, side", {"type": "array", "items": {"type": "number"}})
+        facts = _json("Model", RECORD)
+
+        def add(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> None:
+            gr.Button(visible=False).click(
+                endpoint(function), inputs, outputs, api_name=function.__name__, show_progress="hidden", **options
+            )
+
+        add(programs.generate, [seed, truncation], [picture, recipe])
+        add(programs.edit, [recipe, sliders], [picture, result, scores])
+        add(programs.swap, [recipe, other, parts, group, amount], [picture, result, scores])
+        add(programs.compose, [recipe, order, rows, kind, frame_ms], [clip])
+        # Unprocessed, so that the upload can be read and taken off the disk at once.
+        add(programs.invert, [photo, face, steps, crop], [picture, result, scores], preprocess=False)
+        add(programs.model, [], [facts])
+
+
+def _json(label: str, schema: dict[str, Any]) -> gr.JSON:
+    """An unseen JSON field whose type programs are told; Gradio itself would say "any", which no JSON schema allows."""
+    field = gr.JSON(label=label, visible=False)
+    field.api_info = lambda: schema  # type: ignore[method-assign]
+    return field
+
+
+def _change(change: Change | None) -> dict[str, Any]:
+    if change is None:
+        return {"parts": [], "inside": 0.0, "outside": 0.0, "preserved": 1.0}
+    return {
+        "parts": list(change.parts),
+        "inside": round(change.inside, 3),
+        "outside": round(change.outside, 3),
+        "preserved": round(change.preserved, 4),
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, 4)
+
+
+def _whole(value: Any, name: str) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value != int(value):
+        raise EditingError(f"{name} is {value!r}; use a whole number")
+    return int(value)

@@ -1,0 +1,146 @@
+"""The command line: ``python -m app``. Every option can also come from the environment, for containers and Spaces."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for on the command line or in the environment.
+
+    Attributes:
+        host, port, share, mcp, open, queue_size: see :class:`app.server.Settings`.
+        checkpoint, device: see :meth:`editing.service.EditingService.open`.
+        auth: (name, password) pairs.
+        max_sessions: faces kept ready at a time.
+    """
+
+    host: str
+    port: int | None
+    device: str
+    checkpoint: Path | None
+    auth: tuple[tuple[str, str], ...]
+    max_sessions: int
+    queue_size: int
+    share: bool
+    mcp: bool
+    open: bool
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; their defaults come from the environment now."""
+    found = argparse.ArgumentParser(
+        prog="python -m app",
+        description="Open MemoryGAN Studio in the browser.",
+        epilog="The variable in brackets sets the default of its option; lists of people are separated by spaces.",
+    )
+
+    def add(flag: str, variables: Sequence[str], default: str | None, help_text: str, kind: type = str) -> None:
+        value = next((os.environ[name] for name in variables if os.environ.get(name)), default)
+        note = " or ".join(variables)
+        found.add_argument(flag, type=kind, default=value, metavar="…", help=f"{help_text} [{note}]")
+
+    def switch(flag: str, variables: Sequence[str], help_text: str, default: bool = False) -> None:
+        said = next((os.environ[name].lower() for name in variables if os.environ.get(name)), None)
+        on = default if said is None else said in ("1", "true", "yes", "on")
+        note = " or ".join(variables)
+        found.add_argument(flag, action=argparse.BooleanOptionalAction, default=on, help=f"{help_text} [{note}]")
+
+    add(
+        "--host",
+        ["MEMORYGAN_HOST", "GRADIO_SERVER_NAME"],
+        "127.0.0.1",
+        "address to listen on; 0.0.0.0 for all",
+    )
+    add("--port", ["MEMORYGAN_PORT", "GRADIO_SERVER_PORT"], None, "port; the first free one from 7860 if left out", int)
+    add("--device", ["MEMORYGAN_DEVICE"], "auto", "auto, cpu, cuda or cuda:1")
+    add("--checkpoint", ["MEMORYGAN_CHECKPOINT"], None, "the generator to use; the bundled one if left out", Path)
+    add("--auth", ["MEMORYGAN_AUTH"], "", "who may in, as name:password; everyone if left out")
+    add(
+        "--max-sessions",
+        ["MEMORYGAN_MAX_SESSIONS"],
+        "64",
+        "faces kept ready; others are restored on demand",
+        int,
+    )
+    add("--queue-size", ["MEMORYGAN_QUEUE_SIZE"], "64", "requests that may wait before further ones are refused", int)
+    switch("--share", ["MEMORYGAN_SHARE"], "make a public link through Gradio's servers")
+    switch("--mcp", ["MEMORYGAN_MCP", "GRADIO_MCP_SERVER"], "also be an MCP server, for assistants that use tools")
+    # Someone who sits at a terminal wants to see the page; a container or a service has no browser.
+    switch(
+        "--open", ["MEMORYGAN_OPEN"], "open the page in the browser, if started from a terminal", sys.stdout.isatty()
+    )
+    return found
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Reads and checks the options; ends the program with a sentence if they are unusable."""
+    options = parser()
+    values = options.parse_args(arguments)
+    for name in ("max_sessions", "queue_size"):
+        if getattr(values, name) < 1:
+            options.error(f"--{name.replace('_', '-')} is {getattr(values, name)}; use at least 1")
+    if values.port is not None and not 0 < values.port < 65536:
+        options.error(f"--port is {values.port}; use 1 to 65535")
+    people = tuple((name, word) for name, colon, word in (entry.partition(":") for entry in values.auth.split()))
+    if any(not name or not word for name, word in people):
+        options.error("--auth needs name:password, for example --auth ada:secret")
+    return Options(
+        values.host,
+        values.port,
+        values.device,
+        values.checkpoint,
+        people,
+        values.max_sessions,
+        values.queue_size,
+        values.share,
+        values.mcp,
+        values.open,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program until it is interrupted; returns its exit status."""
+    options = parse(arguments)
+    # Imported only now: --help and a mistyped option shall not wait for torch.
+    from app import create_demo
+    from app.server import Settings, launch
+    from editing.errors import EditingError
+    from editing.service import EditingService, Limits
+
+    print("Loading the model …", flush=True)
+    try:
+        service = EditingService.open(
+            options.checkpoint, options.device, replace(Limits(), max_sessions=options.max_sessions)
+        )
+    except EditingError as error:
+        print(f"MemoryGAN Studio cannot start: {error}", file=sys.stderr)
+        return 2
+    if service.notice:
+        print(service.notice, flush=True)
+    settings = Settings(
+        host=options.host,
+        port=options.port,
+        auth=options.auth,
+        queue_size=options.queue_size,
+        share=options.share,
+        mcp=options.mcp,
+        open=options.open,
+    )
+    with service:
+        demo = create_demo(service)
+        try:
+            launch(demo, service, settings, prevent_thread_lock=True)
+            demo.block_thread()
+        except OSError as error:
+            print(f"MemoryGAN Studio cannot start: {error}", file=sys.stderr)
+            return 2
+        finally:
+            demo.close(verbose=False)
+    return 0

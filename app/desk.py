@@ -1,0 +1,252 @@
+"""Between the service and the widgets: opens and changes faces of one page, and says how they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from app import pictures
+from app.guard import refuse, sentence, tell
+from app.visit import Opened, Visit
+from editing.errors import EditingError, UnknownSessionError
+from editing.results import Candidate, Change, FaceView
+from editing.service import EditingService
+from editing.sliders import Slider
+
+BASE = "base"
+BASE_LABEL = "Pose and framing"
+# Browsers give a page some 5 million characters.
+MAX_STORED = 1_500_000
+_FIRST_SEED = 7
+_GALLERY_SHOWN = 12
+
+
+class Desk:
+    """What all tabs share, made once per program; everything about one page is in its :class:`Visit`."""
+
+    def __init__(self, service: EditingService) -> None:
+        self.service = service
+        self.labels = {part.name: part.label for part in service.parts} | {BASE: BASE_LABEL}
+        self.parts: list[dict[str, Any]] = [
+            {"name": part.name, "label": part.label, "color": list(part.color)} for part in service.parts
+        ]
+        self.has_base = bool(service.sliders(BASE))
+        self.sliders = [
+            {
+                "id": slider.id,
+                "part": slider.part,
+                "label": slider.label,
+                "low": slider.low,
+                "high": slider.high,
+                "help": _slider_help(slider),
+            }
+            for slider in service.sliders()
+        ]
+        seeds = service.gallery()
+        self.first_seed = seeds[0] if seeds else _FIRST_SEED
+        self.gallery: tuple[Candidate, ...] = (
+            service.faces_of(seeds[:_GALLERY_SHOWN]) if seeds else service.candidates(_GALLERY_SHOWN, _FIRST_SEED)
+        )
+        self.first = self._first()
+
+    def off(self, capability: str) -> str:
+        """Why a capability is off, as a sentence; "" if it is there."""
+        reason = self.service.capabilities.get(capability, "")
+        return sentence(reason) if reason else ""
+
+    def parts_with_base(self) -> list[dict[str, Any]]:
+        """The parts to choose from where pose and framing is one of them."""
+        base = [{"name": BASE, "label": BASE_LABEL, "color": None}] if self.has_base else []
+        return [*self.parts, *base]
+
+    # --- opening faces
+
+    def enter(self, visit: Visit, view: FaceView, label: str) -> Opened:
+        """Puts a face that was just opened on show."""
+        opened = self.opened(visit, view, label)
+        for token in visit.enter(opened):
+            self.service.close_session(token)
+        visit.variants = ()
+        if view.notice:
+            tell(view.notice)
+        return opened
+
+    def opened(self, visit: Visit, view: FaceView, label: str) -> Opened:
+        """A face of this page that is not on show yet."""
+        return Opened(
+            token=view.session,
+            number=next(visit.numbers),
+            label=label,
+            thumb=pictures.thumb(view.image),
+            recipe=self.service.export_json(view.session),
+            before=pictures.jpeg(view.image) if not view.history else "",
+        )
+
+    def run(self, visit: Visit, action: Callable[[str], FaceView]) -> FaceView:
+        """Does something with the face on show; one that the server forgot is opened again from its recipe."""
+        here = visit.here()
+        try:
+            return action(here.token)
+        except UnknownSessionError:
+            if not here.recipe:
+                raise
+            here.token = self.service.open_recipe(here.recipe).session
+            here.number = next(visit.numbers)
+            view = action(here.token)
+            tell("The server had put this face aside; it was opened again from its recipe.")
+            return view
+
+    def commit(
+        self, visit: Visit, action: Callable[[str], FaceView], seq: int | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """An edit; returns the face to show and what the browser keeps. A refusal is said, and the face shown again."""
+        try:
+            view = self.run(visit, action)
+        except EditingError as error:
+            refuse(error)
+            return self.show(visit), self.stored(visit)
+        if view.session != visit.here().token:
+            # Another face was opened meanwhile; the edit is kept with its own.
+            return self.show(visit), self.stored(visit)
+        visit.forward.clear()
+        return self.face(visit, view, seq), self.stored(visit)
+
+    def step(self, visit: Visit, by: int) -> FaceView:
+        """Undo (−1) or redo (1), across faces where the edits of one end."""
+        now = self.run(visit, self.service.view)
+        if now.can_undo if by < 0 else now.can_redo:
+            return self.run(visit, self.service.undo if by < 0 else self.service.redo)
+        visit.step(by)
+        return self.run(visit, self.service.view)
+
+    # --- what the browser gets
+
+    def show(self, visit: Visit) -> dict[str, Any]:
+        """The face on show as it stands."""
+        return self.face(visit, self.run(visit, self.service.view))
+
+    def face(self, visit: Visit, view: FaceView, seq: int | None = None) -> dict[str, Any]:
+        """A committed face for the stage.
+
+        Args:
+            visit: of the page; its current face is the one in ``view``.
+            view: the face.
+            seq: number of the gesture that made the change, see ``static/studio.js``.
+        """
+        here = visit.here()
+        here.recipe = self.service.export_json(here.token)
+        here.thumb = pictures.thumb(view.image)
+        image = pictures.jpeg(view.image)
+        if not here.before:
+            here.before = pictures.jpeg(self.service.before(here.token).image)
+        total = self.service.change(here.token, "source") if len(view.history) > 1 else view.change
+        return {
+            # Gradio tells a widget only about a value that differs from the last one.
+            "n": next(visit.numbers),
+            "face": here.number,
+            "revision": view.revision,
+            "seq": seq,
+            "image": image,
+            "map": pictures.ids(view.part_map),
+            "before": here.before,
+            "change": pictures.jpeg(pictures.heat(view.change, view.image)) if view.change else image,
+            "change_all": pictures.jpeg(pictures.heat(total, view.image)) if total else image,
+            "title": here.label,
+            "caption": self._caption("The last step", view.change, view),
+            "caption_all": self._caption("All edits together", total, view),
+            "alt": self._alt(here, view),
+            "sliders": dict(view.sliders),
+            "edits": len(view.history),
+            "undo": view.can_undo or bool(visit.back),
+            "redo": view.can_redo or bool(visit.forward),
+        }
+
+    def live(self, visit: Visit, view: FaceView, seq: int) -> dict[str, Any]:
+        """A preview for the stage: little to compute, little to send."""
+        opened = visit.find(view.session)
+        return {
+            "face": opened.number if opened else 0,
+            "revision": view.revision,
+            "seq": seq,
+            "image": pictures.jpeg(view.image, pictures.SHOWN // 2, quality=85),
+        }
+
+    def strip(self, visit: Visit) -> dict[str, Any]:
+        """The history of faces."""
+        with visit.lock:
+            items = [
+                {"image": face.thumb, "label": face.label, "alt": f"{face.label}, as it was left"}
+                for face in visit.faces
+            ]
+            chosen = visit.faces.index(visit.current) if visit.current in visit.faces else None
+        return {"items": items, "chosen": chosen}
+
+    def stored(self, visit: Visit) -> dict[str, Any]:
+        """What the browser keeps, so that a reload restores the work."""
+        here = visit.here()
+        return {"recipe": here.recipe if len(here.recipe) <= MAX_STORED else "", "label": here.label}
+
+    def candidates(self, found: Sequence[Candidate]) -> dict[str, Any]:
+        """Faces to choose from."""
+        return {
+            "items": [
+                {
+                    "image": pictures.thumb(face.image),
+                    "label": str(face.seed),
+                    "alt": f"Sampled face, seed {face.seed}",
+                    "title": f"Open the face with seed {face.seed}",
+                }
+                for face in found
+            ],
+            "chosen": None,
+        }
+
+    def names(self, parts: Sequence[str]) -> str:
+        """ "hair", "hair and nose", "5 parts"."""
+        words = [self.labels.get(name, name).lower() for name in parts]
+        if len(words) > 4:
+            return f"{len(words)} parts"
+        return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+    # --- words
+
+    def _caption(self, what: str, change: Change | None, view: FaceView) -> str:
+        if change is None:
+            if view.history:
+                return f"{what} changed nothing that can be seen."
+            return "Nothing is edited yet. Click a part of the face to begin."
+        untouched = f"{change.preserved:.0%} of all pixels are untouched"
+        if not change.parts:
+            return f"{what} concerned the whole picture; {untouched}."
+        return (
+            f"{what} changed the {self.names(change.parts)}. Changed outside: {change.outside:.1f} of 255 on average "
+            f"(inside: {change.inside:.1f}); {untouched}."
+        )
+
+    def _alt(self, here: Opened, view: FaceView) -> str:
+        if not view.history:
+            return f"{here.label}, not edited"
+        return f"{here.label}, edited: {'; '.join(view.history[-4:])}"
+
+    def _first(self) -> dict[str, Any]:
+        """The face everybody sees until their own is open: part of the page, so it is there at once."""
+        view = self.service.new_face(self.first_seed)
+        visit = Visit()
+        visit.current = self.opened(visit, view, face_label(view))
+        try:
+            return self.face(visit, view) | {"face": 0, "n": 0}
+        finally:
+            self.service.close_session(view.session)
+
+
+def face_label(view: FaceView) -> str:
+    """A few words for a face."""
+    return "Photo" if view.seed is None else f"Face {view.seed}"
+
+
+def _slider_help(slider: Slider) -> str:
+    """The technical side of a slider, in a few words."""
+    layers = f"{slider.group.value} layers"
+    if not slider.measured:
+        return f"{layers}, a main direction of their variety"
+    return f"{layers}, measured: {slider.measured}, r = {slider.correlation:.2f}"

@@ -1,0 +1,86 @@
+"""What stands between a handler and the person: every refusal one sentence, never a stack trace."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from editing.errors import EditingError
+
+log = logging.getLogger("memorygan.app")
+UNEXPECTED = "Something went wrong here. Try again; if it happens twice, the program's log says more."
+
+
+def sentence(error: BaseException | str) -> str:
+    """A message with a capital letter and a full stop."""
+    text = str(error).strip() or UNEXPECTED
+    return text[:1].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+
+
+def explain(error: BaseException) -> str:
+    """The sentence for an error; one that nobody expected goes to the log."""
+    if isinstance(error, EditingError):
+        return sentence(error)
+    log.error("a request failed", exc_info=error)
+    return UNEXPECTED
+
+
+def refuse(error: BaseException) -> None:
+    """Says on the page that something did not work, and why."""
+    gr.Warning(explain(error), title="That did not work")
+
+
+def tell(text: str) -> None:
+    """Says something on the page."""
+    gr.Info(sentence(text), title="Please note")
+
+
+def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps an event handler: an error becomes a message on the page, and every output stays as it is."""
+
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            try:
+                yield from handler(*args, **kwargs)
+            except gr.Error:
+                raise
+            except Exception as error:
+                refuse(error)
+                yield gr.skip()
+
+        return stream
+
+    @functools.wraps(handler)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return handler(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            refuse(error)
+            return gr.skip()
+
+    return call
+
+
+def endpoint(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps an API endpoint: an error reaches the calling program as one sentence."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            # visible=False: no toast in the page, where nobody asked.
+            raise gr.Error(explain(error), print_exception=False, visible=False) from None
+
+    return call

@@ -1,0 +1,92 @@
+"""Around Gradio's own server: no oversized requests, and a first face before any script has been loaded."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_BODY = re.compile(rb"<body[^>]*>")
+
+
+class LimitBody:
+    """Refuses requests that are longer than anything the page sends.
+
+    Args:
+        app: the application behind it.
+        limit: bytes of an ordinary request.
+        upload_limit: bytes of a file upload; Gradio checks the file itself again.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, upload_limit: int) -> None:
+        self._app, self._limit, self._upload_limit = app, limit, upload_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._upload_limit if str(scope["path"]).rstrip("/").endswith("/upload") else self._limit
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > limit:
+            await _refuse(scope, receive, send, limit)
+            return
+        arrived = 0
+
+        async def counted() -> Message:
+            nonlocal arrived
+            message = await receive()
+            arrived += len(message.get("body", b""))
+            if arrived > limit:
+                # A body without an announced length: what is behind sees the connection end.
+                return {"type": "http.disconnect"}
+            return message
+
+        await self._app(scope, counted, send)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    response = PlainTextResponse(f"This is too large; at most {limit >> 20} MiB are accepted.", status_code=413)
+    await response(scope, receive, send)
+
+
+class FirstPaint:
+    """Puts something at the top of the page's body. Gradio's own ``head`` is only there once Gradio's scripts run.
+
+    Args:
+        app: the application behind it.
+        snippet: HTML.
+    """
+
+    def __init__(self, app: ASGIApp, snippet: str) -> None:
+        self._app, self._snippet = app, snippet.encode("utf-8")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/":
+            await self._app(scope, receive, send)
+            return
+        start: Message | None = None
+        body = bytearray()
+
+        async def collected(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            body.extend(message.get("body", b""))
+            if message.get("more_body", False) or start is None:
+                return
+            page = self._painted(bytes(body))
+            names = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+            length = (b"content-length", str(len(page)).encode("ascii"))
+            await send({**start, "headers": [*names, length]})
+            await send({"type": "http.response.body", "body": page})
+
+        await self._app(scope, receive, collected)
+
+    def _painted(self, page: bytes) -> bytes:
+        # A visitor who has to log in first is shown nothing of the page behind it.
+        body = _BODY.search(page)
+        if body is None or b'"auth_required":true' in page:
+            return page
+        return page[: body.end()] + self._snippet + page[body.end() :]

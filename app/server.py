@@ -1,0 +1,121 @@
+"""Serving the page: theme, limits, queue and ``/health``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from app import uploads
+from app.middleware import FirstPaint, LimitBody
+from app.theme import StudioTheme
+from app.widgets import STATIC, static
+from editing.service import EditingService
+
+# Long enough for a recipe with many photos' codes in it; photos come another way, with a limit of their own.
+MAX_BODY = 12 * 2**20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to serve.
+
+    Attributes:
+        host, port: address to listen on; port None takes the first free one from 7860.
+        auth: (name, password) pairs that are let in; empty for everyone.
+        queue_size: requests that may wait; more are refused with a sentence.
+        share: make a public link through Gradio's servers.
+        mcp: also be an MCP server.
+        open: show the page in a browser of this machine.
+        max_visits: open pages that are remembered.
+    """
+
+    host: str | None = None
+    port: int | None = None
+    auth: tuple[tuple[str, str], ...] = ()
+    queue_size: int = 64
+    share: bool = False
+    mcp: bool = False
+    open: bool = False
+    max_visits: int = 10_000
+
+
+def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None = None, **options: Any) -> str:
+    """Shows the page; further options go to Gradio's launch.
+
+    Returns:
+        The local address.
+
+    Raises:
+        OSError: if the port is taken.
+    """
+    chosen = settings or Settings()
+    demo.queue(max_size=chosen.queue_size, default_concurrency_limit=8)
+    # Routes given to the constructor come before Gradio's own; /health needs no log-in, so that probes can ask.
+    app_kwargs = {
+        "routes": [Route("/health", health_route(service))],
+        "middleware": [
+            Middleware(LimitBody, MAX_BODY, uploads.MAX_BYTES + 2**20),
+            Middleware(FirstPaint, first_paint(demo)),
+        ],
+    }
+    _, address, _ = demo.launch(
+        server_name=chosen.host,
+        server_port=chosen.port,
+        auth=list(chosen.auth) or None,
+        auth_message="Please log in to MemoryGAN Studio.",
+        share=chosen.share,
+        mcp_server=chosen.mcp,
+        inbrowser=chosen.open,
+        max_file_size=uploads.MAX_BYTES,
+        state_session_capacity=chosen.max_visits,
+        show_error=False,
+        enable_monitoring=False,
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        footer_links=["api"],
+        theme=StudioTheme(),
+        css_paths=[STATIC / "studio.css"],
+        head=head(),
+        favicon_path=STATIC / "logo.svg",
+        app_kwargs=app_kwargs,
+        **options,
+    )
+    return address
+
+
+def head() -> str:
+    """What the page's head needs beyond Gradio's own."""
+    return (
+        '<meta name="description" content="Change one part of a face and leave the rest alone.">'
+        '<meta name="color-scheme" content="light dark">'
+        # Gradio puts a prefix before every rule of its `css`, so that rules for its own frame have to come this way.
+        f"<style>{static('frame.css')}</style>"
+        f"<script>{static('studio.js')}</script>"
+    )
+
+
+def first_paint(demo: gr.Blocks) -> str:
+    """What shows the first face before Gradio has started, as HTML for the top of the body."""
+    stage = next((block for block in demo.blocks.values() if getattr(block, "elem_id", None) == "stage"), None)
+    first = getattr(stage, "value", None) or {}
+    return (
+        f"<script type='text/plain' id='studio-first'>{first.get('image', '')}</script>"
+        f"<script>{static('studio.js')}{static('splash.js')}</script>"
+    )
+
+
+def health_route(service: EditingService) -> Callable[[Request], JSONResponse]:
+    """Answers probes."""
+
+    def health(request: Request) -> JSONResponse:
+        return JSONResponse(service.health(), headers={"Cache-Control": "no-store"})
+
+    return health

@@ -1,0 +1,71 @@
+// A smaller face beside others in the Swap tab. `props.role` is "this" (the face on show) or "other" (`props.value`).
+const make = Studio.make;
+const other = props.role === "other";
+const root = element.querySelector(".card");
+const image = make("img", { alt: "", draggable: "false", hidden: true });
+const overlay = make("canvas", { class: "stage-overlay", "aria-hidden": "true" });
+const tip = make("span", { class: "stage-tip", "aria-hidden": "true", hidden: true });
+const empty = make("span", { class: "studio-empty" }, other ? "No other face yet" : "");
+const figure = make("div", { class: "stage-figure" }, image, overlay, tip, empty);
+const title = make("figcaption", { class: "card-title" });
+root.append(make("figure", {}, title, figure));
+let map = null;
+let hovered = null;
+let chosen = new Set();
+
+function face() {
+  return other ? props.value : Studio.face;
+}
+
+function paintOverlay() {
+  Studio.paintMap(overlay, map, (id) => {
+    const name = props.parts[id]?.name;
+    if (id === hovered) return [255, 255, 255, 90];
+    return chosen.size && !chosen.has(name) ? [15, 23, 42, 85] : null;
+  });
+}
+
+async function paint() {
+  const now = face();
+  title.textContent = other ? `The other face${now?.title ? `: ${now.title}` : ""}` : "This face";
+  empty.hidden = Boolean(now?.image);
+  image.hidden = !now?.image;
+  map = null;
+  if (now?.image) {
+    image.src = now.image;
+    image.alt = now.alt;
+    const read = await Studio.readMap(now.map);
+    if (now === face()) map = read;
+  }
+  paintOverlay();
+}
+
+function point(event) {
+  const id = event ? Studio.idAt(map, figure, event) : null;
+  tip.hidden = id === null;
+  if (id !== null) tip.textContent = props.parts[id]?.label ?? "";
+  if (id !== hovered) {
+    hovered = id;
+    paintOverlay();
+  }
+}
+figure.addEventListener("pointermove", (event) => event.pointerType !== "touch" && point(event));
+figure.addEventListener("pointerleave", () => point(null));
+figure.addEventListener("click", (event) => {
+  const id = Studio.idAt(map, figure, event);
+  if (id !== null && props.parts[id]) Studio.emit("toggle", props.parts[id].name);
+});
+Studio.on("chosen", element, (names) => {
+  chosen = new Set(names);
+  paintOverlay();
+});
+if (other) {
+  watch("value", () => {
+    Studio.other = props.value;
+    Studio.emit("other", props.value);
+    paint();
+  });
+  Studio.other = props.value;
+  Studio.emit("other", props.value);
+} else Studio.on("face", element, paint);
+paint();

@@ -1,0 +1,212 @@
+// The face on show. `props.value` is what app/show.py calls a face; `props.parts` the parts and their colours.
+const make = Studio.make;
+const parts = props.parts;
+const MODES = [
+  ["face", "Face", "The face alone"],
+  ["parts", "Parts", "The part each pixel belongs to (fine mask)"],
+  ["compare", "Before / after", "Drag the line between the face before every edit and now"],
+  ["change", "Change map", "How much each pixel changed: dark is untouched, bright is most"],
+];
+const ICONS = {
+  undo: "M9 7 4 12l5 5M4 12h10a6 6 0 0 1 0 12h-2",
+  redo: "m15 7 5 5-5 5m5-5H10a6 6 0 0 0 0 12h2",
+  reset: "M5 12a7 7 0 1 0 2-5L5 9m0-5v5h5",
+  picture: "M12 4v11m0 0-4-4m4 4 4-4M5 20h14",
+  recipe: "M8 4H6v16h12V8l-4-4H8m6 0v4h4M9 13h6m-6 3h4",
+};
+
+let mode = "face";
+let over = null; // a picture another tab shows in place of the face
+let map = null;
+let hovered = null;
+let flashed = null;
+let flashTimer = 0;
+let since = "last";
+
+const icon = (name) => {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", ICONS[name]);
+  svg.append(path);
+  return svg;
+};
+const tool = (name, label, help, action) =>
+  make("button", { type: "button", class: `studio-tool tool-${name}`, title: help, onclick: action }, icon(name), label);
+
+// --- What there is
+
+const modeButtons = MODES.map(([name, label, help]) =>
+  make("button", { type: "button", title: help, "data-mode": name, "aria-pressed": "false", onclick: () => setMode(name) }, label),
+);
+const image = make("img", { class: "stage-image", alt: "", draggable: "false" });
+const before = make("img", { class: "stage-before", alt: "", draggable: "false", hidden: true });
+const overlay = make("canvas", { class: "stage-overlay", "aria-hidden": "true" });
+const line = make("div", { class: "stage-line", hidden: true, "aria-hidden": "true" });
+const slider = make("input", {
+  type: "range", min: 0, max: 100, value: 50, class: "stage-slider", hidden: true, "aria-label": "Before and after: position of the line",
+});
+const tip = make("span", { class: "stage-tip", "aria-hidden": "true", hidden: true });
+const badge = make("span", { class: "stage-badge", "aria-hidden": "true", hidden: true }, "preview");
+const figure = make("div", { class: "stage-figure" }, image, before, overlay, line, slider, tip, badge);
+const sinceButtons = [["last", "Last edit"], ["all", "All edits"]].map(([name, label]) =>
+  make("button", { type: "button", "aria-pressed": "false", "data-since": name, onclick: () => { since = name; paint(); } }, label),
+);
+const sinceBox = make("div", { class: "studio-segments stage-since", role: "group", "aria-label": "Changes since", hidden: true }, ...sinceButtons);
+const title = make("strong", { class: "stage-title" });
+const caption = make("p", { class: "stage-caption", "aria-live": "polite" });
+const tools = {
+  undo: tool("undo", "Undo", "Undo the last step (Ctrl+Z)", () => act("undo")),
+  redo: tool("redo", "Redo", "Redo (Ctrl+Shift+Z)", () => act("redo")),
+  reset: tool("reset", "Reset", "Take back every edit of this face; can be undone", () => act("reset")),
+  picture: tool("picture", "Picture", "Save the picture (PNG); the recipe that replays the edit is inside", () => trigger("picture")),
+  recipe: tool("recipe", "Recipe", "Save only the recipe (JSON): the face and every edit as plain data", () => trigger("recipe")),
+};
+const miniImage = make("img", { alt: "" });
+const mini = make("button", {
+  type: "button", class: "stage-mini", "aria-label": "Back to the face", onclick: () => figure.scrollIntoView({ block: "center" }),
+}, miniImage);
+const root = element.querySelector(".stage");
+root.append(
+  make("div", { class: "studio-segments stage-modes", role: "group", "aria-label": "What is shown" }, ...modeButtons),
+  figure,
+  make("div", { class: "stage-words" }, make("div", { class: "stage-head" }, title, sinceBox), caption),
+  make("div", { class: "stage-tools", role: "group", "aria-label": "History and saving" }, ...Object.values(tools)),
+  mini,
+);
+
+// --- What happens
+
+function act(name) {
+  Studio.settle();
+  // Named one by one, because the page listens for events by their quoted names.
+  ({ undo: () => trigger("undo"), redo: () => trigger("redo"), reset: () => trigger("reset") })[name]();
+}
+
+function setMode(name) {
+  mode = name;
+  paint();
+}
+
+function paint() {
+  const face = Studio.face;
+  if (!face) return;
+  figure.classList.toggle("stage-waiting", face.face === 0 && Boolean(Studio.returning));
+  Studio.clearSplash?.();
+  const live = Studio.live;
+  const shown = over ? "over" : mode;
+  let source = over ? over.image : live ? live.image : face.image;
+  let alt = over ? over.alt : face.alt;
+  if (shown === "change" && !live) {
+    const change = since === "all" ? face.change_all : face.change;
+    if (change) {
+      source = change;
+      alt = `Change map: ${face.caption}`;
+    }
+  }
+  if (image.getAttribute("src") !== source) image.src = source;
+  if (miniImage.getAttribute("src") !== source) miniImage.src = source;
+  image.alt = alt;
+  const comparing = shown === "compare";
+  if (comparing && before.getAttribute("src") !== face.before) before.src = face.before;
+  for (const node of [before, line, slider]) node.hidden = !comparing;
+  before.style.clipPath = `inset(0 ${100 - slider.value}% 0 0)`;
+  line.style.left = `${slider.value}%`;
+  badge.hidden = !live || Boolean(over);
+  sinceBox.hidden = shown !== "change";
+  for (const button of sinceButtons) button.setAttribute("aria-pressed", String(button.dataset.since === since));
+  for (const button of modeButtons) {
+    button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
+    button.disabled = Boolean(over);
+  }
+  title.textContent = over ? over.title : face.title;
+  caption.textContent = over ? over.caption : shown === "change" && since === "all" ? face.caption_all : face.caption;
+  tools.undo.disabled = !face.undo;
+  tools.redo.disabled = !face.redo;
+  tools.reset.disabled = face.edits === 0;
+  paintOverlay();
+}
+
+function paintOverlay() {
+  const visible = map && !over && !Studio.live && mode !== "change" && mode !== "compare";
+  const bright = hovered ?? flashed;
+  overlay.hidden = !visible;
+  if (!visible) return;
+  Studio.paintMap(overlay, map, (id) => {
+    const color = parts[id]?.color ?? [128, 128, 128];
+    if (mode === "parts") return [...color, bright === null || bright === id ? 170 : 90];
+    return bright === id ? [...color, 120] : null;
+  });
+}
+
+function point(event) {
+  const usable = map && !over && mode !== "compare" && mode !== "change";
+  const id = usable && event ? Studio.idAt(map, figure, event) : null;
+  tip.hidden = id === null;
+  if (id !== null) {
+    tip.textContent = parts[id]?.label ?? "";
+    const area = figure.getBoundingClientRect();
+    tip.style.left = `${Math.min(event.clientX - area.left + 12, area.width - tip.offsetWidth - 4)}px`;
+    tip.style.top = `${Math.max(event.clientY - area.top - 30, 4)}px`;
+  }
+  if (id !== hovered) {
+    hovered = id;
+    paintOverlay();
+  }
+}
+
+figure.addEventListener("pointermove", (event) => event.pointerType !== "touch" && point(event));
+figure.addEventListener("pointerleave", () => point(null));
+figure.addEventListener("click", (event) => {
+  if (over || mode === "compare" || mode === "change") return;
+  const id = Studio.idAt(map, figure, event);
+  if (id === null || !parts[id]) return;
+  if (Studio.tab === "swap") return Studio.emit("toggle", parts[id].name);
+  if (Studio.tab !== "edit") Studio.goTo("edit");
+  Studio.pick(parts[id].name);
+});
+slider.addEventListener("input", paint);
+// Tabs above which the face matters; in the others a copy of it would only be in the way.
+const showMini = (away) => mini.classList.toggle("stage-mini-on", away && ["edit", "swap", "compose"].includes(Studio.tab));
+let away = false;
+new IntersectionObserver(([seen]) => showMini((away = seen.intersectionRatio < 0.35)), { threshold: [0.3, 0.35, 0.4] }).observe(figure);
+Studio.on("tab", element, () => showMini(away));
+
+document.addEventListener("keydown", (event) => {
+  if (!element.isConnected || !(event.ctrlKey || event.metaKey) || event.altKey) return;
+  if (event.target.matches?.("input:not([type=range], [type=radio], [type=checkbox]), textarea, [contenteditable]")) return;
+  const key = event.key.toLowerCase();
+  const name = key === "y" || (key === "z" && event.shiftKey) ? "redo" : key === "z" ? "undo" : null;
+  if (!name) return;
+  event.preventDefault();
+  if (!tools[name].disabled) act(name);
+});
+
+Studio.on("face", element, async (face) => {
+  paint();
+  const read = await Studio.readMap(face.map);
+  if (Studio.face === face) {
+    map = read;
+    Studio.map = read;
+    paintOverlay();
+    Studio.emit("map", read);
+  }
+});
+Studio.on("live", element, paint);
+Studio.on("show", element, (picture) => {
+  over = picture;
+  paint();
+});
+Studio.on("pick", element, (name) => {
+  flashed = parts.findIndex((part) => part.name === name);
+  clearTimeout(flashTimer);
+  flashTimer = setTimeout(() => {
+    flashed = null;
+    paintOverlay();
+  }, 900);
+  paintOverlay();
+});
+
+watch("value", () => Studio.setFace(props.value));
+Studio.setFace(props.value);

@@ -1,0 +1,103 @@
+"""About the model: what is in use, and how to use it responsibly."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app.guard import sentence
+from app.shell import Shell
+from memorygan.manifest import WEIGHTS_DIR
+
+HOW = """
+## How a face is made
+
+1. **Working memory.** A small network, the *controller*, walks through the parts in a fixed order and writes one
+   *query code* for each. Every query depends on those before it, so the parts of one face suit each other.
+2. **Long-term memory.** One generator, shared by all parts, answers each query with what that part looks like and
+   how strongly it claims each point (its *pseudo-depth*).
+3. **Composition.** At every point the parts compete; the outcome is the mask, and a mixture of the parts.
+4. **Render.** A convolutional network turns the mixture into the picture.
+
+The method is that of Z. Wang, J. Peng and Z. Liu, “MemoryGAN: GAN Generator as Heterogeneous Memory for
+Compositional Image Synthesis”, *Electronics* 2023, 12(13), 2927
+([doi:10.3390/electronics12132927](https://doi.org/10.3390/electronics12132927)). This program is independent of them.
+"""
+
+CARE = """
+## Responsible use
+
+- Do not edit pictures of people without their consent.
+- Do not pass off an edited or generated face as a photograph of someone.
+- A model knows only the faces it was trained on; for people unlike those, expect worse results, and do not read
+  anything about a person from them.
+- Sliders are named after what they were measured to change on average. They say nothing about any one person.
+
+## Licence
+
+The program is under the MIT licence. Weights are not code: each checkpoint has the terms its model card states.
+Weights trained on CelebAMask-HQ inherit that data set’s terms: non-commercial research and education only.
+
+## Your data
+
+Faces live in the memory of this server while the page is open and for a while after, and in this browser’s storage, so
+that a reload finds them again. Uploaded photos are read once and never stored on disk. No picture leaves this server.
+"""
+
+
+def build(shell: Shell, tab: gr.Tab) -> None:
+    """Makes the tab and its events."""
+    facts = gr.HTML(_facts(shell), padding=False, elem_id="facts")
+    card = _model_card(shell.service.model)
+    if card:
+        with gr.Accordion("Model card", open=False):
+            gr.Markdown(card)
+    gr.Markdown(HOW)
+    gr.Markdown(CARE)
+    shell.on(tab.select, lambda: _facts(shell), outputs=[facts], show_progress="hidden")
+
+
+def _model_card(model: str) -> str:
+    """The card beside the bundled checkpoints, without a title of its own; "" if there is none."""
+    for name in (f"{model}.md", "README.md"):
+        file = WEIGHTS_DIR / name
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            if text.startswith("---\n"):
+                text = text.split("---\n", 2)[-1]
+            return text
+    return ""
+
+
+def _facts(shell: Shell) -> str:
+    service = shell.service
+    health: dict[str, Any] = service.health()
+    render = health["timings"].get("render")
+    preview = health["timings"].get("preview")
+    rows = [
+        ("Checkpoint", f"{service.model} ({service.checkpoint[:12]}…)", "name and start of the sha256"),
+        ("Trained", "yes" if service.trained else "no: what it shows is noise", ""),
+        ("Device", service.device, "where pictures are computed now"),
+        ("Pictures", f"{service.size} × {service.size} pixels", "the paper: 256 × 256"),
+        ("Parts", str(len(service.parts)), ", ".join(part.label.lower() for part in service.parts)),
+        ("Sliders", str(len(service.sliders())), "directions that were measured on this model"),
+    ]
+    if "parameters" in health:
+        rows.append(("Weights", f"{health['parameters'] / 1e6:.1f} million", "the paper: 17.7 million for 10 parts"))
+    if render:
+        rows.append(("A full picture", f"{render['median_ms']:.0f} ms", "median on this device since the start"))
+    if preview:
+        rows.append(("A preview", f"{preview['median_ms']:.0f} ms", "median on this device since the start"))
+    body = "".join(
+        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(value)}</td><td>{escape(note)}</td></tr>"
+        for name, value, note in rows
+    )
+    missing = [sentence(reason) for reason in service.capabilities.values() if reason]
+    notes = "".join(f"<li>{escape(reason)}</li>" for reason in dict.fromkeys(missing))
+    more = f"<h2>Not available here</h2><ul>{notes}</ul>" if notes else ""
+    return (
+        "<h2>In use</h2><div class='studio-scroll' tabindex='0' role='group' aria-label='What is in use'>"
+        f"<table class='facts'><tbody>{body}</tbody></table></div>{more}"
+    )

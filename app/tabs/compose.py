@@ -1,0 +1,100 @@
+"""Compose: watch the face being put together, part by part."""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Any
+
+import gradio as gr
+
+from app import pictures, widgets
+from app.shell import Shell, names, present
+from app.visit import Visit
+from editing.errors import EditingError
+from editing.results import CompositionFrame
+
+SIDE = 256
+
+
+def build(shell: Shell) -> None:
+    """Makes the tab and its events."""
+    desk, service = shell.desk, shell.service
+    widgets.note(
+        "The model recalls one part after the other and puts them together. At every point "
+        "the part that claims it most strongly is in front."
+    )
+    player = widgets.panel("player.js", None, elem_id="player", name="The composition, step by step")
+    speed = gr.Slider(
+        100,
+        1500,
+        500,
+        step=50,
+        label="Time per step",
+        info="In milliseconds, here and in saved clips.",
+        elem_id="compose-speed",
+        buttons=[],
+    )
+    with gr.Accordion("Order of the parts", open=False):
+        order = widgets.panel("order.js", None, elem_id="order", name="Order of the parts", parts=desk.parts)
+    rows = gr.CheckboxGroup(
+        [("Image", "image"), ("Mask", "mask"), ("Depth", "depth")],
+        value=["image"],
+        label="Rows in the clip",
+        info="Side by side: the picture, the parts (fine mask), and how near each point is (pseudo-depth).",
+        elem_id="clip-rows",
+    )
+    reason = desk.off("mp4")
+    with gr.Row(equal_height=True, elem_classes=["studio-row"]):
+        gif = gr.Button("Save as GIF", elem_id="save-gif", min_width=120)
+        mp4 = gr.Button("Save as MP4", elem_id="save-mp4", interactive=not reason, min_width=120)
+    if reason:
+        widgets.note(reason, "empty")
+
+    def on_compose(visit: Visit | None, wanted: Any) -> dict[str, Any]:
+        here = present(visit)
+        view = desk.run(here, service.view)
+        frames = service.compose(here.here().token, names(wanted) or None, SIDE)
+        return {
+            "n": next(here.numbers),
+            "key": f"{here.here().number}.{view.revision}",
+            "frames": [_frame(frame, desk.labels) for frame in frames],
+        }
+
+    def export(visit: Visit | None, wanted: Any, kinds: list[str], pause: float, kind: str) -> dict[str, Any]:
+        here = present(visit)
+        if not kinds:
+            raise EditingError("choose at least one row for the clip")
+        desk.run(here, service.view)
+        make = service.export_gif if kind == "gif" else service.export_mp4
+        data = make(here.here().token, names(wanted) or None, tuple(kinds), int(pause))
+        return {
+            "n": next(here.numbers),
+            "name": f"composition.{kind}",
+            "mime": "image/gif" if kind == "gif" else "video/mp4",
+            "data": base64.b64encode(data).decode("ascii"),
+        }
+
+    def on_gif(visit: Visit | None, wanted: Any, kinds: list[str], pause: float) -> dict[str, Any]:
+        return export(visit, wanted, kinds, pause, "gif")
+
+    def on_mp4(visit: Visit | None, wanted: Any, kinds: list[str], pause: float) -> dict[str, Any]:
+        return export(visit, wanted, kinds, pause, "mp4")
+
+    for event in (player.compose, order.reorder):
+        shell.on(event, on_compose, inputs=[shell.visit, order], outputs=[player], trigger_mode="always_last")
+    clip = {"inputs": [shell.visit, order, rows, speed], "outputs": [shell.saver]}
+    shell.on(gif.click, on_gif, show_progress_on=gif, **clip)
+    shell.on(mp4.click, on_mp4, show_progress_on=mp4, **clip)
+
+
+def _frame(frame: CompositionFrame, labels: dict[str, str]) -> dict[str, Any]:
+    moved = "" if math.isnan(frame.smse) else f"; the other parts moved by {frame.smse:.3f} (SMSE)"
+    return {
+        "part": frame.part,
+        "label": labels.get(frame.part, frame.part),
+        "image": pictures.jpeg(frame.image, SIDE, quality=88),
+        "mask": pictures.crisp(frame.mask, SIDE),
+        "depth": pictures.jpeg(frame.depth, SIDE // 2, quality=85),
+        "note": moved,
+    }

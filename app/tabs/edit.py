@@ -1,0 +1,65 @@
+"""Edit: click a part, move its sliders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app import widgets
+from app.shell import Shell, number, present, record
+from app.visit import Visit
+from editing.errors import EditingError
+
+
+def build(shell: Shell) -> None:
+    """Makes the tab and its events."""
+    desk, service = shell.desk, shell.service
+    panel = widgets.panel(
+        "sliders.js",
+        {"seq": 0, "values": {}},
+        elem_id="sliders",
+        name="Parts and their sliders",
+        parts=desk.parts_with_base(),
+        sliders=desk.sliders,
+        reason=desk.off("sliders"),
+    )
+
+    def on_preview(visit: Visit | None, value: Any) -> dict[str, Any]:
+        here, seq = present(visit), _seq(value)
+        view = desk.run(here, lambda token: service.preview_sliders(token, _values(value)))
+        return desk.live(here, view, seq)
+
+    def on_commit(visit: Visit | None, value: Any) -> tuple[Any, Any]:
+        return desk.commit(present(visit), lambda token: service.set_sliders(token, _values(value)), _seq(value))
+
+    def on_reset(visit: Visit | None, value: Any) -> tuple[Any, Any]:
+        part = str(record(value).get("part"))
+        return desk.commit(present(visit), lambda token: service.reset_part(token, part), _seq(value))
+
+    # "always_last": while one preview is computed, all that follow but the last are left out.
+    shell.on(
+        panel.preview,
+        on_preview,
+        inputs=[shell.visit, panel],
+        outputs=[shell.live],
+        trigger_mode="always_last",
+        show_progress="hidden",
+    )
+    shell.on(
+        panel.commit,
+        on_commit,
+        inputs=[shell.visit, panel],
+        outputs=shell.committed,
+        trigger_mode="always_last",
+    )
+    shell.on(panel.reset_part, on_reset, inputs=[shell.visit, panel], outputs=shell.committed)
+
+
+def _seq(value: Any) -> int:
+    return int(number(record(value).get("seq"), "the number of the gesture"))
+
+
+def _values(value: Any) -> dict[str, float]:
+    values = record(record(value).get("values"))
+    if len(values) > 1000:
+        raise EditingError("too many sliders at once; reload the page")
+    return {str(name): number(amount, str(name)[:60]) for name, amount in values.items()}

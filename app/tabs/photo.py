@@ -1,0 +1,216 @@
+"""Photo: an uploaded face becomes an editable one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from app import pictures, uploads, widgets
+from app.guard import refuse, tell
+from app.shell import Shell, number, present, record
+from app.visit import Visit
+from editing.errors import EditingError
+from editing.results import CancelToken, InversionProgress
+
+STEPS = {"quick": 60, "normal": 200, "careful": 600}
+TUNE_STEPS = 120
+REBUILDING = 12
+# A picture in every answer would only queue up: the eye takes some ten a second.
+_FRAMES = 40
+_PHASES = {
+    "waiting": "Waiting",
+    "encode": "First guess",
+    "refine": "Refining",
+    "tune": "Tuning to this photo",
+    "done": "Done",
+}
+
+
+def build(shell: Shell) -> None:
+    """Makes the tab and its events."""
+    desk, service = shell.desk, shell.service
+    reason = desk.off("photo")
+    widgets.note(
+        "Use pictures of yourself, or of people who agreed to it. The photo is read once, is "
+        "not stored on disk, and is forgotten with this page."
+    )
+    if reason:
+        widgets.note(reason, "empty")
+    drop = gr.Image(
+        sources=["upload", "webcam", "clipboard"],
+        type="filepath",
+        label="Your photo",
+        height=190,
+        interactive=not reason,
+        buttons=[],
+        elem_id="photo-drop",
+        placeholder="Drop a photo here, or click to choose one\nJPEG, PNG or WebP, up to 25 MB",
+    )
+    choice = widgets.unseen("choice.js", "choice")
+    photo = widgets.panel("photo.js", None, elem_id="photo", name="The photo")
+    with gr.Row(equal_height=True, elem_classes=["studio-row"]):
+        effort = gr.Radio(
+            [("Quick", "quick"), ("Normal", "normal"), ("Careful", "careful")],
+            value="normal",
+            label="How carefully",
+            info=f"{STEPS['quick']}, {STEPS['normal']} or {STEPS['careful']} refinement steps of the codes (W+).",
+            min_width=220,
+            elem_id="effort",
+        )
+        tune = gr.Checkbox(
+            False,
+            label="Closer likeness",
+            info="Also tunes the render net to this photo; a saved recipe does not carry that (pivotal tuning).",
+            min_width=180,
+            elem_id="tune",
+        )
+    notes = [text for text in (desk.off("align"), desk.off("encode"), desk.off("parse")) if text]
+    if notes:
+        gr.HTML("".join(f"<p class='studio-help'>{note}</p>" for note in notes), padding=False)
+    with gr.Row(equal_height=True, elem_classes=["studio-row"]):
+        start = gr.Button("Rebuild this face", variant="primary", interactive=False, elem_id="rebuild", min_width=140)
+        stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", min_width=80)
+        send = gr.Button("Edit it", interactive=False, elem_id="send", min_width=80)
+    progress = widgets.panel("rebuild.js", None, elem_id="progress", name="Progress of the reconstruction")
+
+    def on_photo(visit: Visit | None, file: Any) -> tuple[Any, ...]:
+        here = present(visit)
+        if not file:
+            return gr.skip(), gr.skip(), gr.skip()
+        try:
+            found = service.open_photo(uploads.take(file))
+        except EditingError as error:
+            refuse(error)
+            # The drop zone is emptied in any case: what it shows is a file that is gone.
+            return gr.update(value=None), gr.skip(), gr.skip()
+        if here.photo is not None:
+            service.close_photo(here.photo)
+        here.photo = found.photo
+        for notice in found.notices:
+            tell(notice)
+        shown = {
+            "id": next(here.numbers),
+            "image": pictures.jpeg(found.image, pictures.AS_IS, quality=88),
+            "alt": f"Your photo; {len(found.faces) or 'no'} face{'s' * (len(found.faces) != 1)} found",
+            "width": found.width,
+            "height": found.height,
+            "faces": [{"box": list(face.box)} for face in found.faces],
+        }
+        return gr.update(value=None), shown, gr.update(interactive=True)
+
+    def on_start(visit: Visit | None, chosen: Any, care: str, closer: bool) -> Iterator[tuple[Any, ...]]:
+        here = present(visit)
+        if here.photo is None:
+            raise EditingError("choose a photo first")
+        if here.job is not None:
+            raise EditingError("a reconstruction is under way already; stop it first")
+        fields = record(chosen)
+        crop = fields.get("crop")
+        square = None
+        if isinstance(crop, list) and len(crop) == 3:
+            square = (number(crop[0], "the square"), number(crop[1], "the square"), number(crop[2], "the square"))
+        face = int(number(fields.get("face", 0), "the number of the face"))
+        steps, tuning = STEPS.get(care, STEPS["normal"]), TUNE_STEPS if closer else 0
+        token = CancelToken()
+        here.job = token
+        busy, idle = gr.update(interactive=False), gr.update(interactive=True)
+        try:
+            job = service.invert(here.photo, face, square, steps, tuning, token, f"page-{id(here)}")
+            shown = -1
+            yield gr.skip(), busy, idle, gr.update(interactive=False, variant="secondary")
+            for now in job:
+                at = now.step * _FRAMES // max(1, now.steps)
+                if now.phase == "done":
+                    _keep(shell, here, now)
+                    can_edit = gr.update(interactive=here.rebuilt is not None, variant="primary")
+                    yield _progress(now), idle, busy, can_edit
+                elif at != shown or now.phase in ("waiting", "encode"):
+                    shown = at
+                    yield _progress(now), gr.skip(), gr.skip(), gr.skip()
+        except EditingError as error:
+            refuse(error)
+            yield gr.skip(), idle, busy, gr.update(interactive=here.rebuilt is not None)
+        finally:
+            # Also when the page was closed in the middle: the job must not go on for nobody.
+            token.cancel()
+            here.job = None
+
+    def on_stop(visit: Visit | None) -> None:
+        here = present(visit)
+        if here.job is not None:
+            here.job.cancel()
+
+    def on_send(visit: Visit | None) -> tuple[Any, ...]:
+        here = present(visit)
+        if here.rebuilt is None:
+            raise EditingError("there is no reconstruction yet; rebuild a face first")
+        # A copy, so that the reconstruction can be sent again after it was edited.
+        view = service.duplicate(here.rebuilt)
+        desk.enter(here, view, "Photo")
+        return (*shell.on_show(here, view), gr.Tabs(selected="edit"))
+
+    shell.on(
+        drop.input,
+        on_photo,
+        inputs=[shell.visit, drop],
+        outputs=[drop, photo, start],
+        preprocess=False,
+        trigger_mode="always_last",
+        show_progress_on=drop,
+    )
+    shell.on(
+        start.click,
+        on_start,
+        inputs=[shell.visit, choice, effort, tune],
+        outputs=[progress, start, stop, send],
+        show_progress="hidden",
+        # Apart from the rest: each of these holds its place for minutes.
+        concurrency_id="rebuild",
+        concurrency_limit=REBUILDING,
+    )
+    shell.on(stop.click, on_stop, inputs=[shell.visit], queue=False, show_progress="hidden")
+    shell.on(send.click, on_send, inputs=[shell.visit], outputs=[*shell.opened, shell.tabs])
+
+
+def _keep(shell: Shell, visit: Visit, last: InversionProgress) -> None:
+    """Remembers the reconstructed face of a finished job."""
+    if last.view is None:
+        return
+    with visit.lock:
+        previous, visit.rebuilt = visit.rebuilt, last.view.session
+        closed = visit.closed
+    if previous is not None:
+        shell.service.close_session(previous)
+    if closed:
+        shell.service.close_session(last.view.session)
+    for notice in last.notices:
+        tell(notice)
+
+
+def _progress(now: InversionProgress) -> dict[str, Any]:
+    if now.phase == "waiting":
+        words = f"Waiting: {now.position} reconstruction{'s' * (now.position != 1)} ahead of this one."
+    elif now.phase == "done":
+        words = "Stopped; this is the best so far." if now.cancelled else "Done. “Edit it” takes the face over."
+        if now.view is None:
+            words = "Stopped before it began."
+    else:
+        left = "" if now.seconds_left is None else f", about {max(1, round(now.seconds_left))} s left"
+        words = f"{_PHASES.get(now.phase, now.phase)}: step {now.step} of {now.steps}{left}."
+    scores = []
+    if not math.isnan(now.error):
+        scores.append(("Difference", f"{now.error:.1f} of 255", "Mean difference between photo and reconstruction"))
+    if not math.isnan(now.mask_agreement):
+        scores.append(("Parts in place", f"{now.mask_agreement:.0%}", "Share of pixels that belong to the same part"))
+    if now.identity is not None:
+        scores.append(("Likeness", f"{now.identity:.2f}", "Cosine similarity of the two faces’ identities, at most 1"))
+    return {
+        "fraction": 1.0 if now.phase == "done" and not now.cancelled else now.step / max(1, now.steps),
+        "words": words,
+        "image": pictures.jpeg(now.image, pictures.SHOWN // 2, quality=88),
+        "target": pictures.jpeg(now.target, pictures.SHOWN // 2, quality=88),
+        "scores": scores,
+    }

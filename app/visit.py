@@ -1,0 +1,146 @@
+"""What the server keeps for one open page: which faces it opened, where it stands among them, its photo, its job."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass, field
+
+from editing.errors import EditingError
+from editing.results import CancelToken, Candidate, Variant
+from editing.service import EditingService
+
+MAX_FACES = 12
+
+
+@dataclass(eq=False)
+class Opened:
+    """A face this page opened.
+
+    Attributes:
+        token: of its session.
+        number: what the browser knows it by; tokens never leave the server.
+        label: a few words.
+        thumb: small picture as a data address.
+        recipe: JSON of its last committed state, to open it again should the session be gone.
+        before: the picture before every edit, as a data address; "" until it is needed.
+    """
+
+    token: str
+    number: int
+    label: str
+    thumb: str
+    recipe: str = ""
+    before: str = ""
+
+
+@dataclass(eq=False)
+class Visit:
+    """State of one page; hold ``lock`` while reading or changing the lists.
+
+    Undo goes beyond the first edit of a face to the face that was on show before it, so there is one history.
+
+    Attributes:
+        faces: in the order they were opened, at most :data:`MAX_FACES`.
+        current: the face on show.
+        back, forward: faces that undo and redo lead to beyond the edits of the current one.
+        other: the second face of the Swap tab.
+        candidates: what the grid of faces to choose from shows.
+        variants: what "surprise me" drew last.
+        photo: token of the uploaded photo.
+        job: stops the reconstruction under way.
+        rebuilt: the reconstructed face, until it is sent to the editor.
+        turn: held while a face is opened, so that of two that were asked for the later one stays.
+    """
+
+    faces: list[Opened] = field(default_factory=list)
+    current: Opened | None = None
+    back: list[Opened] = field(default_factory=list)
+    forward: list[Opened] = field(default_factory=list)
+    other: Opened | None = None
+    candidates: tuple[Candidate, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    photo: str | None = None
+    job: CancelToken | None = None
+    rebuilt: str | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    turn: threading.RLock = field(default_factory=threading.RLock)
+    numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    closed: bool = False
+
+    def __deepcopy__(self, memo: object) -> Visit:
+        # Gradio copies initial values of states; a visit is one thing, whoever asks.
+        return self
+
+    def here(self) -> Opened:
+        """The face on show.
+
+        Raises:
+            EditingError: if the page has none, because the server forgot it.
+        """
+        if self.current is None:
+            raise EditingError("this page is not ready; wait a moment, or reload it if it was left alone for long")
+        return self.current
+
+    def find(self, token: str) -> Opened | None:
+        """The face of a session, if this page has it."""
+        with self.lock:
+            held = [*self.faces, *([self.current] if self.current else [])]
+            return next((face for face in held if face.token == token), None)
+
+    def enter(self, opened: Opened) -> list[str]:
+        """Shows a face that was just opened; returns the tokens of faces that had to go for it."""
+        with self.lock:
+            if self.current is not None:
+                self.back.append(self.current)
+            self.forward.clear()
+            self.current = opened
+            self.faces.append(opened)
+            dropped = []
+            while len(self.faces) > MAX_FACES:
+                dropped.append(self.faces.pop(0))
+            self.back = [face for face in self.back if face not in dropped]
+            held = self.tokens()
+            return [face.token for face in dropped if face.token not in held]
+
+    def go(self, opened: Opened) -> None:
+        """Shows a face that was opened before."""
+        with self.lock:
+            if opened is self.current:
+                return
+            if self.current is not None:
+                self.back.append(self.current)
+            self.forward.clear()
+            self.current = opened
+
+    def step(self, by: int) -> bool:
+        """Back (−1) or forward (1) among the faces; False if there is none."""
+        with self.lock:
+            source, target = (self.back, self.forward) if by < 0 else (self.forward, self.back)
+            if not source or self.current is None:
+                return False
+            target.append(self.current)
+            self.current = source.pop()
+            return True
+
+    def tokens(self) -> list[str]:
+        """Every session this page holds."""
+        with self.lock:
+            held = [face.token for face in [*self.faces, *self.back, *self.forward]]
+            held += [face.token for face in (self.current, self.other) if face is not None]
+            return list(dict.fromkeys([*held, *([self.rebuilt] if self.rebuilt else [])]))
+
+
+def close_visit(service: EditingService, visit: Visit | None) -> None:
+    """Forgets everything a page left behind; called when its state is deleted."""
+    if visit is None:
+        return
+    with visit.lock:
+        visit.closed = True
+        if visit.job is not None:
+            visit.job.cancel()
+        tokens, photo = visit.tokens(), visit.photo
+    for token in tokens:
+        service.close_session(token)
+    if photo is not None:
+        service.close_photo(photo)
