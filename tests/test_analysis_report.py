@@ -1,0 +1,276 @@
+"""The analysis command: every study on an untrained tiny generator, the report, resuming, and refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from memorygan import parser as face_parser
+from memorygan.analysis import __main__ as cli
+from memorygan.analysis import grids
+from memorygan.analysis.blocks import Bar, Figure, Piece, Table, Text, number
+from memorygan.analysis.features import INCEPTION_VARIABLE
+from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
+from memorygan.analysis.report import Chapter, to_html, to_markdown
+from memorygan.analysis.study import Study, run_study
+from memorygan.baseline import SemanticStyleGAN
+from memorygan.checkpoint import Provenance, save_generator
+from memorygan.config import get_preset
+from memorygan.encoder import EncoderConfig, PartEncoder, save_encoder
+from memorygan.generator import MemoryGAN
+from memorygan.parser import FaceParser, ParserConfig, save_parser
+from memorygan.training.prepare import main as prepare
+
+SAMPLES = "3"
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """An untrained generator with encoder, a parser, and a packed set of drawn faces."""
+    folder = tmp_path_factory.mktemp("material")
+    config = get_preset("tiny-32").generator
+    torch.manual_seed(0)
+    save_generator(folder / "generator.safetensors", MemoryGAN(config), provenance=Provenance(images_seen=7))
+    encoder = PartEncoder(EncoderConfig(config.part_count, config.query_dim, size=32, channels=(4, 8), hidden=16))
+    save_encoder(folder / "encoder.safetensors", encoder)
+    save_parser(folder / "parser.safetensors", FaceParser(ParserConfig(size=32, widths=(4, 6, 8))), Provenance())
+    assert prepare(["--procedural", "16", "--size", "32", "--out", str(folder / "packs"), "--holdout", "4"]) == 0
+    return folder
+
+
+@pytest.fixture
+def machine(material, monkeypatch, tmp_path):
+    """A machine with those, and without Inception's weights."""
+    monkeypatch.delenv(INCEPTION_VARIABLE, raising=False)
+    monkeypatch.delenv("MEMORYGAN_CHECKPOINT", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(face_parser, "DEFAULT_WEIGHTS", material / "parser.safetensors")
+    return material
+
+
+def arguments(machine: Path, tmp_path: Path, *more: str) -> list[str]:
+    (train,), (held_out,) = (list((machine / "packs").glob(f"*{split}*.pack")) for split in ("train", "val"))
+    return [
+        *("--checkpoint", str(machine / "generator.safetensors"), "--data", str(train), "--validation", str(held_out)),
+        *("--out", str(tmp_path / "report"), "--private-out", str(tmp_path / "private"), "--device", "cpu"),
+        *more,
+    ]
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(dict(attrs)["src"])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_whole_report(machine, tmp_path, capsys):
+    assert cli.main(["all", *arguments(machine, tmp_path, "--samples", SAMPLES)]) == 0
+
+    out = tmp_path / "report"
+    markdown, page = (out / "README.md").read_text(), Page()
+    page.feed((out / "index.html").read_text())
+    assert page.open == []
+    sha256 = cli.Lab(Settings(machine / "generator.safetensors")).sha256
+    for study in cli.STUDIES.values():
+        assert f"## {study.title} ({study.paper})" in markdown
+    assert "Not measured" not in markdown
+    assert "Figures 15 to 17" in markdown
+    assert "so there is no FID" in markdown
+    assert sha256 in markdown
+    assert "falls short of" in markdown
+    # Every figure exists, is linked in both forms, and says what it was made from.
+    figures = [line for line in markdown.splitlines() if line.startswith("![")]
+    assert len(figures) == len(page.images) >= 14
+    for line, name in zip(figures, page.images, strict=True):
+        assert f"({name})" in line
+        assert "seed 0" in line and f"checkpoint {sha256[:12]}" in line and line[2:].split("(")[-2][0].isdigit()
+        with Image.open(out / name) as picture:
+            assert picture.format == "PNG"
+    # Faces of the data set stay outside.
+    assert {path.name for path in (tmp_path / "private").iterdir()} == {
+        "nearest-neighbours.png",
+        "reconstructions-beside-originals.png",
+    }
+    assert str(tmp_path) not in markdown + "".join(path.read_text() for path in (out / "pieces").iterdir())
+
+    capsys.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    assert cli.main(["all", *arguments(machine, tmp_path, "--samples", SAMPLES)]) == 0
+    assert capsys.readouterr().out.count("unchanged") == len(cli.STUDIES)
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    assert (out / "README.md").read_text() == markdown
+
+
+@pytest.mark.parametrize("name", ["samples", "locality", "quality"])
+def test_one_study_prints_its_table(machine, tmp_path, capsys, name):
+    assert cli.main([name, *arguments(machine, tmp_path, "--samples", SAMPLES, "--temperature", "0.7")]) == 0
+    printed = capsys.readouterr().out
+    assert "3 faces" in printed or "3 swaps" in printed
+    assert "temperature 0.7" in printed
+    assert (tmp_path / "report" / "pieces" / f"{name}.json").is_file()
+
+
+def test_without_data_or_judges_the_report_says_what_was_not_measured(machine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(face_parser, "DEFAULT_WEIGHTS", tmp_path / "none")
+    needy = ("quality", "controller", "memorisation", "reconstruction")
+    monkeypatch.setattr(cli, "STUDIES", {name: cli.STUDIES[name] for name in needy})
+    checkpoint = str(machine / "generator.safetensors")
+    options = ["--checkpoint", checkpoint, "--out", str(tmp_path / "report"), "--samples", "2", "--device", "cpu"]
+    assert cli.main(["all", *options, "--private-out", str(tmp_path / "private")]) == 0
+    markdown = (tmp_path / "report" / "README.md").read_text()
+    assert "Not measured: neither the face parser's weights nor Inception's are on this machine." in markdown
+    assert "--data" in markdown and "--validation" in markdown
+    assert "No promised figure was measured" not in markdown and "Not measured: Image and mask quality" in markdown
+    assert cli.main(["memorisation", *options]) == 2
+    assert "--data" in capsys.readouterr().err
+
+
+def test_a_baseline_generator_is_studied_as_far_as_it_has_the_parts(machine, tmp_path):
+    path = tmp_path / "baseline" / "generator.safetensors"
+    save_generator(path, SemanticStyleGAN(get_preset("tiny-32").generator), provenance=Provenance())
+    lab = Lab(Settings(path, out=tmp_path / "report", private=tmp_path / "private"))
+    assert run_study(cli.STUDIES["locality"], lab, 2).piece.numbers
+    with pytest.raises(StudyUnavailable, match="no controller"):
+        run_study(cli.STUDIES["latent-space"], lab, 2)
+
+
+# --- Resuming ---------------------------------------------------------------------------------------------------------
+
+
+def counted(calls: list[int]) -> Study:
+    def run(lab: Lab, samples: int) -> Piece:
+        calls.append(samples)
+        figure = lab.save(Image.new("RGB", (4, 4)), "toy.png", "A toy", lab.footer(samples))
+        return Piece((Text("text"), figure), {"value": math.nan})
+
+    return Study("toy", "Toy", "nothing", run, 2, 2)
+
+
+def test_a_piece_is_made_again_only_if_something_it_depends_on_changed(machine, tmp_path):
+    calls: list[int] = []
+    study = counted(calls)
+
+    def lab(**changes) -> Lab:
+        return Lab(Settings(machine / "generator.safetensors", out=tmp_path, **changes))
+
+    assert not run_study(study, lab(), 2).reused
+    again = run_study(study, lab(), 2)
+    assert again.reused and math.isnan(again.piece.numbers["value"])
+    assert [block.file for block in again.piece.blocks if isinstance(block, Figure)] == ["toy.png"]
+    run_study(study, lab(), 3)
+    run_study(study, lab(seed=1), 3)
+    run_study(study, lab(seed=1, truncation=0.5), 3)
+    assert len(calls) == 4
+    (tmp_path / "toy.png").unlink()
+    run_study(study, lab(seed=1, truncation=0.5), 3)
+    (tmp_path / "pieces" / "toy.json").write_text("{broken")
+    run_study(study, lab(seed=1, truncation=0.5), 3)
+    run_study(study, lab(seed=1, truncation=0.5), 3, force=True)
+    assert len(calls) == 7
+
+
+# --- Refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", "0"], "--samples"),
+        (["--truncation", "1.5"], "--truncation"),
+        (["--seed", "-1"], "--seed"),
+        (["--temperature", "nan"], "--temperature"),
+        (["--checkpoint", "absent.safetensors"], "absent.safetensors"),
+        (["--encoder", "absent.safetensors"], "absent.safetensors"),
+        (["--validation", "absent.pack"], "absent.pack"),
+    ],
+)
+def test_bad_options_are_refused_in_one_sentence(machine, tmp_path, capsys, options, message):
+    assert cli.main(["reconstruction", *arguments(machine, tmp_path), *options]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and message in printed and printed.count("\n") == 1
+
+
+def test_faces_of_another_size_are_refused(machine, tmp_path):
+    assert prepare(["--procedural", "4", "--size", "64", "--out", str(tmp_path / "packs"), "--holdout", "1"]) == 0
+    (pack,) = (tmp_path / "packs").glob("*train*.pack")
+    lab = Lab(Settings(machine / "generator.safetensors", data=pack))
+    with pytest.raises(StudyUnavailable, match="64 pixels, but this generator makes 32"):
+        lab.real(2)
+
+
+# --- Blocks, numbers, pictures ----------------------------------------------------------------------------------------
+
+
+def test_bars_judge_in_both_directions():
+    assert Bar("a", 0.8, 0.75, True, 1).met and not Bar("a", 0.7, 0.75, True, 1).met
+    assert Bar("a", 3.0, 3.0, False, 1).met and not Bar("a", 3.1, 3.0, False, 1).met
+    unmeasured = Bar("a", math.nan, 3.0, False, 0)
+    assert not unmeasured.met and "not measured" in unmeasured.row()
+
+
+def test_pieces_survive_storage():
+    piece = Piece(
+        (Text("t"), Table(("a", "b"), (("1", "2"),), "c"), Figure("f.png", "d")),
+        {"x": 1.5, "y": math.inf},
+        (Bar("w", math.nan, 1.0, True, 3),),
+        ("private.png",),
+    )
+    again = Piece.from_json(json.loads(json.dumps(piece.to_json(), allow_nan=False)))
+    assert again.blocks == piece.blocks and again.private == piece.private
+    assert again.numbers["x"] == 1.5 and math.isnan(again.numbers["y"])
+    assert math.isnan(again.bars[0].measured)
+    with pytest.raises(ValueError, match="2 cells"):
+        Table(("a", "b"), (("1",),))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.12345, "0.123"), (12345.6, "12,346"), (0.0, "0"), (math.nan, "–"), (1.5e-7, "1.50e-07"), (100.0, "100")],
+)
+def test_numbers_for_tables(value, text):
+    assert number(value) == text
+
+
+def test_both_forms_of_the_report_escape_what_they_show():
+    report = [Chapter("A <b> & title", (Text("1 < 2, `code`, https://example.org/x"), Table(("a|b",), (("**c**",),))))]
+    markdown, page = to_markdown(report), to_html(report)
+    assert "| a\\|b |" in markdown
+    assert "A &lt;b&gt; &amp; title" in page and "1 &lt; 2" in page
+    assert "<code>code</code>" in page and "<strong>c</strong>" in page
+    assert '<a href="https://example.org/x">' in page
+
+
+def test_grids_have_room_for_labels_and_footer():
+    picture = np.full((8, 8, 3), 200, dtype=np.uint8)
+    plain = grids.grid([[picture, None], [picture, picture]], side=32)
+    assert plain.size == (32 * 2 + grids.GAP, 32 * 2 + grids.GAP)
+    assert plain.getpixel((40, 5)) == grids.PAPER  # the empty place
+    labelled = grids.grid([[picture]], ["row"], ["a very long label of a column"], "a footer", side=32)
+    assert labelled.height == 32 + 2 * grids.TEXT_HEIGHT
+    assert labelled.width > 32
+    with pytest.raises(ValueError, match="at least one picture"):
+        grids.grid([[None]])
+
+
+def test_heat_runs_from_black_to_white():
+    (picture,) = grids.heat(torch.tensor([[[0.0, 64.0 / 3, 64.0]]]))
+    assert picture[0].tolist() == [[0, 0, 0], [255, 0, 0], [255, 255, 255]]

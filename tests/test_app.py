@@ -1,0 +1,480 @@
+"""The page without a browser: endpoints for programs, limits, state of a visit, command line."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import json
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import gradio as gr
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file  # type: ignore[import-untyped]
+from PIL import Image
+from test_editing_toy import toy_assets, toy_service  # type: ignore[import-not-found]
+
+from app import cli, create_demo, guard, pictures, uploads
+from app.desk import Desk, face_label
+from app.server import MAX_BODY, Settings, launch
+from app.visit import MAX_FACES, Visit, close_visit
+from editing.align import Detection
+from editing.errors import EditingError
+from editing.loading import Assets
+from editing.results import Change
+from editing.service import EditingService
+
+ROOT = Path(__file__).resolve().parents[1]
+ENDPOINTS = {"/generate", "/edit", "/swap", "/compose", "/invert", "/model"}
+
+
+def one_face(pixels: np.ndarray) -> list[Detection]:
+    """A detector that sees a face in the middle of every picture."""
+    height, width = pixels.shape[:2]
+    points = np.array([(0.4, 0.42), (0.6, 0.42), (0.5, 0.55), (0.42, 0.68), (0.58, 0.68)])
+    box = (0.3 * width, 0.2 * height, 0.7 * width, 0.8 * height)
+    return [Detection(box, 0.99, points * (width, height))]
+
+
+@dataclass
+class Served:
+    """A page that is being served."""
+
+    url: str
+    service: EditingService
+    folder: Path
+
+
+def serve(service: EditingService, folder: Path, settings: Settings | None = None) -> Iterator[Served]:
+    """Serves a page until the generator is closed; uploads and files for programs lie in ``folder``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        # Gradio keeps what a closed page left for an hour, in its tests for a second.
+        patch.setenv("GRADIO_IS_E2E_TEST", "1")
+        demo = create_demo(service)
+        address = launch(demo, service, settings or Settings(), prevent_thread_lock=True, quiet=True)
+        try:
+            yield Served(address.rstrip("/"), service, folder)
+        finally:
+            demo.close(verbose=False)
+            service.close()
+
+
+def photo_bytes(side: int = 160) -> bytes:
+    """A JPEG with smooth colours."""
+    line = np.linspace(0, 255, side)
+    pixels = np.stack([np.add.outer(line, 0 * line), np.add.outer(0 * line, line), np.full((side, side), 128)], axis=-1)
+    stream = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    yield from serve(toy_service(detector=one_face), tmp_path_factory.mktemp("gradio"))
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    return Client(served.url, verbose=False)
+
+
+@pytest.fixture
+def service():
+    with toy_service(detector=one_face) as opened:
+        yield opened
+
+
+@pytest.fixture
+def desk(service):
+    return Desk(service)
+
+
+@pytest.fixture
+def visit(desk, service):
+    here = Visit()
+    view = service.new_face(3)
+    desk.enter(here, view, face_label(view))
+    return here
+
+
+# --- Endpoints for programs ------------------------------------------------------------------------------------------
+
+
+def test_programs_see_the_named_endpoints_and_nothing_else(client):
+    described = client.view_api(return_format="dict")
+    assert set(described["named_endpoints"]) == ENDPOINTS
+    assert described["unnamed_endpoints"] == {}
+    for name, endpoint in described["named_endpoints"].items():
+        assert endpoint["description"], f"{name} has no description"
+
+
+def test_generate_gives_the_same_face_for_the_same_seed_and_another_for_none(client):
+    picture, recipe = client.predict(seed=7, api_name="/generate")
+    again, _ = client.predict(seed=7, api_name="/generate")
+    other, _ = client.predict(api_name="/generate")
+    assert Path(picture).read_bytes() == Path(again).read_bytes() != Path(other).read_bytes()
+    assert recipe["source"] == {"kind": "seed", "seed": 7, "truncation": 0.7}
+
+
+def test_a_picture_for_programs_carries_its_recipe(client, served):
+    picture, recipe = client.predict(seed=7, api_name="/generate")
+    view = served.service.open_recipe(Path(picture).read_bytes())
+    assert served.service.recipe(view.session).to_dict() == recipe
+
+
+def test_edit_and_swap_say_how_local_they_were(client):
+    _, recipe = client.predict(seed=7, api_name="/generate")
+    _, other = client.predict(seed=8, api_name="/generate")
+    _, edited, change = client.predict(recipe, {"hair.lightness": 2}, api_name="/edit")
+    assert change["parts"] == ["hair"] and change["inside"] > 10 > change["outside"]
+    _, swapped, change = client.predict(edited, other, parts=["mouth"], group="texture", api_name="/swap")
+    assert [edit["op"] for edit in swapped["edits"]] == ["slider", "swap"]
+    assert change["parts"] == ["mouth"]
+
+
+def test_invert_takes_a_square_and_leaves_no_upload_behind(client, served, tmp_path):
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(photo_bytes(171))
+    _, recipe, scores = client.predict(handle_file(str(file)), steps=2, crop=[10, 10, 140], api_name="/invert")
+    assert recipe["source"]["origin"] == "photo"
+    assert 0 <= scores["error"] <= 255
+    assert list(served.folder.rglob("photo.jpg")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "endpoint", "words"),
+    [
+        ({"seed": -1}, "/generate", "Seed"),
+        ({"recipe": {"format": "else"}, "sliders": {}}, "/edit", "recipe"),
+        ({"recipe": None, "sliders": [1]}, "/edit", "object"),
+    ],
+)
+def test_programs_are_refused_with_one_sentence(client, arguments, endpoint, words):
+    with pytest.raises(Exception, match=words) as caught:
+        client.predict(**arguments, api_name=endpoint)
+    message = str(caught.value)
+    assert message.endswith(".") and "\n" not in message and "Traceback" not in message
+
+
+def test_the_examples_in_the_readme_run(served, tmp_path, monkeypatch):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    examples = [text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "gradio_client" in text]
+    used = set(re.findall(r'api_name="(/\w+)"', "".join(examples)))
+    assert used == ENDPOINTS
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(photo_bytes())
+    for text in examples:
+        assert "http://127.0.0.1:7860" in text
+        exec(compile(text.replace("http://127.0.0.1:7860", served.url), "README.md", "exec"), {})
+
+
+def test_the_page_is_an_mcp_server_when_asked(tmp_path):
+    pytest.importorskip("mcp")
+    for page in serve(toy_service(), tmp_path, Settings(mcp=True)):
+        tools = httpx.get(f"{page.url}/gradio_api/mcp/schema").json()
+        assert {tool["name"].split("_")[-1] for tool in tools} == {name.strip("/") for name in ENDPOINTS}
+        for tool in tools:
+            assert tool["description"]
+            for name, field in tool["inputSchema"]["properties"].items():
+                assert isinstance(field["type"], str) and field["description"], f"{tool['name']}: {name}"
+
+
+# --- Safety ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", str(ROOT / "README.md"), str(ROOT / "app" / "__main__.py")])
+def test_no_file_of_the_server_can_be_fetched(served, path):
+    for address in (f"{served.url}/gradio_api/file={path}", f"{served.url}/file={path}"):
+        assert httpx.get(address).status_code in (403, 404)
+
+
+@pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {}])
+def test_a_path_in_place_of_an_upload_is_refused(served, meta):
+    secret = served.folder.parent / "secret.jpg"
+    secret.write_bytes(photo_bytes())
+    body = {"data": [{"path": str(secret), **meta}, 0, 1, [0, 0, 100]]}
+    started = httpx.post(f"{served.url}/gradio_api/call/invert", json=body)
+    assert started.status_code == 200
+    answer = httpx.get(f"{served.url}/gradio_api/call/invert/{started.json()['event_id']}", timeout=30).text
+    assert "event: error" in answer and "data:image" not in answer
+    assert secret.exists()
+
+
+def test_uploads_that_were_not_uploaded_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(b"secret")
+    inside = tmp_path / "uploads" / "hash" / "photo.png"
+    inside.parent.mkdir(parents=True)
+    inside.write_bytes(b"photo")
+    for payload in (
+        None,
+        {},
+        {"path": 3},
+        {"path": str(outside)},
+        {"path": str(inside / ".." / ".." / ".." / "outside.png")},
+    ):
+        with pytest.raises(EditingError):
+            uploads.take(payload)
+    assert uploads.take({"path": str(inside)}) == b"photo"
+    assert not inside.parent.exists() and outside.exists()
+
+
+def test_requests_that_are_too_large_are_refused(served):
+    large = b"x" * (MAX_BODY + 1)
+    answer = httpx.post(f"{served.url}/gradio_api/queue/join", content=large)
+    assert answer.status_code == 413 and "MiB" in answer.text
+
+    def unannounced() -> Iterator[bytes]:
+        for start in range(0, len(large), 2**20):
+            yield large[start : start + 2**20]
+
+    try:
+        status = httpx.post(f"{served.url}/gradio_api/queue/join", content=unannounced()).status_code
+    except httpx.HTTPError:
+        status = 0  # hung up on
+    assert status != 200
+    file = {"files": ("photo.jpg", b"x" * (uploads.MAX_BYTES + 1))}
+    assert httpx.post(f"{served.url}/gradio_api/upload", files=file, timeout=60).status_code == 413
+
+
+def test_health_answers_without_a_login_and_the_page_does_not(tmp_path):
+    for page in serve(toy_service(), tmp_path, Settings(auth=(("ada", "secret"),))):
+        health = httpx.get(f"{page.url}/health")
+        assert health.status_code == 200 and health.json()["status"] == "ok"
+        assert httpx.get(f"{page.url}/config").status_code == 401
+        assert "studio-first" not in httpx.get(page.url).text
+
+
+def test_a_flood_is_refused_with_a_sentence(tmp_path, monkeypatch):
+    service = toy_service()
+    gate, real = threading.Event(), service.new_face
+
+    def slow(*args, **kwargs):
+        gate.wait(30)
+        return real(*args, **kwargs)
+
+    for page in serve(service, tmp_path, Settings(queue_size=1)):
+        program = Client(page.url, verbose=False)
+        monkeypatch.setattr(service, "new_face", slow)
+        try:
+            jobs = [program.submit(seed=3, api_name="/generate") for _ in range(14)]
+            # Eight are at work and one waits; which of them is a matter of luck.
+            ended, _ = wait([job.future for job in jobs], timeout=20, return_when=FIRST_COMPLETED)
+            problems = [str(future.exception()) for future in ended]
+        finally:
+            gate.set()
+        assert problems and all("full" in problem for problem in problems)
+
+
+def test_tokens_of_sessions_never_reach_the_browser(desk, visit, service):
+    view = service.view(visit.here().token)
+    told = json.dumps([desk.face(visit, view), desk.live(visit, view, 1), desk.strip(visit), desk.stored(visit)])
+    assert view.session not in told
+
+
+# --- A visit ---------------------------------------------------------------------------------------------------------
+
+
+def lighter(desk: Desk, visit: Visit, value: float, seq: int = 1) -> dict:
+    return desk.commit(visit, lambda token: desk.service.set_sliders(token, {"hair.lightness": value}), seq)[0]
+
+
+def test_undo_goes_on_to_the_face_before(desk, visit, service):
+    lighter(desk, visit, 2.0)
+    first = visit.here()
+    view = service.new_face(5)
+    desk.enter(visit, view, face_label(view))
+    assert desk.step(visit, -1).history == ("Hair: Lightness +2",) and visit.here() is first
+    assert desk.step(visit, -1).history == ()
+    assert desk.step(visit, -1).session == first.token, "nothing lies before"
+    assert desk.step(visit, 1).history == ("Hair: Lightness +2",)
+    assert desk.step(visit, 1).session == view.session
+    assert not desk.face(visit, service.view(view.session))["redo"]
+
+
+def test_an_edit_after_undo_cuts_the_way_forward(desk, visit, service):
+    view = service.new_face(5)
+    desk.enter(visit, view, face_label(view))
+    desk.step(visit, -1)
+    assert not lighter(desk, visit, 1.0)["redo"]
+
+
+def test_a_face_the_server_forgot_is_opened_again_from_its_recipe(desk, visit, service, monkeypatch):
+    told = []
+    monkeypatch.setattr(gr, "Info", lambda text, **_: told.append(text))
+    before = lighter(desk, visit, 2.0)
+    service.close_session(visit.here().token)
+    after = lighter(desk, visit, 1.0)
+    assert after["sliders"] == {"hair.lightness": 1.0} and after["undo"]
+    assert after["face"] != before["face"], "late previews of the old session must not be taken for its own"
+    assert len(told) == 1
+
+
+def test_a_refused_edit_leaves_the_face_as_it_was(desk, visit, monkeypatch):
+    told = []
+    monkeypatch.setattr(gr, "Warning", lambda text, **_: told.append(text))
+    face, _ = desk.commit(visit, lambda token: desk.service.set_sliders(token, {"nose.length": 1.0}))
+    assert face["edits"] == 0 and face["seq"] is None
+    assert len(told) == 1 and told[0].endswith(".")
+
+
+def test_an_edit_of_a_face_that_was_left_does_not_replace_the_one_on_show(desk, visit, service):
+    old = visit.here().token
+    view = service.new_face(5)
+    desk.enter(visit, view, face_label(view))
+    face, _ = desk.commit(visit, lambda token: service.set_sliders(old, {"hair.lightness": 1.0}))
+    assert face["title"] == "Face 5" and service.view(old).history
+
+
+def test_the_strip_is_bounded_and_closes_what_it_drops(desk, visit, service):
+    oldest = visit.here().token
+    for seed in range(100, 100 + MAX_FACES):
+        view = service.new_face(seed)
+        desk.enter(visit, view, face_label(view))
+    assert len(desk.strip(visit)["items"]) == MAX_FACES
+    assert oldest not in visit.tokens()
+    with pytest.raises(EditingError):
+        service.view(oldest)
+
+
+def test_a_visit_that_ends_takes_everything_along(desk, visit, service):
+    lighter(desk, visit, 1.0)
+    visit.photo = service.open_photo(photo_bytes()).photo
+    visit.other = desk.opened(visit, service.new_face(9), "other")
+    tokens = visit.tokens()
+    assert len(tokens) == 2
+    close_visit(service, visit)
+    for token in tokens:
+        with pytest.raises(EditingError):
+            service.view(token)
+    assert service.health()["photos"] == 0
+    close_visit(service, None)
+
+
+def test_what_the_browser_keeps_restores_the_face_and_its_history(desk, visit, service):
+    lighter(desk, visit, 1.0)
+    shown = lighter(desk, visit, 2.5)
+    view = service.open_recipe(desk.stored(visit)["recipe"])
+    again = Visit()
+    desk.enter(again, view, "Face 3")
+    assert desk.face(again, view)["image"] == shown["image"]
+    assert view.can_undo
+
+
+# --- Words and pictures ----------------------------------------------------------------------------------------------
+
+
+def test_the_caption_says_what_changed_outside_the_part(desk, visit):
+    face = lighter(desk, visit, 2.0)
+    assert re.search(r"changed the hair\. Changed outside: \d+\.\d of 255", face["caption"])
+    assert "Hair: Lightness +2" in face["alt"]
+
+
+def test_part_ids_survive_the_way_to_the_browser():
+    ids = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    data = base64.b64decode(pictures.ids(ids).partition(",")[2])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), ids)
+
+
+def test_a_change_map_does_not_make_rounding_look_like_a_change():
+    face = np.full((8, 8, 3), 128, dtype=np.uint8)
+    faint, strong = np.zeros((8, 8), dtype=np.float32), np.zeros((8, 8), dtype=np.float32)
+    faint[0, 0], strong[0, 0] = 1.0, 200.0
+    maps = [pictures.heat(Change(values, 1.0, 0.0, 0.0, 0.5), face) for values in (faint, strong)]
+    quiet = maps[0][4, 4].astype(int)
+    assert np.abs(maps[0][0, 0].astype(int) - quiet).max() < 12
+    assert np.abs(maps[1][0, 0].astype(int) - quiet).max() > 150
+
+
+def test_an_unexpected_error_becomes_a_sentence_and_goes_to_the_log(monkeypatch, caplog):
+    told = []
+    monkeypatch.setattr(gr, "Warning", lambda text, **_: told.append(text))
+
+    @guard.guarded
+    def handler() -> None:
+        raise KeyError("inner workings")
+
+    with caplog.at_level(logging.ERROR):
+        assert handler() == gr.skip()
+    assert told == [guard.UNEXPECTED]
+    assert "inner workings" in caplog.text
+
+
+# --- What is off -----------------------------------------------------------------------------------------------------
+
+
+def blocks_of(demo: gr.Blocks) -> dict:
+    return {block.elem_id: block for block in demo.blocks.values() if getattr(block, "elem_id", None)}
+
+
+def test_what_is_not_available_is_disabled_and_says_why():
+    with EditingService(toy_assets_without()) as service:
+        found = blocks_of(create_demo(service))
+    assert found["sliders"].props["reason"] == "This model has no sliders at all."
+    assert not found["save-mp4"].interactive
+    assert found["save-gif"].interactive
+
+
+def toy_assets_without() -> Assets:
+    """The toy without sliders and MP4."""
+    missing = {"sliders": "this model has no sliders at all", "mp4": "There is no ffmpeg."}
+    return replace(toy_assets(sliders=False), missing=missing, notice="This is a toy.")
+
+
+def test_the_notice_is_on_the_page():
+    with EditingService(toy_assets_without()) as service:
+        found = blocks_of(create_demo(service))
+    assert "This is a toy." in found["notice"].value
+
+
+# --- Command line ----------------------------------------------------------------------------------------------------
+
+
+def test_defaults_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "7861")
+    monkeypatch.setenv("MEMORYGAN_DEVICE", "cpu")
+    monkeypatch.setenv("MEMORYGAN_AUTH", "ada:secret bob:word:with:colons")
+    monkeypatch.setenv("MEMORYGAN_MCP", "true")
+    options = cli.parse([])
+    assert not options.open, "nobody sits at a terminal"
+    assert (options.host, options.port, options.device, options.mcp) == ("0.0.0.0", 7861, "cpu", True)
+    assert options.auth == (("ada", "secret"), ("bob", "word:with:colons"))
+    assert not options.share
+    given = cli.parse(["--host", "127.0.0.1", "--port", "8000", "--no-mcp", "--queue-size", "3"])
+    assert (given.host, given.port, given.mcp, given.queue_size) == ("127.0.0.1", 8000, False, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--port", "99999"], ["--queue-size", "0"], ["--auth", "nameonly"], ["--max-sessions", "many"]]
+)
+def test_unusable_options_end_with_a_sentence(arguments, capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(arguments)
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_not_there_ends_with_a_sentence(tmp_path, capsys):
+    assert cli.main(["--checkpoint", str(tmp_path / "none.safetensors"), "--device", "cpu"]) == 2
+    problem = capsys.readouterr().err
+    assert "cannot start" in problem and problem.count("\n") == 1
+
+
+def test_the_page_has_nothing_gradio_cannot_copy(desk):
+    """It copies the configuration for every visitor, and is slow and noisy about what it cannot copy."""
+    copy.deepcopy(create_demo(desk.service).get_config_file())
+
+
+def test_nothing_writes_beside_the_sources():
+    """Gradio leaves a stub file beside every module that subclasses one of its components."""
+    assert list((ROOT / "app").rglob("*.pyi")) == []

@@ -1,0 +1,503 @@
+"""The page as people use it, in a headless Chromium: every tab, and what can go wrong."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+from test_app import one_face, photo_bytes, serve  # type: ignore[import-not-found]
+from test_editing_toy import toy_service  # type: ignore[import-not-found]
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
+pytestmark = pytest.mark.browser
+TABS = ("face", "edit", "swap", "compose", "photo", "about")
+# A loaded machine takes its time; nothing here waits longer than it has to.
+PATIENCE = 30_000
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, chromium_path):
+    yield from serve(toy_service(detector=one_face), tmp_path_factory.mktemp("gradio"))
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_path):
+    # The flags are for containers: no sandbox without privileges, no GPU, little shared memory.
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium_path, args=flags)
+        yield opened
+        opened.close()
+
+
+class Desk:
+    """A page and what one does with it."""
+
+    def __init__(self, browser, url: str, width: int = 1280, height: int = 900, theme: str = "light") -> None:
+        self.problems: list[str] = []
+        self.context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme, accept_downloads=True
+        )
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.url = url
+
+    def open(self) -> Desk:
+        self.page.goto(self.url, wait_until="commit")
+        self.ready()
+        return self
+
+    def start(self) -> None:
+        """Opens face 3 anew."""
+        self.tab("face")
+        self.page.uncheck("#lock input")
+        now = self.ask("Studio.face.face")
+        self.page.fill("#truncation input[type=number]", "0.7")
+        self.page.fill("#seed input", "3")
+        self.page.press("#seed input", "Enter")
+        self.wait(f"Studio.face.face !== {now} && Studio.face.title === 'Face 3'")
+
+    def ready(self) -> None:
+        self.wait("window.Studio && Studio.face && Studio.face.face > 0")
+
+    def wait(self, condition: str) -> None:
+        self.page.wait_for_function(condition, timeout=PATIENCE)
+
+    def ask(self, expression: str):
+        return self.page.evaluate(expression)
+
+    def tab(self, name: str) -> None:
+        if self.ask("Studio.tab") != name:
+            self.page.click(f"#tab-{name}-button")
+            self.wait(f"Studio.tab === '{name}'")
+
+    def click_face(self, x: float, y: float, figure: str = "#stage .stage-figure") -> None:
+        """Clicks at a place of the picture, given in shares of its side."""
+        self.page.wait_for_function("Studio.map")
+        box = self.page.locator(figure).bounding_box()
+        self.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+
+    def drag(self, slider: str, start: float, end: float, steps: int = 6, release: bool = True) -> None:
+        """Drags the thumb of a range input between two shares of its width."""
+        box = self.page.locator(slider).bounding_box()
+        x, y, width = box["x"], box["y"] + box["height"] / 2, box["width"]
+        self.page.mouse.move(x + start * width, y)
+        self.page.mouse.down()
+        for step in range(1, steps + 1):
+            self.page.mouse.move(x + (start + (end - start) * step / steps) * width, y)
+            self.page.wait_for_timeout(30)
+        if release:
+            self.page.mouse.up()
+
+    def edits(self, count: int) -> None:
+        self.wait(f"Studio.face.edits === {count}")
+
+    def picture(self) -> str:
+        return self.page.get_attribute("#stage .stage-image", "src")
+
+    def message(self) -> str:
+        """The newest message, which is then closed."""
+        toast = self.page.locator(".toast-body").last
+        text = toast.inner_text()
+        for close in self.page.locator(".toast-close").all():
+            close.click()
+        self.page.wait_for_selector(".toast-body", state="detached")
+        return text
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, served) -> Iterator[Desk]:
+    """One page for all: loading it takes longer than most of what is tried on it."""
+    page = Desk(browser, served.url)
+    yield page.open()
+    page.close()
+
+
+@pytest.fixture
+def desk(opened) -> Iterator[Desk]:
+    """The page with face 3 on show, not edited, and the Face tab in front."""
+    opened.problems.clear()
+    opened.start()
+    yield opened
+    assert opened.problems == []
+
+
+OPEN_RECIPE = "input[data-testid='Open a saved face-upload-button']"
+HAIR = "#sliders input[data-slider='hair.lightness']"
+
+
+def test_a_face_is_there_before_gradio_has_started(browser, served):
+    page = Desk(browser, served.url)
+    # What Gradio itself needs never arrives.
+    page.page.route("**/assets/*.js", lambda route: None)
+    started = time.perf_counter()
+    page.page.goto(served.url, wait_until="commit")
+    picture = page.page.wait_for_selector("#studio-splash i")
+    assert "data:image/jpeg" in picture.get_attribute("style")
+    assert time.perf_counter() - started < 3
+    page.close()
+
+
+def test_face(desk, served):
+    page = desk.page
+    assert page.locator("#studio-splash").count() == 0
+    page.wait_for_function("document.querySelectorAll('#strip .grid-item').length > 0")
+    assert page.get_attribute("#stage .stage-image", "alt") == "Face 3, not edited"
+    first = desk.picture()
+
+    page.click("#new-face")
+    desk.wait("Studio.face.title !== 'Face 3'")
+    assert desk.picture() != first
+    seed = page.input_value("#seed input")
+    assert desk.ask("Studio.face.title") == f"Face {seed}"
+
+    # The number can be written, and kept while the variety changes.
+    page.fill("#seed input", "11")
+    page.press("#seed input", "Enter")
+    desk.wait("Studio.face.title === 'Face 11'")
+    ordinary = desk.picture()
+    page.check("#lock input")
+    page.fill("#truncation input[type=number]", "0.1")
+    page.click("#new-face")
+    page.wait_for_function("old => Studio.face.image !== old", arg=ordinary)
+    assert desk.ask("Studio.face.title") == "Face 11"
+
+    page.click("#more-faces")
+    page.wait_for_function("document.querySelectorAll('#candidates .grid-item').length === 12")
+    page.click("#candidates .grid-item >> nth=4")
+    chosen = page.inner_text("#candidates .grid-item >> nth=4").strip()
+    desk.wait(f"Studio.face.title === 'Face {chosen}'")
+
+    # The strip leads back, and so does undo.
+    page.click("#strip .grid-item:has-text('Face 3') >> nth=-1")
+    desk.wait("Studio.face.title === 'Face 3'")
+    assert desk.picture() == first
+    page.click(".tool-undo")
+    desk.wait(f"Studio.face.title === 'Face {chosen}'")
+
+
+def test_edit(desk, served):
+    page = desk.page
+    # A click on the face brings the tab and the sliders of what was clicked.
+    desk.click_face(0.5, 0.25)
+    page.wait_for_selector(HAIR)
+    assert desk.ask("Studio.tab") == "edit"
+    assert page.inner_text("#sliders .panel-heading") == "Hair"
+    original = desk.picture()
+
+    # Small previews while dragging, the full picture of the last value on release.
+    desk.drag(HAIR, 0.5, 0.8, release=False)
+    page.wait_for_selector("#stage .stage-badge:not([hidden])")
+    assert desk.ask("Studio.face.edits") == 0
+    page.mouse.up()
+    desk.edits(1)
+    value = float(page.input_value(HAIR))
+    assert value > 1 and desk.ask("Studio.face.sliders['hair.lightness']") == value
+    page.wait_for_timeout(400)  # a late preview would come now
+    assert desk.picture() == desk.ask("Studio.face.image") != original
+    assert page.is_hidden("#stage .stage-badge")
+    caption = page.inner_text("#stage .stage-caption")
+    assert re.search(r"changed the hair\. Changed outside: \d", caption)
+
+    # Keys: one step of history for a held arrow.
+    page.focus("#sliders input[data-slider='hair.width']")
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+    desk.edits(2)
+    assert desk.ask("Studio.face.sliders['hair.width']") == pytest.approx(0.3)
+    page.keyboard.press("Control+z")
+    desk.edits(1)
+    assert page.input_value("#sliders input[data-slider='hair.width']") == "0"
+    page.keyboard.press("Control+Shift+z")
+    desk.edits(2)
+
+    # Looking: parts, before and after, change map.
+    page.click("#stage [data-mode=parts]")
+    page.wait_for_selector("#stage .stage-overlay:not([hidden])")
+    page.click("#stage [data-mode=compare]")
+    page.focus("#stage .stage-slider")
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.querySelector('.stage-before').style.clipPath") == "inset(0px 60% 0px 0px)"
+    page.click("#stage [data-mode=change]")
+    assert desk.picture() == desk.ask("Studio.face.change")
+    page.click("[data-since=all]")
+    assert desk.picture() == desk.ask("Studio.face.change_all")
+    page.click("#stage [data-mode=face]")
+
+    # Resetting: one slider, one part, everything; each can be undone.
+    page.click("#sliders [aria-label='Reset Width']")
+    desk.edits(1)
+    page.click("#sliders .reset-part")
+    desk.edits(0)
+    assert page.input_value(HAIR) == "0"
+    page.click(".tool-undo")
+    desk.edits(1)
+    page.click(".tool-reset")
+    desk.edits(0)
+
+    # The list of parts works without a mouse.
+    page.focus("#sliders input[value=hair]")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    assert desk.ask("Studio.part") == "hair"
+    page.check("#sliders input[value=base]", force=True)
+    assert page.inner_text("#sliders .panel-heading") == "Pose and framing"
+    page.check("#sliders input[value=nose]", force=True)
+    assert "no sliders" in page.inner_text("#sliders .studio-empty")
+
+
+def test_swap(desk, served):
+    page = desk.page
+    desk.tab("swap")
+    page.wait_for_selector("#other-new")
+    assert page.is_disabled("#swap-panel button:has-text('Apply')")
+    page.click("#other-new")
+    page.wait_for_selector("#card-other img:not([hidden])")
+    before = desk.picture()
+
+    # Parts can be clicked on the other face.
+    page.wait_for_timeout(200)
+    desk.click_face(0.5, 0.25, "#card-other .stage-figure")
+    page.wait_for_selector("#swap-panel input[value=hair]:checked")
+    page.check("#swap-panel input[value=mouth]", force=True)
+    page.wait_for_selector("#stage .stage-badge:not([hidden])")
+    mixed = desk.picture()
+    assert mixed != before
+
+    page.check("#swap-panel input[value=texture]", force=True)
+    page.wait_for_function("old => Studio.live && Studio.live.image !== old", arg=mixed)
+    page.click("#swap-panel button:has-text('Apply')")
+    desk.edits(1)
+    assert page.locator("#swap-panel input[type=checkbox]:checked").count() == 0
+    assert "hair" in page.inner_text("#stage .stage-caption")
+
+    # Discarding shows the face as it is.
+    page.check("#swap-panel input[value=skin]", force=True)
+    page.wait_for_selector("#stage .stage-badge:not([hidden])")
+    page.click("#swap-panel button:has-text('Discard')")
+    page.wait_for_selector("#stage .stage-badge", state="hidden")
+    assert desk.picture() == desk.ask("Studio.face.image")
+
+    page.click("#surprise")
+    page.wait_for_function("document.querySelectorAll('#variants .grid-item').length === 6")
+    page.click("#variants .grid-item >> nth=2")
+    desk.edits(2)
+    page.click(".tool-undo")
+    desk.edits(1)
+
+
+def test_compose(desk, served):
+    page = desk.page
+    desk.tab("compose")
+    page.wait_for_selector(".player-step >> nth=12")
+    assert page.get_attribute(".player-step >> nth=12", "aria-pressed") == "true"
+    page.fill("#compose-speed input[type=number]", "150")
+
+    page.click(".player-play")
+    page.wait_for_function("document.querySelector('.player-words').innerText.startsWith('Step 3 ')")
+    page.click(".player-play")
+    paused = page.inner_text(".player-words")
+    page.wait_for_timeout(500)
+    assert page.inner_text(".player-words") == paused
+    page.click("[aria-label='One step forward']")
+    assert page.inner_text(".player-words") != paused
+    page.locator(".player-bar input").fill("0")
+    assert page.inner_text(".player-words") == "Step 1 of 13: background"
+    assert "Composition, step 1" in page.inner_text("#stage .stage-title")
+
+    page.click("text=Order of the parts")
+    page.click("[data-part=hair] [data-by='-1']")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.player-step span')].map((step) => step.innerText).indexOf('Hair') === 6"
+    )
+    page.uncheck("[data-part=cloth] input")
+    page.wait_for_function("document.querySelectorAll('.player-step').length === 12")
+
+    with page.expect_download() as download:
+        page.click("#save-gif")
+    assert download.value.path().read_bytes().startswith(b"GIF8")
+    if not served.service.capabilities["mp4"]:
+        with page.expect_download() as download:
+            page.click("#save-mp4")
+        assert b"ftyp" in download.value.path().read_bytes()[:16]
+
+    # The face comes back with another tab, and a click on it still works.
+    desk.tab("edit")
+    assert page.inner_text("#stage .stage-title") == "Face 3"
+
+
+def test_photo(desk, served, tmp_path):
+    page = desk.page
+    desk.tab("photo")
+    drop = "#photo-drop input[type=file]"
+    page.wait_for_selector(drop, state="attached")
+
+    page.set_input_files(drop, {"name": "bad.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\n nonsense"})
+    message = desk.message()
+    assert "damaged" in message and "Traceback" not in message
+    assert page.is_disabled("#rebuild")
+
+    page.wait_for_selector(drop, state="attached")
+    page.set_input_files(drop, {"name": "me.jpg", "mimeType": "image/jpeg", "buffer": photo_bytes(181)})
+    page.wait_for_selector("#photo .photo-face")
+    assert list(served.folder.rglob("me.jpg")) == [], "the upload is taken off the disk at once"
+    page.check("#photo .studio-check input")
+    page.wait_for_selector("#photo .photo-square")
+    page.uncheck("#photo .studio-check input")
+    page.click("#photo .photo-face")
+
+    page.check("#effort input[value=careful]")
+    page.click("#rebuild")
+    page.wait_for_function("/step [1-9]/.test(document.querySelector('.progress-words')?.innerText)")
+    assert page.is_disabled("#rebuild")
+    page.click("#stop")
+    page.wait_for_function("document.querySelector('.progress-words').innerText.startsWith('Stopped')")
+    assert "of 255" in page.inner_text("#progress .scores")
+    page.click("#send")
+    desk.wait("Studio.tab === 'edit' && Studio.face.title === 'Photo'")
+    page.click(".tool-undo")
+    desk.wait("Studio.face.title === 'Face 3'")
+    assert served.service.health()["jobs"] == 0
+
+
+def test_a_page_that_is_closed_takes_its_job_and_its_faces_along(browser, served):
+    before = served.service.health()["sessions"]
+    leaving = Desk(browser, served.url).open()
+    page = leaving.page
+    leaving.tab("photo")
+    page.wait_for_selector("#photo-drop input[type=file]", state="attached")
+    photo = {"name": "gone.jpg", "mimeType": "image/jpeg", "buffer": photo_bytes(191)}
+    page.set_input_files("#photo-drop input[type=file]", photo)
+    page.wait_for_selector("#photo .photo-face")
+    page.check("#effort input[value=careful]")
+    page.click("#rebuild")
+    page.wait_for_function("/step [1-9]/.test(document.querySelector('.progress-words')?.innerText)")
+    assert served.service.health()["sessions"] > before
+    leaving.close()
+
+    def left() -> tuple[int, bool]:
+        health = served.service.health()
+        return health["jobs"], health["sessions"] > before
+
+    until = time.monotonic() + 30
+    while left() != (0, False) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert left() == (0, False)
+
+
+def test_about(desk, served):
+    desk.tab("about")
+    facts = desk.page.inner_text("#facts")
+    assert served.service.model in facts and served.service.device in facts
+    assert desk.page.is_visible("text=Do not edit pictures of people without their consent")
+
+
+def test_saving_opening_and_reloading(desk, served, tmp_path):
+    page = desk.page
+    desk.click_face(0.5, 0.25)
+    desk.drag(HAIR, 0.5, 0.75)
+    desk.edits(1)
+    desk.drag(HAIR, 0.75, 0.9)
+    desk.wait("Studio.face.sliders['hair.lightness'] > 2")
+    face = desk.picture()
+
+    saved = {}
+    for kind, tool in (("png", ".tool-picture"), ("json", ".tool-recipe")):
+        with page.expect_download() as download:
+            page.click(tool)
+        assert download.value.suggested_filename == f"face-3.{kind}"
+        saved[kind] = tmp_path / f"saved.{kind}"
+        download.value.save_as(saved[kind])
+
+    page.reload()
+    desk.ready()
+    assert desk.picture() == face
+    page.click(".tool-undo")
+    desk.wait("Studio.face.image !== ''")
+
+    desk.tab("face")
+    page.click("#new-face")
+    desk.wait("Studio.face.title !== 'Face 3'")
+    for file in saved.values():
+        page.set_input_files(OPEN_RECIPE, str(file))
+        page.wait_for_function("face => Studio.face.image === face", arg=face)
+        page.click(".tool-undo")
+        page.wait_for_function("face => Studio.face.image !== face", arg=face)
+
+    page.set_input_files(
+        OPEN_RECIPE,
+        {"name": "other.png", "mimeType": "image/png", "buffer": photo_bytes()},
+    )
+    assert "recipe" in desk.message()
+
+
+def test_an_unexpected_error_is_one_sentence(desk, served, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("inner workings")
+
+    monkeypatch.setattr(served.service, "new_face", broken)
+    desk.page.click("#new-face")
+    message = desk.message()
+    assert "Something went wrong" in message and "inner workings" not in message
+
+
+def test_light_and_dark(desk):
+    page = desk.page
+    assert not desk.ask("document.body.classList.contains('dark')")
+    page.click(".studio-theme")
+    assert desk.ask("document.body.classList.contains('dark')")
+    page.reload()
+    desk.ready()
+    page.wait_for_function("document.body.classList.contains('dark')")
+    page.click(".studio-theme")
+
+
+def test_nothing_is_wider_than_a_phone(desk):
+    page = desk.page
+    page.set_viewport_size({"width": 360, "height": 700})
+    try:
+        for name in TABS:
+            desk.tab(name)
+            if name == "compose":
+                page.wait_for_selector(".player-step >> nth=11")
+            width = desk.ask("document.documentElement.scrollWidth")
+            assert width <= 360, f"{name} is {width} pixels wide"
+        # Where the face is scrolled away, a small copy of it stays in view.
+        desk.tab("swap")
+        desk.ask("document.querySelector('#surprise').scrollIntoView()")
+        page.wait_for_selector(".stage-mini-on")
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_accessibility(desk):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = []
+
+    def look(name: str, **options: object) -> None:
+        for problem in axe.run(desk.page, options=options).response["violations"]:
+            where = [node["html"][:120] for node in problem["nodes"][:3]]
+            found.append((name, problem["impact"], problem["id"], where))
+
+    for name in TABS:
+        desk.tab(name)
+        if name == "edit":
+            desk.page.check("#sliders input[value=hair]", force=True)
+        if name == "compose":
+            desk.page.wait_for_selector(".player-step >> nth=11")
+        look(name)
+        # Dark differs in nothing but colours.
+        desk.page.click(".studio-theme")
+        desk.page.wait_for_timeout(300)  # colours fade
+        look(f"{name}, dark", runOnly=["color-contrast"])
+        desk.page.click(".studio-theme")
+        desk.page.wait_for_timeout(300)
+    assert found == []

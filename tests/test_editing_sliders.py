@@ -1,0 +1,253 @@
+"""Sliders do what they are called, on faces they were not fitted on; what does nothing is left out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from test_editing_toy import measured, toy_generator, toy_sliders  # type: ignore[import-not-found]
+
+from editing.errors import EditingError
+from editing.loading import untrained_generator
+from editing.properties import properties_of, rgb_to_lab, scene
+from editing.slider_fit import (
+    FitSettings,
+    SliderFitter,
+    components,
+    correlation,
+    main,
+    orthogonal,
+    principal,
+    report,
+    ridge,
+)
+from editing.sliders import SliderSet
+from memorygan.checkpoint import save_module
+from memorygan.generator import Synthesis
+from memorygan.parts import FACE_PARTS, LayerGroup
+
+SETTINGS = FitSettings(faces=64, test_faces=8, components=10, batch=32)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return toy_generator()
+
+
+@pytest.fixture(scope="module")
+def fitted(generator) -> SliderSet:
+    return SliderFitter(generator, "c" * 64, SETTINGS).fit(["hair", "base"])
+
+
+def test_fitted_sliders_do_what_they_are_called(generator, fitted):
+    named = [slider for slider in fitted.of("hair") if slider.measured]
+    assert {slider.group for slider in named} == {LayerGroup.SHAPE, LayerGroup.TEXTURE}
+    assert {"hair.lightness", "base.right", "base.up"} <= {slider.id for slider in fitted}
+    latents = generator.sample(range(900, 912), truncation=0.8)
+    k = generator.config.parts.index("hair")
+    for slider in named:
+        layers = generator.config.layer_range(slider.group)
+        values = []
+        for value in (-3.0, 0.0, 3.0):
+            w = latents.w.clone()
+            w[:, k, layers.start : layers.stop] += value * fitted.direction(slider.id)
+            faces = generator.synthesize(latents.with_w(w))
+            values.append(float(measured(faces, generator, "hair", slider.measured).nanmean()))
+        assert values[0] < values[1] < values[2], slider.id
+
+
+def test_the_report_tells_effect_and_locality(fitted):
+    table = report(fitted)
+    for slider in fitted:
+        assert f"| {slider.id} |" in table
+        assert slider.inside > 2 * slider.outside
+        if slider.measured:
+            assert slider.correlation >= SETTINGS.min_correlation
+            assert slider.strength >= SETTINGS.min_strength
+            assert slider.effect > 0
+
+
+def test_what_a_code_does_not_govern_gets_no_slider(fitted):
+    """The toy's heads do not turn, nod, tilt or grow, whatever their base code."""
+    assert not {"base.yaw", "base.pitch", "base.tilt", "base.size"} & {slider.id for slider in fitted}
+
+
+def test_every_part_has_four_to_eight_sliders(fitted):
+    for part in ("hair", "base"):
+        sliders = fitted.of(part)
+        assert 4 <= len(sliders) <= 8
+        neutral = [slider for slider in sliders if not slider.measured]
+        assert all(slider.label.split()[0] in ("Shape", "Texture", "Base") for slider in neutral)
+
+
+def test_directions_of_one_group_are_orthogonal_in_units_of_spread(generator, fitted):
+    """Otherwise the second slider would do what the first one is called."""
+    latents = generator.sample(range(SETTINGS.seed, SETTINGS.seed + SETTINGS.faces), truncation=SETTINGS.truncation)
+    codes = latents.part("hair")[:, -1].double()
+    to_z = principal(codes, SETTINGS.components).to_z
+    for group in (LayerGroup.SHAPE, LayerGroup.TEXTURE):
+        names = [slider.id for slider in fitted.of("hair") if slider.group == group]
+        z = torch.stack([fitted.direction(name).double() @ to_z for name in names])
+        assert torch.allclose(z @ z.T, torch.eye(len(names), dtype=torch.float64), atol=1e-3)
+
+
+def test_stored_sliders_come_back_the_same(tmp_path, fitted, generator):
+    path = tmp_path / "sliders.safetensors"
+    digest = fitted.save(path)
+    loaded = SliderSet.load(path, "c" * 64, generator.config.parts, generator.config.style_dim)
+    assert loaded.sliders == fitted.sliders
+    assert loaded.sha256 == digest
+    assert torch.equal(loaded.directions, fitted.directions)
+
+
+def test_sliders_of_another_checkpoint_are_refused(tmp_path, fitted, generator):
+    path = tmp_path / "sliders.safetensors"
+    fitted.save(path)
+    scheme, dim = generator.config.parts, generator.config.style_dim
+    with pytest.raises(EditingError, match="another checkpoint"):
+        SliderSet.load(path, "d" * 64, scheme, dim)
+    with pytest.raises(EditingError, match="does not fit"):
+        SliderSet.load(path, "c" * 64, scheme, dim + 1)
+    with pytest.raises(EditingError, match="cannot be read"):
+        SliderSet.load(tmp_path / "none.safetensors", "c" * 64, scheme, dim)
+    save_module(path, {"directions": torch.zeros(1, dim)}, {"kind": "sliders", "checkpoint": "c", "sliders": [{}]})
+    with pytest.raises(EditingError, match="damaged"):
+        SliderSet.load(path, "c", scheme, dim)
+
+
+def test_unknown_sliders_name_the_ones_there_are(generator):
+    sliders = toy_sliders(generator, "c")
+    with pytest.raises(EditingError, match=r"hair\.lightness"):
+        sliders["hair.fluffiness"]
+    with pytest.raises(EditingError, match="damaged"):
+        SliderSet(sliders.sliders, sliders.directions[1:], "c")
+
+
+def test_the_command_says_what_is_missing(tmp_path, capsys):
+    assert main(["--checkpoint", str(tmp_path / "none.safetensors")]) == 1
+    assert "there is no checkpoint" in capsys.readouterr().err
+
+
+# --- measures against known answers -----------------------------------------------------------------------------------
+
+
+def drawn(boxes: dict[str, tuple[int, int, int, int]], colours: dict[str, float] | None = None) -> Synthesis:
+    """A 40-pixel face of rectangles (left, top, right, bottom), everything else background."""
+    ids = torch.zeros(1, 40, 40, dtype=torch.long)
+    image = torch.full((1, 3, 40, 40), -1.0)
+    for name, (left, top, right, bottom) in boxes.items():
+        ids[:, top:bottom, left:right] = FACE_PARTS.index(name)
+        image[:, :, top:bottom, left:right] = (colours or {}).get(name, 0.0)
+    mask = 2.0 * torch.nn.functional.one_hot(ids, len(FACE_PARTS)).permute(0, 3, 1, 2).float() - 1.0
+    # No generator made it, so there are no codes: the measures must not need any.
+    return Synthesis(image, mask, mask, mask, None)  # type: ignore[arg-type]
+
+
+def value(synthesis: Synthesis, part: str, name: str) -> float:
+    item = next(item for item in properties_of(part) if item.name == name)
+    faces = scene(synthesis, FACE_PARTS)
+    weight = faces.weight.sum(dim=1) if part == "base" else faces.of(part)
+    return float(item.measure(faces, weight)[0])
+
+
+def test_sizes_and_places():
+    face = drawn({"nose": (10, 20, 14, 28)})
+    assert value(face, "nose", "size") == pytest.approx(100 * 4 * 8 / 1600, rel=0.15)
+    assert value(face, "nose", "width") == pytest.approx(10.0, abs=2.5)
+    assert value(face, "nose", "length") == pytest.approx(20.0, abs=2.5)
+    assert value(face, "nose", "position") == pytest.approx(100 - 60.0, abs=1.5)
+
+
+def test_hair_length_is_counted_from_the_chin():
+    short = drawn({"hair": (5, 2, 35, 20), "skin": (10, 8, 30, 30)})
+    long = drawn({"hair": (5, 2, 9, 38), "skin": (10, 8, 30, 30)})
+    assert value(short, "hair", "length") < 0 < value(long, "hair", "length")
+    assert value(long, "hair", "length") == pytest.approx(100 * (38 - 30) / 40, abs=4)
+
+
+def test_smile_openness_and_pose():
+    smile = drawn({"mouth": (12, 20, 28, 24)})
+    frown = drawn({"mouth": (12, 20, 28, 24)})
+    mouth = FACE_PARTS.index("mouth")
+    for x in range(12, 28):
+        rise = round(((x - 19.5) / 8) ** 2 * 5)
+        for face, sign in ((smile, -1), (frown, 1)):
+            face.mask[:, :, :, x] = drawn({}).mask[:, :, :, x]
+            face.mask[:, 0, 24 + sign * rise : 27 + sign * rise, x] = -1.0
+            face.mask[:, mouth, 24 + sign * rise : 27 + sign * rise, x] = 1.0
+    assert value(smile, "mouth", "smile") > 5 > -5 > value(frown, "mouth", "smile")
+    tall, flat = drawn({"mouth": (12, 20, 28, 32)}), drawn({"mouth": (12, 20, 28, 23)})
+    assert value(tall, "mouth", "openness") > 2 * value(flat, "mouth", "openness")
+    left = drawn({"skin": (8, 8, 32, 34), "nose": (12, 18, 16, 24)})
+    right = drawn({"skin": (8, 8, 32, 34), "nose": (24, 18, 28, 24)})
+    assert value(left, "base", "yaw") < 0 < value(right, "base", "yaw")
+
+
+def test_colours_are_measured_inside_the_part_only():
+    dark = drawn({"hair": (5, 2, 35, 12)}, {"hair": -0.8})
+    light = drawn({"hair": (5, 2, 35, 12)}, {"hair": 0.8})
+    assert value(light, "hair", "lightness") > value(dark, "hair", "lightness") + 40
+    assert abs(value(light, "hair", "redness")) < 3, "grey is neither red nor green"
+
+
+def test_an_absent_part_is_not_a_measurement():
+    assert value(drawn({}), "hat", "size") == pytest.approx(0.0, abs=0.1)
+    assert value(drawn({}), "hat", "lightness") != value(drawn({}), "hat", "lightness"), "not a number"
+
+
+def test_lab_of_known_colours():
+    rgb = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]).T[None]
+    white, red, blue = rgb_to_lab(rgb)[0].T
+    assert torch.allclose(white, torch.tensor([100.0, 0.0, 0.0]), atol=0.1)
+    assert torch.allclose(red, torch.tensor([53.24, 80.09, 67.20]), atol=0.2)
+    assert torch.allclose(blue, torch.tensor([32.30, 79.19, -107.86]), atol=0.3)
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------------
+
+
+def test_ridge_finds_the_slope_and_ignores_what_is_missing():
+    x = torch.randn(200, 6, dtype=torch.float64)
+    slope = torch.tensor([1.0, -2.0, 0.0, 0.0, 0.5, 0.0], dtype=torch.float64)
+    y = x @ slope
+    y[::10] = float("nan")
+    found, explained = ridge(x, y)
+    assert found is not None
+    assert torch.allclose(found, slope, atol=0.01)
+    assert explained > 0.99
+    assert ridge(x, torch.zeros(200, dtype=torch.float64))[0] is None
+
+
+def test_orthogonal_and_components():
+    first = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    second = orthogonal(torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64), [first])
+    assert second is not None
+    assert abs(float(second @ first)) < 1e-12
+    assert orthogonal(first * 3, [first]) is None
+    scale = principal(torch.randn(40, 3, dtype=torch.float64), 3)
+    found = list(components([first], scale, 5))
+    assert len(found) == 2
+    assert all(abs(float(direction @ first)) < 1e-12 for direction in found)
+    assert correlation(torch.arange(5.0), -2.0 * torch.arange(5.0)) == pytest.approx(-1.0)
+
+
+def test_a_fit_that_finds_nothing_says_so(generator):
+    deaf = toy_generator()
+    deaf.colour.zero_()
+    deaf.extent.zero_()
+    with pytest.raises(EditingError, match="changes anything visible"):
+        SliderFitter(deaf, "c", dataclasses.replace(SETTINGS, faces=32, test_faces=4, components=4)).fit(["mouth"])
+
+
+def test_a_real_network_is_fitted_with_and_without_keeping_what_it_retrieved(monkeypatch):
+    """An untrained one shows nearly nothing, so the bar for what can be seen is taken away."""
+    monkeypatch.setattr("editing.slider_fit._VISIBLE", 0.0)
+    settings = FitSettings(faces=32, test_faces=4, components=4)
+    fits = []
+    for keep in (2**31, 0):
+        monkeypatch.setattr("editing.slider_fit._KEEP_BYTES", keep)
+        fits.append(SliderFitter(untrained_generator()[0], "c", settings).fit(["mouth"]))
+    assert fits[0].sliders == fits[1].sliders
+    assert torch.equal(fits[0].directions, fits[1].directions)
+    assert 4 <= len(fits[0]) <= 8
