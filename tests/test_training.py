@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,17 +23,19 @@ from memorygan.encoder import load_encoder
 from memorygan.manifest import default_checkpoint
 from memorygan.training import __main__ as cli
 from memorygan.training import bundle
+from memorygan.training.adversarial import MakeReal
 from memorygan.training.augment import draw_transform
 from memorygan.training.config import TrainingConfig, recipe_config
 from memorygan.training.data import PackedDataset
 from memorygan.training.distributed import Draws, start_processes
-from memorygan.training.grow import grow
+from memorygan.training.grow import grow, start_from
 from memorygan.training.loop import STATE_FILE, Schedule, Trainer, TrainingError
 from memorygan.training.prepare import main as prepare
 from memorygan.training.state import KIND
 
 QUIET = Schedule(sheet_images=0, log_steps=2)
 TINY = {"preset": "tiny-32", "batch": 4, "precision": "float32", "fill_images": 24, "query_steps": 4, "real_images": 24}
+TINY["parsing"] = 0.0  # the parser works at 192 pixels, six times the side of these faces
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +208,37 @@ def test_growing_starts_as_an_enlarged_picture(packs: dict[int, Path], tmp_path:
     assert agreement > 0.75  # borders of a random net's mask move a little on the finer grid
     with pytest.raises(CheckpointError, match="grow"):
         grow(make(packs, tmp_path / "other").state, tmp_path / STATE_FILE)
+
+
+def test_a_run_starts_from_a_checkpoint_with_fresh_optimisers(packs: dict[int, Path], tmp_path: Path) -> None:
+    first = make(packs, tmp_path / "first", fill_images=8)
+    first.run()
+    again = make(packs, tmp_path / "again")
+    start_from(again.state, tmp_path / "first" / "generator.safetensors")
+    for name in ("generator", "encoder"):
+        kept = first.state.averages[name].state_dict()
+        for key, value in again.state.networks[name].state_dict().items():
+            torch.testing.assert_close(value, kept[key], rtol=1e-3, atol=1e-4)  # stored in half precision
+    assert again.state.progress.images == first.state.progress.images and again.state.progress.stage == "fill"
+    with pytest.raises(CheckpointError, match="--grow-from"):
+        start_from(make(packs, tmp_path / "other", preset="faces-64").state, tmp_path / "first" / STATE_FILE)
+
+
+def test_sampled_masks_learn_from_the_parser_and_pictures_do_not(packs: dict[int, Path], tmp_path: Path) -> None:
+    trainer = make(packs, tmp_path, fill_images=0, query_steps=0, parsing=1.0)
+    trainer._next_stage()
+    trainer._next_stage()
+    stage = trainer.stage
+    assert isinstance(stage, MakeReal) and stage.parser is not None
+    image = torch.rand(1, 3, 32, 32, requires_grad=True)
+    mask = torch.zeros(1, 13, 32, 32, requires_grad=True)
+    loss = stage.parsing_loss(stage.parser, image, mask)
+    loss.backward()
+    assert image.grad is None and mask.grad is not None
+    found = stage.parser.parse(image.detach()).ids.long()
+    expected = stage.weights[found].mean() * math.log(13)  # all parts equally likely
+    assert loss.item() == pytest.approx(float(expected), rel=1e-4)
+    assert "parsing" in stage.step()
 
 
 def test_augmentation_moves_image_and_mask_alike_and_is_off_at_zero() -> None:

@@ -15,8 +15,10 @@ import torch
 from memorygan.training.config import RECIPES, TrainingConfig, recipe_config
 from memorygan.training.data import PackedDataset
 from memorygan.training.distributed import start_processes
-from memorygan.training.grow import grow
+from memorygan.training.grow import grow, start_from
 from memorygan.training.loop import STATE_FILE, Schedule, Trainer, TrainingError
+
+TRAINED = "a run's state.safetensors, or a generator with encoder.safetensors beside it"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -24,7 +26,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="packed training split (.pack)")
     parser.add_argument("--validation", type=Path, help="packed validation split, for sheets and metrics")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing run is resumed")
-    parser.add_argument("--grow-from", type=Path, help="state file of a run at half the size")
+    parser.add_argument("--start-from", type=Path, help=f"trained networks of the same size: {TRAINED}")
+    parser.add_argument("--grow-from", type=Path, help="trained networks of half the size, likewise")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: CUDA where available")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--minutes", type=float, help="stop and save in time for this wall-clock budget")
@@ -92,8 +95,13 @@ def main(arguments: list[str] | None = None) -> int:
             print(json.dumps(config.to_dict(), indent=2))
             print(json.dumps(trainer.dry_run(), indent=2))
             return 0
-        if not trainer.resume() and options.grow_from:
-            grow(trainer.state, options.grow_from)
+        if options.start_from and options.grow_from:
+            raise TrainingError("pass either --start-from or --grow-from, not both")
+        if not trainer.resume():
+            if options.start_from:
+                start_from(trainer.state, options.start_from)
+            elif options.grow_from:
+                grow(trainer.state, options.grow_from)
         progress = trainer.run()
         processes.leave()
     except (ValueError, OSError) as error:

@@ -8,6 +8,7 @@ from torch import Tensor
 from memorygan.encoder import Posterior
 from memorygan.generator import Synthesis
 from memorygan.latents import Latents
+from memorygan.parser import FaceParser, load_parser
 from memorygan.parts import LayerGroup
 from memorygan.training import losses
 from memorygan.training.augment import Transform, draw_transform
@@ -78,7 +79,8 @@ class MakeReal(AdversarialStage):
     """Stage 3: controller samples and reconstructions are judged side by side.
 
     Half of every batch reconstructs photos, half is sampled from the controller; one generator pass serves both
-    players, which are then updated together.
+    players, which are then updated together. The controller follows the posteriors (KL) and not the critic: that would
+    teach it to prefer the faces that are easy to draw.
     """
 
     name = "real"
@@ -86,6 +88,7 @@ class MakeReal(AdversarialStage):
     def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
         super().__init__(state, faces)
         self.length = self.config.real_images
+        self.parser = load_parser(device=state.processes.device) if self.config.parsing else None
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         generator, rate = self.state.generator, self.config.real_generator_lr
@@ -129,7 +132,7 @@ class MakeReal(AdversarialStage):
         state, noise = self.state, self.query_noise(len(batch.image))
         posterior = state.encoder(batch.image[::2], batch.one_hot[::2])
         codes = posterior.sample(noise[::2])
-        sampled = state.generator.controller(noise[1::2]).codes
+        sampled = state.generator.controller(noise[1::2]).codes.detach()
         latents = state.generator.map(torch.stack((codes, sampled), dim=1).flatten(0, 1))
         return state.generator.synthesize(latents.expand(state.generator.config)), posterior, codes
 
@@ -158,10 +161,20 @@ class MakeReal(AdversarialStage):
             "consistency_real": losses.mask_consistency(face.mask, face.coarse_mask),
             "kl_controller": posterior.kl(prior.mean, prior.log_variance).mean(),
         }
+        if self.parser is not None:
+            terms["parsing"] = self.parsing_loss(self.parser, face.image[1::2], face.mask[1::2])
         rebuilt = self.reconstruction_terms(restored, photos)
         terms["reconstruction"] = self.weighted(rebuilt)
         (self.weighted(terms) / self.config.accumulate).backward()
         return {key: value.detach() for key, value in {**terms, **rebuilt}.items()}
+
+    def parsing_loss(self, parser: FaceParser, image: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy of the samples' fine masks (B, K, H, W) against the parts that the parser sees.
+
+        The picture gets no gradient: the mask follows what is shown, and nobody learns to deceive the parser.
+        """
+        found = parser.parse(image.detach().float().clamp(-1, 1)).ids
+        return losses.fine_mask_loss(mask, found, self.weights)
 
 
 class PaperAdversarial(AdversarialStage):

@@ -34,6 +34,8 @@ class TrainingConfig:
         kl: weight of the KL divergence per query code to a unit Gaussian while filling.
         kl_controller: the same to the controller's own Gaussians in the real stage.
         adversarial, feature, reconstruction: weights of the real stage.
+        parsing: weight of the cross-entropy of a sample's mask against what the bundled parser finds in its image (real
+            stage); without it the masks of samples fall behind their pictures.
         r1_image, r1_mask, r1_interval: gradient penalty, halved, every r1_interval steps.
         path_length, path_interval, path_shrink: path length regularisation (paper recipe).
         style_mixing: chance that a face is mixed from two samples (paper recipe).
@@ -79,6 +81,7 @@ class TrainingConfig:
     adversarial: float = 0.5
     feature: float = 2.0
     reconstruction: float = 4.0
+    parsing: float = 2.0
     r1_image: float = 10.0
     r1_mask: float = 1000.0
     r1_interval: int = 16

@@ -1,4 +1,4 @@
-"""Growing: a trained run continues at double the size.
+"""Starting from trained networks: at the same size with fresh optimisers, or growing to double the size.
 
 The memory is a network of coordinates, so its weights answer on a finer grid at once. The render net keeps its blocks
 and gains one; where the fused feature is concatenated at a new side, the new inputs start at zero, so that the grown
@@ -8,55 +8,133 @@ generator begins as an enlarged version of the small one.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from memorygan.checkpoint import CheckpointError, load_module
-from memorygan.config import GeneratorConfig, get_preset
+from memorygan.checkpoint import CheckpointError, kind_of, load_generator, load_module, read_bytes
+from memorygan.config import GeneratorConfig, Preset, get_preset
+from memorygan.encoder import load_encoder
 from memorygan.training.config import TrainingConfig
 from memorygan.training.state import KIND, TrainingState, load_weights
 
+ENCODER_FILE = "encoder.safetensors"
+StateDict = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Trained networks to start from.
+
+    Attributes:
+        name: of the file, for messages.
+        preset_name, preset: their size.
+        networks: network name → state dict.
+        averages: the same of the averaged networks; what a checkpoint holds is both.
+        images, minutes: how long they were trained.
+    """
+
+    name: str
+    preset_name: str
+    preset: Preset
+    networks: dict[str, StateDict]
+    averages: dict[str, StateDict]
+    images: int
+    minutes: float = 0.0
+
+    @classmethod
+    def read(cls, source: Path) -> Origin:
+        """Reads a run's ``state.safetensors``, or a generator checkpoint with ``encoder.safetensors`` beside it.
+
+        Raises:
+            CheckpointError: if a file is missing or damaged, or the generator's size is none of the presets.
+        """
+        if kind_of(source, read_bytes(source)) == KIND:
+            return cls._of_state(source)
+        loaded = load_generator(source)
+        if loaded.preset is None or loaded.kind != "memorygan":
+            raise CheckpointError(f"{source.name} is no MemoryGAN of a named preset, so no run can start from it")
+        networks = {"generator": loaded.generator.state_dict()}
+        if (encoder := source.with_name(ENCODER_FILE)).exists():
+            networks["encoder"] = load_encoder(encoder).state_dict()
+        preset = get_preset(loaded.preset)
+        return cls(source.name, loaded.preset, preset, networks, networks, loaded.images_seen)
+
+    @classmethod
+    def _of_state(cls, source: Path) -> Origin:
+        tensors, meta = load_module(source, KIND)
+        groups: dict[str, dict[str, StateDict]] = {"network": {}, "average": {}}
+        for key, value in tensors.items():
+            group, _, rest = key.partition(".")
+            if group in groups:
+                name, _, rest = rest.partition(".")
+                groups[group].setdefault(name, {})[rest] = value
+        preset = TrainingConfig.from_dict(meta["config"]).preset
+        progress = meta["progress"]
+        images, minutes = int(progress["images"]), float(progress["minutes"])
+        return cls(source.name, preset, get_preset(preset), groups["network"], groups["average"], images, minutes)
+
+
+def start_from(state: TrainingState, source: Path) -> None:
+    """Fills a fresh state with trained weights of the same size; optimisers and position start anew.
+
+    Networks that the source does not hold (a checkpoint has no discriminator) keep their initial weights.
+
+    Raises:
+        CheckpointError: if a file is damaged or of another preset.
+    """
+    origin = Origin.read(source)
+    if origin.preset_name != state.config.preset:
+        raise CheckpointError(
+            f"{origin.name} holds {origin.preset_name}, this run has preset {state.config.preset!r}; "
+            "use the same preset, or --grow-from to double the size"
+        )
+    _fill(state, origin, lambda name, own, fresh: own)
+
 
 def grow(state: TrainingState, source: Path) -> None:
-    """Fills a fresh state with the weights of a run at half the size; optimisers and position start anew.
+    """Fills a fresh state with weights of half the size; optimisers and position start anew.
 
     Args:
         state: a state that has not been trained yet.
-        source: ``state.safetensors`` of the smaller run.
+        source: see :meth:`Origin.read`.
 
     Raises:
-        CheckpointError: if the file is damaged or the two sizes do not follow each other.
+        CheckpointError: if a file is damaged or the two sizes do not follow each other.
     """
-    tensors, meta = load_module(source, KIND)
-    small = get_preset(TrainingConfig.from_dict(meta["config"]).preset)
-    large = get_preset(state.config.preset)
+    origin = Origin.read(source)
+    small, large = origin.preset, get_preset(state.config.preset)
     wanted = large.generator
     enlarged = replace(
         small.generator, size=wanted.size, coarse_size=wanted.coarse_size, refine_sizes=wanted.refine_sizes
     )
     if enlarged != wanted:
         raise CheckpointError(
-            f"{source.name} holds {meta['config']['preset']}, which does not grow into {state.config.preset}"
+            f"{origin.name} holds {origin.preset_name}, which does not grow into {state.config.preset}"
         )
     if large.generator.size != 2 * small.generator.size:
         raise CheckpointError(
-            f"{source.name} makes {small.generator.size}-pixel faces; a run can only grow to {2 * small.generator.size}"
+            f"{origin.name} makes {small.generator.size}-pixel faces; a run can only grow to {2 * small.generator.size}"
         )
-    for group, networks in (("network", state.networks), ("average", state.averages)):
-        for name, network in networks.items():
-            prefix = f"{group}.{name}."
-            own = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-            if name == "generator":
-                own = grow_generator(own, small.generator, large.generator, network.state_dict())
-            if name == "discriminator":
-                own = grow_discriminator(own, network.state_dict(), small.discriminator.size)
-            load_weights(network, {prefix + key: value for key, value in own.items()}, prefix, source.name)
-    # The filled codes stay valid, so growing may go straight to the stage the small run was in.
-    state.progress.images = int(meta["progress"]["images"])
-    state.progress.minutes = float(meta["progress"]["minutes"])
+
+    def adapt(name: str, own: StateDict, fresh: StateDict) -> StateDict:
+        if name == "generator":
+            return grow_generator(own, small.generator, large.generator, fresh)
+        return grow_discriminator(own, fresh) if name == "discriminator" else own
+
+    _fill(state, origin, adapt)
+
+
+def _fill(state: TrainingState, origin: Origin, adapt: Callable[[str, StateDict, StateDict], StateDict]) -> None:
+    for group, held in ((state.networks, origin.networks), (state.averages, origin.averages)):
+        for name, network in group.items():
+            if name in held:
+                load_weights(network, adapt(name, held[name], network.state_dict()), "", origin.name)
+    # The filled codes stay valid, so a run may go straight to the stage the other one was in.
+    state.progress.images, state.progress.minutes = origin.images, origin.minutes
 
 
 def grow_generator(
@@ -104,7 +182,7 @@ def _widen(weight: Tensor, modulation: Tensor, inputs: int) -> tuple[Tensor, Ten
     return wide, scale
 
 
-def grow_discriminator(small: dict[str, Tensor], fresh: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+def grow_discriminator(small: StateDict, fresh: StateDict) -> StateDict:
     """State dict of the larger discriminator: old blocks move one place down, stem and first block are new."""
     grown = {}
     for key, value in fresh.items():
