@@ -105,7 +105,7 @@ def load_assets(checkpoint: Path | None, device: torch.device) -> Assets:
         missing,
         "sliders",
         folder / SLIDERS_NAME,
-        "run 'python -m editing.sliders'",
+        "run 'python -m editing.slider_fit'",
         lambda file: SliderSet.load(file, loaded.sha256, config.parts, config.style_dim),
     )
     encoder = _optional(

@@ -448,8 +448,8 @@ def report(sliders: SliderSet) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m editing.sliders``: fits the sliders of a checkpoint and writes them beside it."""
-    parser = argparse.ArgumentParser(prog="python -m editing.sliders", description=main.__doc__)
+    """``python -m editing.slider_fit``: fits the sliders of a checkpoint and writes them beside it."""
+    parser = argparse.ArgumentParser(prog="python -m editing.slider_fit", description=main.__doc__)
     defaults = FitSettings()
     parser.add_argument("--checkpoint", type=Path, help="generator; default: the bundled one")
     parser.add_argument("--out", type=Path, help="default: sliders.safetensors beside the checkpoint")
@@ -485,3 +485,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table)
     print(json.dumps({"file": str(out), "sha256": digest, "sliders": len(sliders)}))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

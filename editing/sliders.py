@@ -1,13 +1,12 @@
 """Sliders: directions in the latent codes of a part that were measured to do what they are called.
 
-``python -m editing.sliders`` fits them to a checkpoint and writes them beside it; see :mod:`editing.slider_fit`.
+``python -m editing.slider_fit`` fits them to a checkpoint and writes them beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -81,7 +80,7 @@ class SliderSet:
         self.checkpoint, self.sha256 = checkpoint, sha256
         self._index = {slider.id: number for number, slider in enumerate(self.sliders)}
         if directions.ndim != 2 or len(directions) != len(self.sliders) or len(self._index) != len(self.sliders):
-            raise EditingError("the slider file is damaged; fit the sliders again with 'python -m editing.sliders'")
+            raise EditingError("the slider file is damaged; fit the sliders again with 'python -m editing.slider_fit'")
 
     def __len__(self) -> int:
         return len(self.sliders)
@@ -140,19 +139,21 @@ class SliderSet:
         if meta.get("checkpoint") != checkpoint:
             raise EditingError(
                 f"the sliders in {path.name} were fitted to another checkpoint; "
-                "run 'python -m editing.sliders' for this one"
+                "run 'python -m editing.slider_fit' for this one"
             )
         try:
             sliders = [_slider(row) for row in meta["sliders"]]
             directions = tensors["directions"]
         except (KeyError, TypeError, ValueError) as error:
-            raise EditingError(f"{path.name} is damaged ({error}); run 'python -m editing.sliders' again") from error
+            raise EditingError(f"{path.name} is damaged ({error}); run 'python -m editing.slider_fit' again") from error
         found = cls(sliders, directions, checkpoint, _digest(path))
         known = {BASE, *parts.names}
         if directions.shape[1] != style_dim or any(slider.part not in known for slider in sliders):
-            raise EditingError(f"{path.name} does not fit this model; run 'python -m editing.sliders' again")
+            raise EditingError(f"{path.name} does not fit this model; run 'python -m editing.slider_fit' again")
         if not bool(torch.isfinite(directions).all()):
-            raise EditingError(f"{path.name} holds numbers that are not finite; run 'python -m editing.sliders' again")
+            raise EditingError(
+                f"{path.name} holds numbers that are not finite; run 'python -m editing.slider_fit' again"
+            )
         return found
 
 
@@ -181,9 +182,3 @@ def _slider(row: Mapping[str, Any]) -> Slider:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-if __name__ == "__main__":
-    from editing.slider_fit import main
-
-    sys.exit(main())

@@ -196,7 +196,7 @@ class FaceEditor:
 
     def _require_sliders(self) -> SliderSet:
         if self.sliders is None:
-            raise EditingError("this model has no sliders yet; make them with 'python -m editing.sliders'")
+            raise EditingError("this model has no sliders yet; make them with 'python -m editing.slider_fit'")
         return self.sliders
 
     def _slide(self, state: FaceState, edit: SliderEdit) -> FaceState:
