@@ -14,6 +14,7 @@ import torch
 
 from editing.align import Detector, MtcnnDetector
 from editing.errors import EditingError
+from editing.guidance.registry import Guides
 from editing.inversion import IdentityJudge
 from editing.loading import Assets
 from editing.measure import measure_change, region
@@ -25,6 +26,7 @@ from editing.results import Change, FaceView
 from editing.session import Edits, Session, describe
 from editing.state import FaceEditor, parts_source
 from editing.store import SessionStore
+from editing.text import Spreads
 from editing.turns import Turnstile
 from editing.worker import Worker
 from memorygan.generator import ComposedGenerator
@@ -49,7 +51,7 @@ class Limits:
         max_queue: interactive requests that may wait.
         max_batch: previews computed together.
         batch_window: seconds a preview waits for companions.
-        max_jobs, max_waiting_jobs: reconstructions that run and that wait.
+        max_jobs, max_waiting_jobs: reconstructions and edits by sentences that run and that wait.
     """
 
     max_sessions: int = 64
@@ -76,8 +78,10 @@ class ServiceCore:
         limits: Limits | None = None,
         detector: Detector | None = None,
         identity: IdentityJudge | None = None,
+        guides: Guides | None = None,
     ) -> None:
         self.limits = limits or Limits()
+        self._guides, self._spreads = guides, Spreads()
         self._assets, self._identity, self._detector = assets, identity, detector
         self._missing = dict(assets.missing)
         self._notices = [assets.notice] if assets.notice else []
@@ -235,11 +239,20 @@ class ServiceCore:
         parts = session.edited_parts(since, session.edits)
         if not parts:
             return None
-        before, after = self._picture(session, since), self._picture(session, session.edits)
+        return self._difference(self._picture(session, since), self._picture(session, session.edits), parts)
+
+    def _difference(self, before: Rendered, after: Rendered, parts: tuple[str, ...]) -> Change:
+        """How two pictures of a face differ of which some parts were edited."""
         if len(parts) == len(self._scheme):
             return measure_change(before.image, after.image)
         inside = region((before.part_map, after.part_map), parts, self._scheme)
         return measure_change(before.image, after.image, inside, parts)
+
+    def _identity_judge(self) -> IdentityJudge | None:
+        """The one that was given, else the registry's."""
+        if self._identity is not None or self._guides is None:
+            return self._identity
+        return self._guides.identity()
 
     def _describe(self, session: Session, edits: Edits, sliders: Mapping[str, float]) -> FaceView:
         """A view without its picture; the session is locked."""

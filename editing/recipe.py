@@ -11,7 +11,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import safetensors
@@ -30,6 +30,7 @@ MAX_EDITS = 1000
 MAX_CODES_BYTES = 2 * 2**20
 MAX_SEED = 2**53 - 1  # JSON numbers beyond it do not survive a browser
 SWAP_GROUPS = ("all", "shape", "texture", "every")
+MAX_PROMPT = 1000
 _NAME_LENGTH = 100
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -290,11 +291,84 @@ class ResampleEdit:
         return f"{_title(self.part)}{what}: drawn anew ({self.seed})"
 
 
-Edit = SliderEdit | SwapEdit | ResampleEdit
+@dataclass(frozen=True)
+class TextEdit:
+    """Parts changed until the picture fits a sentence. A replay needs the codes alone: no judge, no optimisation.
+
+    Attributes:
+        prompt: the sentence, as far as it was read.
+        parts: names of the P parts that were allowed to change.
+        codes: (P, L, D) latent codes of them, without sliders; only the layers of each part's swap rule are taken.
+        neutral: the sentence for the face as it was, or "".
+        strength: name of the preset.
+        weights: of the losses, by name.
+        steps: Adam steps that were taken.
+        seed: of the random crops.
+        judges: name → sha256 of the judges that guided it, for the record.
+    """
+
+    op: ClassVar[str] = "text"
+    prompt: str
+    parts: tuple[str, ...]
+    codes: Codes
+    neutral: str = ""
+    strength: str = "normal"
+    weights: tuple[tuple[str, float], ...] = ()
+    steps: int = 300
+    seed: int = 0
+    judges: tuple[tuple[str, str], ...] = ()
+
+    def without(self, part: str) -> TextEdit | None:
+        """The edit with ``part`` left alone; None if nothing is left of it."""
+        if part not in self.parts:
+            return self
+        left = tuple(name for name in self.parts if name != part)
+        if not left:
+            return None
+        rows = [self.parts.index(name) for name in left]
+        return replace(self, parts=left, codes=Codes.of(self.codes.tensor()[rows]))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "op": self.op,
+            "prompt": self.prompt,
+            "neutral": self.neutral,
+            "parts": list(self.parts),
+            "codes": self.codes.text,
+            "strength": self.strength,
+            "weights": dict(self.weights),
+            "steps": self.steps,
+            "seed": self.seed,
+            "judges": dict(self.judges),
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> TextEdit:
+        weights = _mapping(fields.get("weights", {}), "loss weights")
+        judges = _mapping(fields.get("judges", {}), "list of judges")
+        return cls(
+            _text(fields.get("prompt"), "prompt", MAX_PROMPT),
+            _names(fields.get("parts")),
+            Codes(_text(fields.get("codes"), "codes", MAX_BYTES)),
+            _text(fields.get("neutral", ""), "neutral prompt", MAX_PROMPT),
+            _text(fields.get("strength", ""), "strength"),
+            tuple((_text(name, "loss"), _number(value, "weight", 0, 1e6)) for name, value in weights.items()),
+            _whole(fields.get("steps"), "steps", 0, 10**6),
+            _whole(fields.get("seed"), "seed", 0, MAX_SEED),
+            tuple((_text(name, "judge"), _text(value, "judge's hash")) for name, value in judges.items()),
+        )
+
+    def describe(self) -> str:
+        said = self.prompt if len(self.prompt) <= 60 else f"{self.prompt[:59]}…"
+        return f"{_listing(self.parts)}: “{said}”"
+
+
+Edit = SliderEdit | SwapEdit | ResampleEdit | TextEdit
 EDITS: dict[str, Callable[[Mapping[str, Any]], Edit]] = {
     SliderEdit.op: SliderEdit.from_dict,
     SwapEdit.op: SwapEdit.from_dict,
     ResampleEdit.op: ResampleEdit.from_dict,
+    TextEdit.op: TextEdit.from_dict,
 }
 
 

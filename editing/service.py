@@ -7,7 +7,8 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
     service.size                 side of full pictures in pixels
     service.parts                tuple[PartInfo]; index = id in a part map
     service.capabilities         dict name → "" if available, else one sentence that says why not
-                                 (names: "sliders", "resample", "photo", "align", "parse", "encode", "mp4")
+                                 (names: "sliders", "resample", "align", "parse", "encode", "text", "identity", "mp4")
+    service.guidance()           which judges of words and identity are in use
     service.sliders(part=None)   tuple[Slider]; part may be a part name or "base" (pose and framing)
     service.health()             dict of plain JSON values: device, sessions, queue, timings …
     service.close()
@@ -30,6 +31,12 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
     variants(session, part, count=6, seed=None, group="all") -> tuple[Variant, ...]; apply_variant(session, variant)
     undo(session), redo(session), reset_part(session, part), reset_all(session) -> FaceView
                                                                         reset_part("base") resets pose and framing
+
+  sentences
+    suggest_parts(prompt) -> tuple[str, ...]                            the parts a sentence speaks of
+    describe(session, prompt, parts=None, neutral="", strength="normal", weights=None, steps=300, seed=None,
+             cancel=None, owner="") -> Iterator[TextProgress]           the last item carries a proposal
+    apply_description(session, proposal) -> FaceView                    one undo step
 
   composition
     compose(session, order=None, size=None) -> tuple[CompositionFrame, ...]
@@ -64,9 +71,13 @@ from PIL import Image
 
 from editing.core import Background, Limits, ServiceCore, between, checked_seed
 from editing.errors import EditingError
+from editing.guidance.clip import ImageTextJudge
+from editing.guidance.identity import IdentityNet
+from editing.guidance.registry import Guides
 from editing.inversion import IdentityJudge, InversionResult, InversionSettings, invert
 from editing.loading import choose_device, load_assets
 from editing.photo import decode
+from editing.prompts import for_judge, suggest_parts
 from editing.recipe import (
     Codes,
     CodesSource,
@@ -74,19 +85,24 @@ from editing.recipe import (
     ResampleEdit,
     SeedSource,
     SliderEdit,
+    TextEdit,
     diff,
     embed,
     read_recipe,
 )
+from editing.renderer import Rendered
 from editing.results import (
     CancelToken,
     Candidate,
     Change,
     CompositionFrame,
     FaceView,
+    GuidanceInfo,
     InversionProgress,
     PartInfo,
     PhotoView,
+    TextProgress,
+    TextProposal,
     Variant,
 )
 from editing.sequence import composition_frames, composition_order, gif, mp4, mp4_writer
@@ -94,6 +110,7 @@ from editing.session import Edits, Session
 from editing.sliders import Slider
 from editing.state import BASE
 from editing.swap import draw_variants
+from editing.text import LOSSES, Described, TextResult, TextSettings, optimize
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.generator import MemoryGAN
 
@@ -110,7 +127,8 @@ class EditingService(ServiceCore):
         assets: what to work with, see :func:`editing.loading.load_assets`.
         limits: what to take on.
         detector: finds faces in photos; None for MTCNN, made when the first photo comes.
-        identity: judges whether two (S, S, 3) uint8 faces are the same person, cosine in [−1, 1]; None for none.
+        identity: judges whether two (S, S, 3) uint8 faces are the same person, cosine in [−1, 1]; None for the guides'.
+        guides: judges of words and identity, loaded when first needed; None for none.
     """
 
     @classmethod
@@ -120,14 +138,22 @@ class EditingService(ServiceCore):
         device: str = "auto",
         limits: Limits | None = None,
         identity: IdentityJudge | None = None,
+        text_judge: str = "auto",
+        identity_judge: str = "auto",
     ) -> EditingService:
         """A service for a checkpoint (default: the bundled one, or an untrained stand-in with a notice).
 
+        Args:
+            checkpoint, device, limits, identity: see there.
+            text_judge: "auto", "openai" or "bundled", see :mod:`editing.guidance.registry`.
+            identity_judge: "auto", "vggface2", "bundled" or "none".
+
         Raises:
-            EditingError: if the named checkpoint or device cannot be used.
+            EditingError: if the named checkpoint or device cannot be used, or for an unknown judge.
         """
         path = None if checkpoint is None else Path(checkpoint)
-        return cls(load_assets(path, choose_device(device)), limits, identity=identity)
+        guides = Guides(text_judge, identity_judge)
+        return cls(load_assets(path, choose_device(device)), limits, identity=identity, guides=guides)
 
     def close(self) -> None:
         """Ends the device thread; every later call is refused."""
@@ -149,12 +175,17 @@ class EditingService(ServiceCore):
     @property
     def capabilities(self) -> dict[str, str]:
         """Capability → "" if available, else one sentence that says why not."""
-        names = ("sliders", "resample", "photo", "align", "parse", "encode", "identity", "mp4")
+        names = ("sliders", "resample", "photo", "align", "parse", "encode", "text", "identity", "mp4")
         reasons = dict(self._missing)
         if not isinstance(self._assets.generator, (MemoryGAN, SemanticStyleGAN)):
             reasons["resample"] = "This kind of model cannot draw new parts."
-        if self._identity is None:
-            reasons["identity"] = "No identity judge is in use, so identity similarity is not reported."
+        absent = {
+            "text": "No judge of words is in use, so faces cannot be edited by sentences.",
+            "identity": "No identity judge is in use, so identity similarity is not reported.",
+        }
+        for kind, reason in absent.items():
+            if not (kind == "identity" and self._identity is not None):
+                reasons[kind] = reason if self._guides is None else self._guides.problem(kind)
         return {name: reasons.get(name, "") for name in names}
 
     def sliders(self, part: str | None = None) -> tuple[Slider, ...]:
@@ -174,10 +205,14 @@ class EditingService(ServiceCore):
         """Seeds of faces worth showing first."""
         return self._assets.gallery
 
+    def guidance(self) -> GuidanceInfo:
+        """Which judges of words and identity are in use, or will be when they are needed; nothing is loaded."""
+        return GuidanceInfo(None, None) if self._guides is None else self._guides.info()
+
     def health(self) -> dict[str, Any]:
         """Plain JSON values: is it well, what is it doing, how fast was it."""
         waiting, steps = self._worker.waiting()
-        cache = self._renderer.cache
+        cache, guidance = self._renderer.cache, self.guidance()
         figures: dict[str, Any] = {
             "status": "ok",
             "model": self.model,
@@ -195,6 +230,9 @@ class EditingService(ServiceCore):
             "job_steps_waiting": steps,
             "cache": {"bytes": cache.bytes, "hits": cache.hits, "misses": cache.misses},
             "timings": self._worker.timings(),
+            "judges": {
+                kind: judge and judge.name for kind, judge in (("text", guidance.text), ("identity", guidance.identity))
+            },
         }
         if self._renderer.device.type == "cuda":
             figures["gpu_bytes"] = torch.cuda.memory_allocated(self._renderer.device)
@@ -492,6 +530,153 @@ class EditingService(ServiceCore):
         """
         return self._commit(session, lambda found: ())
 
+    # --- sentences
+
+    def suggest_parts(self, prompt: str) -> tuple[str, ...]:
+        """The parts a sentence speaks of, in the model's order; the whole face where it speaks of none."""
+        return suggest_parts(prompt, self._scheme.names.__contains__) or self._scheme.names[1:]
+
+    def describe(
+        self,
+        session: str,
+        prompt: str,
+        parts: Sequence[str] | None = None,
+        neutral: str = "",
+        strength: str = "normal",
+        weights: Mapping[str, float] | None = None,
+        steps: int = 300,
+        seed: int | None = None,
+        cancel: CancelToken | None = None,
+        owner: str = "",
+    ) -> Iterator[TextProgress]:
+        """Changes parts until the face fits a sentence; yields after every step, and last a proposal.
+
+        Nothing is committed: see :meth:`apply_description`.
+
+        Args:
+            session: token.
+            prompt: what the face should look like, such as "a person with red hair".
+            parts: names of those that may change; None for those that :meth:`suggest_parts` gives. The codes of all
+                others stay as they are, bit by bit.
+            neutral: what the face looks like now, such as "a face"; then only the change of the words counts.
+            strength: "subtle", "normal" or "strong".
+            weights: of the losses "clip", "latent", "identity" and "segmentation", instead of the strength's.
+            steps: of Adam, 1 to 2000.
+            seed: of the random crops; None for a random one.
+            cancel: ends the job within a step; the best so far is proposed.
+            owner: jobs of one owner take turns with those of others; default: the session.
+
+        Raises:
+            EditingError: if sentences cannot be used here, for a sentence the judge cannot read, an unknown part,
+                strength or weight, or a value out of range.
+            UnknownSessionError: if the session is gone.
+            BusyError: on the first step, if too many jobs are waiting.
+        """
+        if unknown := sorted(set(weights or {}) - set(LOSSES)):
+            raise EditingError(f"there is no loss {unknown[0]!r}; use any of {', '.join(LOSSES)}")
+        settings = TextSettings.preset(strength, steps=steps, **(weights or {}))
+        seed = checked_seed(seed)
+        if self._guides is None:
+            raise EditingError(self.capabilities["text"])
+        judge = self._guides.text()
+        prompt, notices = for_judge(judge, prompt)
+        if neutral.strip():
+            neutral, said = for_judge(judge, neutral, "the description of the face as it is")
+            notices += said
+        names = self.suggest_parts(prompt) if parts is None else tuple(parts)
+        for name in names:
+            self._part(name)
+        names = tuple(name for name in self._scheme.names if name in names)
+        if not names:
+            raise EditingError("no part may change; choose at least one")
+        identity = self._guides.identity()
+        with self._store.using(session) as found:
+            face = Described(session, found.revision, found.edits, found.state(), found.generator)
+            before = self._picture(found, found.edits)
+        edit = TextEdit(
+            prompt,
+            names,
+            Codes(""),
+            neutral.strip(),
+            strength,
+            tuple(settings.weights.items()),
+            steps,
+            seed,
+            tuple(self._guides.hashes().items()),
+        )
+        return self._describing(
+            face, before, edit, settings, (judge, identity), tuple(notices), cancel or CancelToken(), owner or session
+        )
+
+    def _describing(
+        self,
+        face: Described,
+        before: Rendered,
+        edit: TextEdit,
+        settings: TextSettings,
+        judges: tuple[ImageTextJudge, IdentityNet | None],
+        notices: tuple[str, ...],
+        cancel: CancelToken,
+        owner: str,
+    ) -> Iterator[TextProgress]:
+        source = self._editor.codes(face.state)
+        ticket = self._jobs.enter()
+        try:
+            waiting = TextProgress("waiting", 0, settings.steps, before.image, before.part_map, notices=notices)
+            while ahead := self._jobs.position(ticket, wait=0.25):
+                if cancel.cancelled:
+                    yield replace(waiting, phase="done", cancelled=True)
+                    return
+                yield replace(waiting, position=ahead)
+            result: TextResult = yield from optimize(
+                lambda: self._renderer.of(face.generator),
+                *judges,
+                source,
+                edit.parts,
+                edit.prompt,
+                edit.neutral,
+                settings,
+                Background(self._worker, owner),
+                cancel,
+                edit.seed,
+                self._spreads,
+                notices,
+            )
+        finally:
+            self._jobs.leave(ticket)
+        last = result.progress
+        if not last.best_step:
+            nothing = "Nothing better than the face as it is was found; allow other parts, or try another strength."
+            yield replace(last, notices=(*notices, nothing))
+            return
+        edit = replace(edit, steps=last.step, codes=face.codes(self._editor, source, result.w, edit.parts))
+        latents = self._editor.codes(self._editor.apply(face.state, edit))
+        after = self._worker.call(
+            "render", lambda: self._renderer.render(face.session, latents, generator=face.generator)
+        )
+        moved = (latents.w != source.w).flatten(2).any(dim=2)[0].tolist()
+        parts = tuple(name for name, differs in zip(self._scheme.names, moved, strict=True) if differs)
+        change = self._difference(before, after, parts)
+        proposal = TextProposal(face.session, face.revision, face.edits, edit, after.image, after.part_map, change)
+        yield replace(last, image=after.image, part_map=after.part_map, proposal=proposal)
+
+    def apply_description(self, session: str, proposal: TextProposal) -> FaceView:
+        """Takes a proposal of :meth:`describe` over into the face, as one step that can be undone.
+
+        Raises:
+            EditingError: for a proposal that was made for another face, or for this one as it no longer is.
+            UnknownSessionError: if the session is gone.
+        """
+        if proposal.session != session:
+            raise EditingError("this proposal was made for another face; describe this one anew")
+
+        def edits(found: Session) -> Edits:
+            if found.edits != proposal.since:
+                raise EditingError("the face has changed since this proposal was made; describe it anew, or undo first")
+            return (*found.edits, proposal.edit)
+
+        return self._commit(session, edits)
+
     # --- composition
 
     def compose(
@@ -595,6 +780,7 @@ class EditingService(ServiceCore):
         self, pixels: np.ndarray, settings: InversionSettings, cancel: CancelToken, owner: str
     ) -> Iterator[InversionProgress]:
         total = settings.steps + settings.tune_steps
+        identity = self._identity_judge()
         ticket = self._jobs.enter()
         try:
             while ahead := self._jobs.position(ticket, wait=0.25):
@@ -611,7 +797,7 @@ class EditingService(ServiceCore):
                 settings,
                 Background(self._worker, owner),
                 cancel,
-                self._identity,
+                identity,
             )
         finally:
             self._jobs.leave(ticket)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from editing.errors import EditingError
-from editing.recipe import Codes, CodesSource, Edit, ResampleEdit, SeedSource, SliderEdit, Source, SwapEdit
+from editing.recipe import Codes, CodesSource, Edit, ResampleEdit, SeedSource, SliderEdit, Source, SwapEdit, TextEdit
 from editing.sliders import SliderSet
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.config import GeneratorConfig
@@ -125,6 +125,8 @@ class FaceEditor:
                 return self._slide(state, edit)
             if isinstance(edit, SwapEdit):
                 return self._swap(state, edit)
+            if isinstance(edit, TextEdit):
+                return self._text(state, edit)
             return self._resample(state, edit)
         except EditingError:
             raise
@@ -249,6 +251,38 @@ class FaceEditor:
         slots = [1 + self.config.parts.index(part) for part in edit.parts] + ([0] if every else [])
         queries[:, slots] = other.queries[:, slots]
         return queries
+
+    def _text(self, state: FaceState, edit: TextEdit) -> FaceState:
+        w = edit.codes.tensor()
+        expected = (len(edit.parts), self.config.local_layers, self.config.style_dim)
+        if tuple(w.shape) != expected:
+            raise EditingError(
+                f"the recipe's codes have shape {tuple(w.shape)}, this edit needs {expected}; use its own model"
+            )
+        under, chosen = self.under_text(state, edit.parts)
+        full = torch.zeros_like(under.anchor.w)
+        full[0, [self.config.parts.index(part) for part in edit.parts]] = w
+        values = torch.where(chosen[None, :, :, None], full, under.anchor.w)
+        base_stays = not bool(chosen[1:, : self.config.base_layers].any())
+        return replace(under, anchor=under.anchor.with_w(values, under.anchor.shared_base and base_stays))
+
+    def under_text(self, state: FaceState, parts: Sequence[str]) -> tuple[FaceState, Tensor]:
+        """What an edit by a sentence starts from: the sliders in its way become part of the face, base sliders stay.
+
+        Returns:
+            The state, which looks the same, and (K, L) bool: the codes that the edit may change, by the paper's layer
+            rule of each part (section 4.5).
+
+        Raises:
+            ValueError: for an unknown part.
+        """
+        chosen = state.anchor.selection(parts)
+        cleared = {name for name in state.sliders if self._covered(name, chosen, every=False)}
+        if not cleared:
+            return state, chosen
+        baked = self.codes(replace(state, sliders={name: state.sliders[name] for name in cleared}))
+        kept = {name: value for name, value in state.sliders.items() if name not in cleared}
+        return replace(state, anchor=baked, sliders=kept), chosen
 
     def _resample(self, state: FaceState, edit: ResampleEdit) -> FaceState:
         w = self._run(lambda: self._mapped(edit))  # (D,)

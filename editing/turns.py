@@ -28,7 +28,7 @@ class Turnstile:
         """
         with self._condition:
             if len(self._line) >= self.active + self.waiting:
-                raise BusyError("too many photos are being worked on; try again in a few minutes")
+                raise BusyError("too many long jobs are being worked on; try again in a few minutes")
             ticket = object()
             self._line.append(ticket)
             return ticket

@@ -1,0 +1,139 @@
+"""Judges of picture and text: any CLIP that open_clip can load, with gradients to the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ImageTextJudge:
+    """A CLIP behind two functions: pictures and sentences → unit vectors that are near if they fit.
+
+    Args:
+        name, title: short name, and what a person calls it.
+        model: an open_clip model; taken over without gradients for its weights.
+        tokenizer: sentences → (N, context) token ids; cuts what is longer.
+        context: tokens it reads, two of them for start and end.
+        image_size: side in pixels of the pictures it looks at.
+        mean, std: of the pixels, per channel, that the model expects removed.
+        unknown: sentence → its words that the judge was never taught; None for a judge of open vocabulary.
+        fillers: words that say nothing by themselves.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        model: nn.Module,
+        tokenizer: Callable[[Sequence[str]], Tensor],
+        context: int,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        unknown: Callable[[str], tuple[str, ...]] | None = None,
+        fillers: frozenset[str] = frozenset(),
+    ) -> None:
+        self.name, self.title, self.context, self.image_size = name, title, context, image_size
+        self._model = model.eval().requires_grad_(False)
+        self._tokenizer, self._unknown, self._fillers = tokenizer, unknown, fillers
+        self._mean, self._std = (torch.tensor(list(values)).reshape(1, 3, 1, 1) for values in (mean, std))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it knows only the words it was taught."""
+        return self._unknown is not None
+
+    def to(self, device: torch.device | str) -> ImageTextJudge:
+        """Moves it, in place."""
+        self._model.to(device)
+        self._mean, self._std = self._mean.to(device), self._std.to(device)
+        return self
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """Words of a sentence that it was never taught; empty for a judge of open vocabulary."""
+        return () if self._unknown is None else self._unknown(prompt)
+
+    def understands(self, prompt: str) -> bool:
+        """Whether anything in the sentence means something to it."""
+        if self._unknown is None:
+            return self.length(prompt) > 0
+        words = set("".join(c if c.isalpha() else " " for c in prompt.lower()).split())
+        return bool(words - set(self._unknown(prompt)) - self._fillers)
+
+    def length(self, prompt: str) -> int:
+        """Tokens of a sentence, without start and end."""
+        encode = getattr(self._tokenizer, "encode", None)
+        return len(prompt.split()) if encode is None else len(encode(prompt))
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """N sentences → (N, E) float32 unit vectors."""
+        tokens = self._tokenizer(list(prompts)).to(self._mean.device)
+        return F.normalize(self._encode("encode_text", tokens).float(), dim=1)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [−1, 1] → (B, E) float32 unit vectors; gradients reach the pictures."""
+        side = self.image_size
+        if images.shape[-2:] != (side, side):
+            smaller = side < images.shape[-1]
+            images = F.interpolate(images, (side, side), mode="bicubic", align_corners=False, antialias=smaller)
+        pixels = (images.clamp(-1.0, 1.0) * 0.5 + 0.5 - self._mean) / self._std
+        return F.normalize(self._encode("encode_image", pixels).float(), dim=1)
+
+    def _encode(self, tower: str, inputs: Tensor) -> Tensor:
+        encoded: Tensor = getattr(self._model, tower)(inputs)
+        return encoded
+
+
+def build_judge(
+    name: str,
+    title: str,
+    config: str | Path,
+    weights: dict[str, Tensor],
+    unknown: Callable[[str], tuple[str, ...]] | None = None,
+    fillers: frozenset[str] = frozenset(),
+) -> ImageTextJudge:
+    """A judge from an open_clip model and its weights.
+
+    Args:
+        name, title, unknown, fillers: see :class:`ImageTextJudge`.
+        config: name of an open_clip model, or the path of a JSON file that describes one.
+        weights: its complete state dict; every tensor must fit.
+
+    Raises:
+        ValueError: if the weights do not fit, or hold a value that is not finite.
+    """
+    import open_clip  # takes seconds, and only sentences need it
+
+    model_name = str(config)
+    if isinstance(config, Path):
+        open_clip.add_model_config(config)
+        model_name = config.stem
+    model = open_clip.create_model(model_name, pretrained=None, pretrained_text=False)
+    if any(tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
+        raise ValueError("the weights hold values that are not finite")
+    try:
+        model.load_state_dict({key: value.float() for key, value in weights.items()})
+    except RuntimeError as error:
+        raise ValueError(f"the weights do not fit the model {model_name}") from error
+    pixels = cast(dict[str, Any], open_clip.get_model_preprocess_cfg(model))
+    size = pixels["size"]
+    tokenizer = open_clip.get_tokenizer(model_name)
+    text = cast(dict[str, Any], open_clip.get_model_config(model_name))["text_cfg"]
+    return ImageTextJudge(
+        name,
+        title,
+        model,
+        tokenizer,
+        int(text.get("context_length", 77)),
+        int(size if isinstance(size, int) else size[0]),
+        pixels["mean"],
+        pixels["std"],
+        unknown,
+        fillers,
+    )

@@ -1,0 +1,44 @@
+"""Judges of identity: face recognition networks behind one function, with gradients to the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class IdentityNet:
+    """Pictures of faces → unit vectors that are near for the same person.
+
+    Args:
+        name, title: short name, and what a person calls it.
+        model: (B, 3, s, s) in [−1, 1] → (B, E); taken over without gradients for its weights.
+        image_size: s.
+    """
+
+    def __init__(self, name: str, title: str, model: nn.Module, image_size: int) -> None:
+        self.name, self.title, self.image_size = name, title, image_size
+        self._model = model.eval().requires_grad_(False)
+        self._device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> IdentityNet:
+        """Moves it, in place."""
+        self._device = torch.device(device)
+        self._model.to(self._device)
+        return self
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [−1, 1] → (B, E) float32 unit vectors; gradients reach the pictures."""
+        side = self.image_size
+        if images.shape[-2:] != (side, side):
+            smaller = side < images.shape[-1]
+            images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=smaller)
+        return F.normalize(self._model(images.clamp(-1.0, 1.0)).float(), dim=1)
+
+    @torch.no_grad()
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
+        """Cosine similarity in [−1, 1] of two (S, S, 3) uint8 faces, as :mod:`editing.inversion` asks for it."""
+        pair = torch.from_numpy(np.stack([first, second])).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        one, other = self.embed(pair)
+        return float(one @ other)

@@ -1,0 +1,316 @@
+"""Which judges guide an edit: the standard ones where their weights are on the machine, else the bundled ones.
+
+"auto" takes what is there and never waits for a network. A judge that is named, by argument or else by environment
+variable, is that judge or a refusal; a standard one that is named is fetched if need be.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+
+from editing.errors import EditingError
+from editing.guidance import standard
+from editing.guidance.clip import ImageTextJudge, build_judge
+from editing.guidance.identity import IdentityNet
+from editing.guidance.standard import StandardWeights, file_hash
+from editing.results import GuidanceInfo, JudgeInfo
+from memorygan import manifest
+
+TEXT_VARIABLE, IDENTITY_VARIABLE = "MEMORYGAN_TEXT_JUDGE", "MEMORYGAN_IDENTITY_JUDGE"
+TEXT_JUDGES = ("auto", "openai", "bundled")
+IDENTITY_JUDGES = ("auto", "vggface2", "bundled", "none")
+TEXT_FILE, IDENTITY_FILE = "face-text.safetensors", "identity.safetensors"
+_CONFIG = Path(__file__).parent / "configs" / "face-text.json"
+Judge = TypeVar("Judge", ImageTextJudge, IdentityNet)
+
+
+@dataclass(frozen=True)
+class Chosen(Generic[Judge]):
+    """One judge, loaded.
+
+    Attributes:
+        judge, info: None if there is none.
+        notes: plain sentences on how the choice came about.
+        problem: why there is no judge, one sentence; "" if there is one.
+    """
+
+    judge: Judge | None
+    info: JudgeInfo | None
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The judges of text edits and inversion; None where there is none.
+
+    Attributes:
+        info: what they are, for display.
+    """
+
+    text: ImageTextJudge | None
+    identity: IdentityNet | None
+    info: GuidanceInfo
+
+
+@dataclass(frozen=True)
+class _Kind(Generic[Judge]):
+    """How judges of one kind are found and built."""
+
+    kind: str
+    variable: str
+    names: tuple[str, ...]
+    bundled_file: str
+    bundled_title: str
+    without: str
+    standard: Callable[[], StandardWeights]
+    build: Callable[[StandardWeights, Path], Judge]
+    build_bundled: Callable[[str, Path], Judge]
+
+    @property
+    def bundled(self) -> Path:
+        return manifest.WEIGHTS_DIR / self.bundled_file
+
+    def wanted(self, name: str) -> str:
+        """The judge to use: the argument, else the environment variable, else "auto"."""
+        source = "" if name != "auto" else os.environ.get(self.variable, "").strip().lower()
+        chosen = source or name
+        if chosen not in self.names:
+            where = f"{self.variable} is" if source else f"the {self.kind} judge is"
+            raise EditingError(f"{where} {chosen!r}; use one of {', '.join(self.names)}")
+        return chosen
+
+    def plan(self, wanted: str) -> Chosen[Judge]:
+        """What loading would most likely give, by file names alone."""
+        if wanted == "none":
+            return Chosen(None, None, (), self.without)
+        known = self.standard()
+        present = known.present() if wanted in ("auto", known.name) else ()
+        if present or wanted == known.name:
+            path = present[0] if present else known.home / known.file
+            return Chosen(None, JudgeInfo(self.kind, known.name, known.title, str(path)))
+        if self.bundled.is_file():
+            return Chosen(None, self._bundled_info(""))
+        return Chosen(None, None, (), self._absent())
+
+    def load(self, wanted: str) -> Chosen[Judge]:
+        """Loads a judge, on the CPU.
+
+        Raises:
+            EditingError: if one that was named cannot be used.
+        """
+        if wanted == "none":
+            return Chosen(None, None, (self.without,), self.without)
+        notes: list[str] = []
+        known = self.standard()
+        if wanted in ("auto", known.name):
+            found = self._load_standard(known, notes, fetch=wanted == known.name)
+            if found is not None:
+                return found
+        return self._load_bundled(notes, named=wanted == "bundled")
+
+    def _load_standard(self, known: StandardWeights, notes: list[str], fetch: bool) -> Chosen[Judge] | None:
+        """The standard judge; None if it is not there or cannot be used, which the notes say."""
+        problems = []
+        paths = known.present()
+        if fetch and not paths:
+            try:
+                paths = (known.fetch(),)
+            except (OSError, ValueError) as error:
+                raise EditingError(
+                    f"the weights of {known.title} are not on this machine and could not be fetched "
+                    f"({_reason(error)}); put {known.file} into the folder that {standard.GUIDANCE_DIR_VARIABLE} "
+                    "names, or use 'bundled'"
+                ) from error
+        for path in paths:
+            try:
+                judge = self.build(known, path)
+            except (ValueError, OSError) as error:
+                problems.append(f"{path.name} cannot be used ({_reason(error)})")
+                continue
+            info = JudgeInfo(self.kind, known.name, known.title, str(path), file_hash(path))
+            return Chosen(judge, info, tuple(notes))
+        if problems and fetch:
+            raise EditingError(f"{known.title} was asked for, but {problems[0]}; replace the file or use 'bundled'")
+        if problems:
+            notes.append(f"{known.title}: {problems[0]}, so the bundled judge takes its place.")
+        return None
+
+    def _load_bundled(self, notes: list[str], named: bool) -> Chosen[Judge]:
+        problem = self._absent()
+        if self.bundled.is_file():
+            try:
+                sha256 = self._verified()
+                judge = self.build_bundled(self.bundled_title, self.bundled)
+                return Chosen(judge, self._bundled_info(sha256), tuple(notes))
+            except (ValueError, OSError, ImportError, safetensors.SafetensorError) as error:
+                problem = f"The bundled judge {self.bundled.name} cannot be used ({_reason(error)})."
+        if named:
+            raise EditingError(f"{problem[:1].lower()}{problem[1:-1]}; use 'auto' or another judge")
+        return Chosen(None, None, (*notes, problem), problem)
+
+    def _bundled_info(self, sha256: str) -> JudgeInfo:
+        return JudgeInfo(self.kind, "bundled", self.bundled_title, self.bundled.name, sha256)
+
+    def _absent(self) -> str:
+        return f"There is no {self.bundled.name} in weights/, so {_CONSEQUENCE[self.kind]}."
+
+    def _verified(self) -> str:
+        """sha256 of the bundled file, compared with the manifest where it is listed."""
+        found = file_hash(self.bundled)
+        for entry in manifest.read_manifest(manifest.WEIGHTS_DIR):
+            if entry.file == self.bundled.name and entry.sha256 != found:
+                raise ValueError("it is not the file that was published")
+        return found
+
+
+def _openai(known: StandardWeights, path: Path) -> ImageTextJudge:
+    return build_judge(known.name, known.title, known.model, known.read(path))
+
+
+def _face_text(title: str, path: Path) -> ImageTextJudge:
+    from editing.guidance.captions import STOP_WORDS, unknown_words
+
+    return build_judge("bundled", title, _CONFIG, safetensors.torch.load_file(path), unknown_words, STOP_WORDS)
+
+
+def _vggface2(known: StandardWeights, path: Path) -> IdentityNet:
+    from facenet_pytorch import InceptionResnetV1  # heavy, and only needed here
+
+    net = InceptionResnetV1(pretrained=None)
+    try:
+        net.load_state_dict(known.read(path))
+    except RuntimeError as error:
+        raise ValueError("the weights do not fit InceptionResnetV1") from error
+    return IdentityNet(known.name, known.title, net, 160)
+
+
+def _face_net(title: str, path: Path) -> IdentityNet:
+    from editing.guidance.face_net import load_face_net
+
+    net = load_face_net(path, "cpu")
+    return IdentityNet("bundled", title, net, net.config.size)
+
+
+_CONSEQUENCE = {"text": "sentences cannot be used", "identity": "identity is not judged"}
+_TEXT: _Kind[ImageTextJudge] = _Kind(
+    "text",
+    TEXT_VARIABLE,
+    TEXT_JUDGES,
+    TEXT_FILE,
+    "Bundled judge of faces and words",
+    "",
+    lambda: standard.OPENAI_CLIP,
+    _openai,
+    _face_text,
+)
+_IDENTITY: _Kind[IdentityNet] = _Kind(
+    "identity",
+    IDENTITY_VARIABLE,
+    IDENTITY_JUDGES,
+    IDENTITY_FILE,
+    "Bundled judge of identity",
+    "The identity judge is turned off.",
+    lambda: standard.VGGFACE2,
+    _vggface2,
+    _face_net,
+)
+
+
+class _Lazy(Generic[Judge]):
+    """One judge, loaded on its first use. A refusal is not remembered: the file or the network may be mended."""
+
+    def __init__(self, kind: _Kind[Judge], name: str) -> None:
+        self._kind: _Kind[Judge] = kind
+        self._wanted = kind.wanted(name)
+        self._lock = threading.Lock()
+        self._chosen: Chosen[Judge] | None = None
+
+    def known(self) -> Chosen[Judge]:
+        """What is known of it without loading anything."""
+        return self._chosen or self._kind.plan(self._wanted)
+
+    def get(self) -> Chosen[Judge]:
+        with self._lock:
+            if self._chosen is None:
+                self._chosen = self._kind.load(self._wanted)
+            return self._chosen
+
+
+class Guides:
+    """The judges of a service; each is loaded when it is first asked for.
+
+    Args:
+        text: one of :data:`TEXT_JUDGES`; "auto" listens to ``MEMORYGAN_TEXT_JUDGE``.
+        identity: one of :data:`IDENTITY_JUDGES`; "auto" listens to ``MEMORYGAN_IDENTITY_JUDGE``.
+
+    Raises:
+        EditingError: for another name.
+    """
+
+    def __init__(self, text: str = "auto", identity: str = "auto") -> None:
+        self._text, self._identity = _Lazy(_TEXT, text), _Lazy(_IDENTITY, identity)
+
+    def text(self) -> ImageTextJudge:
+        """The judge of picture and text, on the device where it was left.
+
+        Raises:
+            EditingError: if there is none.
+        """
+        chosen = self._text.get()
+        if chosen.judge is None:
+            raise EditingError(chosen.problem)
+        return chosen.judge
+
+    def identity(self) -> IdentityNet | None:
+        """The judge of identity, on the device where it was left; None if there is none.
+
+        Raises:
+            EditingError: if one was named that cannot be used.
+        """
+        return self._identity.get().judge
+
+    def problem(self, kind: str) -> str:
+        """Why there is no judge of a kind ("text" or "identity"); "" if there is, or will be when it is needed."""
+        return (self._text if kind == "text" else self._identity).known().problem
+
+    def info(self) -> GuidanceInfo:
+        """Which judges are, or would be, in use; loads nothing."""
+        text, identity = self._text.known(), self._identity.known()
+        problems = [p for p in (text.problem, identity.problem) if p]
+        return GuidanceInfo(text.info, identity.info, tuple(dict.fromkeys([*text.notes, *identity.notes, *problems])))
+
+    def hashes(self) -> Mapping[str, str]:
+        """Name → sha256 of the judges that are loaded."""
+        loaded = [info for info in (self._text.known().info, self._identity.known().info) if info and info.sha256]
+        return {f"{info.kind}:{info.name}": info.sha256 for info in loaded}
+
+
+def load_guidance(text: str = "auto", identity: str = "auto", device: torch.device | str = "cpu") -> Guidance:
+    """Loads both judges at once.
+
+    Args:
+        text, identity: see :class:`Guides`.
+        device: where they run.
+
+    Raises:
+        EditingError: for an unknown name, and for a named judge that cannot be used.
+    """
+    guides = Guides(text, identity)
+    judge, net = guides._text.get().judge, guides.identity()
+    info = guides.info()
+    return Guidance(judge and judge.to(device), net and net.to(device), info)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.rstrip(".")[:200]
