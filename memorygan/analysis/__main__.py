@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from memorygan.analysis import (
+    complexity,
     composition,
     controller_study,
     latent_space,
@@ -39,6 +40,7 @@ STUDIES: dict[str, Study] = {
         controller_study,
         memorisation,
         reconstruction,
+        complexity,
     )
 }
 

@@ -13,14 +13,19 @@ are not counted. Two counts are given for one face, from noise to picture:
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+from PIL import Image
 
+from memorygan.analysis.blocks import Bar, Piece, Table, Text
+from memorygan.analysis.lab import Lab
+from memorygan.analysis.study import Study
 from memorygan.checkpoint import GENERATORS
 from memorygan.config import PRESETS, GeneratorConfig, get_preset, with_part_count
 
@@ -33,6 +38,8 @@ PAPER_PARAMETERS = {
 }
 PAPER_MACS = {"memorygan": {1: 103.4, 10: 106.4, 100: 136.3, 1000: 435.4}}
 COLORS = {"memorygan": "#c2410c", "semanticstylegan": "#1d4ed8"}
+PAPER_PRESET = "paper-256"
+FIGURE_DPI = 130
 DEFAULT_FIGURE = Path("docs/complexity.png")
 
 
@@ -159,18 +166,18 @@ def executed_macs(kind: str, config: GeneratorConfig) -> int:
     return total + points * channels * config.coarse_channels
 
 
-def table(config: GeneratorConfig, part_counts: Sequence[int] = PART_COUNTS, paper: bool = True) -> str:
-    """Table 1 as Markdown, both models.
+def table(config: GeneratorConfig, part_counts: Sequence[int] = PART_COUNTS, paper: bool = True) -> Table:
+    """Table 1, both models.
 
     Args:
         config: any preset; its parts are replaced by anonymous ones.
         part_counts: values of K.
-        paper: print the paper's figures too; they hold for paper-256.
+        paper: show the paper's figures too; they hold for paper-256.
     """
-    head = ["Model", "K", "Parameters (M)", "MACs, paper's convention (G)", "MACs executed (G)"]
+    columns = ["Model", "K", "Parameters (M)", "MACs, paper's convention (G)", "MACs executed (G)"]
     if paper:
-        head[3:3], head[5:5] = ["in the paper"], ["in the paper"]
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+        columns[3:3], columns[5:5] = ["in the paper"], ["in the paper"]
+    rows = []
     for kind in GENERATORS:
         for count in part_counts:
             row = measure(kind, with_part_count(config, count))
@@ -180,12 +187,18 @@ def table(config: GeneratorConfig, part_counts: Sequence[int] = PART_COUNTS, pap
                 known = (PAPER_PARAMETERS[kind].get(count), PAPER_MACS.get(kind, {}).get(count))
                 parameters, macs = (f"{value:.1f}" if value else "–" for value in known)
                 cells[3:3], cells[5:5] = [parameters], [macs]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            rows.append(tuple(cells))
+    return Table(tuple(columns), tuple(rows))
 
 
-def figure(config: GeneratorConfig, largest: int = 1000, paper: bool = True) -> Figure:
-    """Parameters and MACs against K, both axes logarithmic, with the paper's figures as points."""
+def markdown(shown: Table) -> str:
+    """A table with the numbers to the right."""
+    lines = [shown.columns, ("---", *("---:" for _ in shown.columns[1:])), *shown.rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def figure(config: GeneratorConfig, largest: int = 1000, paper: bool = True, footer: str = "") -> Figure:
+    """Parameters and MACs against K, both axes logarithmic, with the paper's figures as points if ``paper``."""
     counts = sorted({max(1, round(10 ** (i / 6))) for i in range(round(6 * len(str(largest))))} | {largest})
     counts = [count for count in counts if count <= largest]
     drawing = Figure(figsize=(10.0, 4.2), layout="constrained")
@@ -213,23 +226,78 @@ def figure(config: GeneratorConfig, largest: int = 1000, paper: bool = True) -> 
         axes.set_axisbelow(True)
         axes.legend(fontsize=7.5, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
+    if footer:
+        drawing.supxlabel(footer, x=0.005, ha="left", fontsize=7, color="#6e727c")
     return drawing
+
+
+def picture(drawing: Figure) -> Image.Image:
+    """A figure as pixels."""
+    stream = io.BytesIO()
+    drawing.savefig(stream, format="png", dpi=FIGURE_DPI)
+    stream.seek(0)
+    return Image.open(stream).convert("RGB")
+
+
+def bars(config: GeneratorConfig) -> tuple[Bar, ...]:
+    """How far the counts of paper-256 are from Table 1: parameters to the printed digit, MACs within 2 %."""
+    wrong = [
+        (kind, count)
+        for kind, known in PAPER_PARAMETERS.items()
+        for count, printed in known.items()
+        if round(parameter_count(kind, with_part_count(config, count)) / 1e6, 1) != printed
+    ]
+    deviations = [
+        abs(paper_macs(kind, with_part_count(config, count)) / 1e9 / printed - 1.0)
+        for kind, known in PAPER_MACS.items()
+        for count, printed in known.items()
+    ]
+    return (
+        Bar("parameter counts of paper-256 that differ from Table 1 as printed", len(wrong), 0, False, 0),
+        Bar("largest deviation of paper-256's MACs from Table 1", max(deviations), 0.02, False, 0),
+    )
+
+
+def run(lab: Lab, samples: int) -> Piece:
+    """Table 1 for the paper's preset and for the checkpoint's own; nothing is sampled, so ``samples`` has no effect."""
+    paper, own = get_preset(PAPER_PRESET).generator, lab.config
+    footer = lab.plain_footer(len(PART_COUNTS), "part counts")
+    mine = measure(lab.loaded.kind, own)
+    blocks = [
+        Text(
+            "Multiply-accumulates (MACs) of one face are counted twice: by the paper's convention, which takes "
+            "up-convolutions on the enlarged map and every part on its own, and as this implementation executes them."
+        ),
+        replace(table(paper), caption=f"Table 1 for {PAPER_PRESET}, beside the figures printed in the paper."),
+        lab.save(picture(figure(paper, footer=footer)), "complexity.png", "Parameters and MACs against K", footer),
+        Text(
+            f"This checkpoint, {NAMES[mine.kind]} with {mine.parts} parts at {own.size} pixels: "
+            f"{mine.parameters / 1e6:.1f} M parameters, {mine.paper_macs / 1e9:.1f} G MACs by the paper's convention, "
+            f"{mine.executed_macs / 1e9:.1f} G executed."
+        ),
+        replace(table(own, paper=False), caption="The same for the checkpoint's configuration."),
+    ]
+    numbers = {"parameters": mine.parameters, "paper_macs": mine.paper_macs, "executed_macs": mine.executed_macs}
+    return Piece(tuple(blocks), {name: float(value) for name, value in numbers.items()}, bars(paper))
+
+
+STUDY = Study("complexity", "Size and work", "Table 1", run, samples=1, paper_samples=1, sheet=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table and saves the figure."""
     parser = argparse.ArgumentParser(prog="python -m memorygan.analysis.complexity", description="Table 1 of the paper")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="paper-256", help="default: %(default)s")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default=PAPER_PRESET, help="default: %(default)s")
     parser.add_argument("--parts", type=int, nargs="+", default=PART_COUNTS, metavar="K", help="default: 1 10 100 1000")
     parser.add_argument("--figure", type=Path, default=DEFAULT_FIGURE, help="PNG to write (default: %(default)s)")
     options = parser.parse_args(arguments)
     if min(options.parts) < 1:
         parser.error(f"K is {min(options.parts)}; a generator has at least one part")
     config = get_preset(options.preset).generator
-    paper = options.preset == "paper-256"
-    print(table(config, options.parts, paper))
+    paper = options.preset == PAPER_PRESET
+    print(markdown(table(config, options.parts, paper)))
     options.figure.parent.mkdir(parents=True, exist_ok=True)
-    figure(config, paper=paper).savefig(options.figure, dpi=130)
+    figure(config, paper=paper).savefig(options.figure, dpi=FIGURE_DPI)
     print(f"\nfigure: {options.figure}")
     return 0
 
