@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import gradio as gr
 
+    from app.jobs import LongJobs
     from editing.service import EditingService
 
 __all__ = ["create_demo"]
 
 
-def create_demo(service: EditingService) -> gr.Blocks:
-    """The page for a service. :func:`app.server.launch` shows it with its theme, limits and ``/health``."""
+def create_demo(service: EditingService, jobs: LongJobs | None = None) -> gr.Blocks:
+    """The page for a service. :func:`app.server.launch` shows it with its theme, limits and ``/health``.
+
+    Args:
+        service: does everything.
+        jobs: runs what takes long, where that is not the service itself, see :mod:`app.zero`.
+    """
     # Imported here, so that `python -m app --help` need not wait for Gradio and torch.
     from app.page import build
 
-    return build(service)
+    return build(service, jobs)

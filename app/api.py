@@ -1,4 +1,4 @@
-"""Endpoints for programs: ``generate``, ``edit``, ``swap``, ``compose``, ``invert`` and ``model``, each for itself.
+"""Endpoints for programs: ``generate``, ``edit``, ``swap``, ``describe``, ``compose``, ``invert`` and ``model``.
 
 A face travels as its recipe, so nothing of a caller is kept between two calls. Reach them with ``gradio_client``, over
 HTTP, or, if the program was started with ``--mcp``, as tools of an MCP server; names and arguments are stable.
@@ -18,9 +18,11 @@ from gradio.utils import get_upload_folder
 
 from app import uploads
 from app.guard import endpoint
+from app.jobs import LongJobs
 from editing.errors import EditingError
 from editing.results import Change, FaceView
 from editing.service import EditingService
+from editing.text import STRENGTHS
 
 RECORD: dict[str, Any] = {"type": "object"}
 Answer = tuple[str, dict[str, Any], dict[str, Any]]
@@ -29,8 +31,8 @@ Answer = tuple[str, dict[str, Any], dict[str, Any]]
 class Programs:
     """The endpoints' functions; their docstrings are what programs are shown."""
 
-    def __init__(self, service: EditingService) -> None:
-        self._service = service
+    def __init__(self, service: EditingService, jobs: LongJobs) -> None:
+        self._service, self._jobs = service, jobs
 
     def generate(self, seed: float | None = None, truncation: float = 0.7) -> tuple[str, dict[str, Any]]:
         """Sample a face.
@@ -79,6 +81,51 @@ class Programs:
         with self._opened(recipe) as view, self._opened(other) as source:
             return self._answer(self._service.swap(view.session, source.session, parts or None, group, amount))
 
+    def describe(
+        self,
+        recipe: Any,
+        prompt: str,
+        parts: list[str] | None = None,
+        strength: str = "normal",
+        steps: float = 300,
+        neutral: str = "",
+        weights: Any = None,
+        seed: float | None = None,
+    ) -> Answer:
+        """Change a face until it agrees with a sentence.
+
+        Args:
+            recipe: of the face to change.
+            prompt: what the face should look like, for example "a woman with red hair".
+            parts: names of those that may change; the endpoint `model` lists them. Leave it out for those that the
+                words point to.
+            strength: "subtle", "normal" or "strong".
+            steps: of optimisation; more are slower and closer.
+            neutral: what the face is now, in words; may be left out.
+            weights: of the losses "clip", "latent", "identity" and "segmentation", for example {"identity": 0.2}. Leave
+                it out for those of the strength.
+            seed: whole number; the same seed gives the same result. Leave it out for a random one.
+
+        Returns:
+            The picture, the new recipe, and how local the change was, as in `edit`.
+        """
+        if weights is not None and not isinstance(weights, dict):
+            raise EditingError('weights have to be an object such as {"identity": 0.2}')
+        with self._opened(recipe) as view:
+            *_, last = self._jobs.describe(
+                view.session,
+                prompt or "",
+                parts or None,
+                neutral or "",
+                strength,
+                weights,
+                _whole(steps, "steps") or 0,
+                _whole(seed, "seed"),
+            )
+            if last.proposal is None:
+                raise EditingError("the description could not be followed; try again")
+            return self._answer(self._service.apply_description(view.session, last.proposal))
+
     def compose(
         self,
         recipe: Any,
@@ -125,7 +172,7 @@ class Programs:
         try:
             square = None if crop is None else (float(crop[0]), float(crop[1]), float(crop[2]))
             wanted, count = _whole(face, "face") or 0, _whole(steps, "steps") or 0
-            *_, last = self._service.invert(opened.photo, wanted, square, count)
+            *_, last = self._jobs.invert(opened.photo, wanted, square, count)
         finally:
             self._service.close_photo(opened.photo)
         if last.view is None:
@@ -183,9 +230,9 @@ class Programs:
         return save_bytes_to_cache(data, name, get_upload_folder())
 
 
-def build(service: EditingService) -> None:
+def build(service: EditingService, jobs: LongJobs) -> None:
     """Adds the endpoints to the page that is being built; nothing of them is seen."""
-    programs = Programs(service)
+    programs = Programs(service, jobs)
     names = [part.name for part in service.parts]
     with gr.Row(visible=False):
         picture = gr.Image(label="Picture", type="filepath", format="png", visible=False)
@@ -206,6 +253,11 @@ def build(service: EditingService) -> None:
         face = gr.Number(0, label="Face", precision=0, visible=False)
         steps = gr.Number(200, label="Steps", precision=0, visible=False)
         crop = _json("Square: left, top, side", {"type": "array", "items": {"type": "number"}})
+        prompt = gr.Textbox(label="Prompt", visible=False)
+        strength = gr.Radio(list(STRENGTHS), value="normal", label="Strength", visible=False)
+        rounds = gr.Number(300, label="Steps", precision=0, visible=False)
+        neutral = gr.Textbox("", label="What the face is now", visible=False)
+        weights = _json("Loss → weight", {"type": "object", "additionalProperties": {"type": "number"}})
         facts = _json("Model", RECORD)
 
         def add(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> None:
@@ -216,6 +268,8 @@ def build(service: EditingService) -> None:
         add(programs.generate, [seed, truncation], [picture, recipe])
         add(programs.edit, [recipe, sliders], [picture, result, scores])
         add(programs.swap, [recipe, other, parts, group, amount], [picture, result, scores])
+        asked = [recipe, prompt, parts, strength, rounds, neutral, weights, seed]
+        add(programs.describe, asked, [picture, result, scores])
         add(programs.compose, [recipe, order, rows, kind, frame_ms], [clip])
         # Unprocessed, so that the upload can be read and taken off the disk at once.
         add(programs.invert, [photo, face, steps, crop], [picture, result, scores], preprocess=False)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 
@@ -16,7 +17,7 @@ class Options:
 
     Attributes:
         host, port, share, mcp, open, queue_size: see :class:`app.server.Settings`.
-        checkpoint, device: see :meth:`editing.service.EditingService.open`.
+        checkpoint, device, text_judge, identity_judge: see :meth:`editing.service.EditingService.open`.
         auth: (name, password) pairs.
         max_sessions: faces kept ready at a time.
     """
@@ -25,6 +26,8 @@ class Options:
     port: int | None
     device: str
     checkpoint: Path | None
+    text_judge: str
+    identity_judge: str
     auth: tuple[tuple[str, str], ...]
     max_sessions: int
     queue_size: int
@@ -96,6 +99,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         values.port,
         values.device,
         values.checkpoint,
+        values.text_judge,
+        values.identity_judge,
         people,
         values.max_sessions,
         values.queue_size,
@@ -111,14 +116,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported only now: --help and a mistyped option shall not wait for torch.
     from app import create_demo
     from app.server import Settings, launch
+    from app.zero import ZeroJobs, import_spaces
     from editing.errors import EditingError
     from editing.service import EditingService, Limits
 
     print("Loading the model …", flush=True)
+    spaces = import_spaces()
+    # On ZeroGPU this process never has a GPU, though torch is made to believe so.
+    device = options.device if spaces is None else "cpu"
+    opened = partial(
+        EditingService.open,
+        options.checkpoint,
+        limits=replace(Limits(), max_sessions=options.max_sessions),
+        text_judge=options.text_judge,
+        identity_judge=options.identity_judge,
+    )
     try:
-        service = EditingService.open(
-            options.checkpoint, options.device, replace(Limits(), max_sessions=options.max_sessions)
-        )
+        service = opened(device)
     except EditingError as error:
         print(f"MemoryGAN Studio cannot start: {error}", file=sys.stderr)
         return 2
@@ -134,7 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         open=options.open,
     )
     with service:
-        demo = create_demo(service)
+        jobs = None
+        if spaces is not None:
+            jobs = ZeroJobs(service, partial(opened, "cuda"), spaces.GPU)
+        demo = create_demo(service, jobs)
         try:
             launch(demo, service, settings, prevent_thread_lock=True)
             demo.block_thread()

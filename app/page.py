@@ -11,8 +11,9 @@ import gradio as gr
 from app import api, widgets
 from app.desk import Desk, face_label
 from app.guard import sentence, tell
+from app.jobs import LongJobs
 from app.shell import Shell, present, record
-from app.tabs import about, compose, edit, face, photo, swap
+from app.tabs import about, compose, describe, edit, face, photo, swap
 from app.visit import Visit, close_visit
 from editing.errors import EditingError
 from editing.service import EditingService
@@ -27,15 +28,21 @@ TABS = (
     ("face", "Face"),
     ("edit", "Edit"),
     ("swap", "Swap"),
+    ("describe", "Describe"),
     ("compose", "Compose"),
     ("photo", "Photo"),
     ("about", "About"),
 )
 
 
-def build(service: EditingService) -> gr.Blocks:
-    """The whole page for a service; :func:`app.server.launch` shows it."""
-    desk = Desk(service)
+def build(service: EditingService, jobs: LongJobs | None = None) -> gr.Blocks:
+    """The whole page for a service; :func:`app.server.launch` shows it.
+
+    Args:
+        service: does everything.
+        jobs: runs what takes long, where that is not the service itself.
+    """
+    desk, jobs = Desk(service), jobs or service
     with gr.Blocks(
         title=TITLE,
         analytics_enabled=False,
@@ -50,9 +57,8 @@ def build(service: EditingService) -> gr.Blocks:
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(elem_id="stage-column", scale=5, min_width=300):
                 stage = widgets.stage(desk.first, desk.parts)
-                shell = Shell(
-                    desk, visit, stage, widgets.unseen("live.js", "live"), widgets.unseen("saver.js", "saver"), saved
-                )
+                live, saver = widgets.unseen("live.js", "live"), widgets.unseen("saver.js", "saver")
+                shell = Shell(desk, jobs, visit, stage, live, saver, saved)
             with (
                 gr.Column(elem_id="tab-column", scale=6, min_width=300),
                 gr.Tabs(elem_id="tabs", selected="face", overflow_behavior="wrap") as shell.tabs,
@@ -60,12 +66,12 @@ def build(service: EditingService) -> gr.Blocks:
                 _tabs(shell)
         _history(shell)
         _load(shell, demo, notice)
-        api.build(service)
+        api.build(service, jobs)
     return demo
 
 
 def _tabs(shell: Shell) -> None:
-    builders = {"face": face, "edit": edit, "swap": swap, "compose": compose, "photo": photo}
+    builders = {"face": face, "edit": edit, "swap": swap, "describe": describe, "compose": compose, "photo": photo}
     for name, label in TABS:
         # The id of a tab's button is made of its elem_id; static/studio.js looks for it.
         with gr.Tab(label, id=name, elem_id=f"tab-{name}") as tab:

@@ -10,6 +10,7 @@ import gradio as gr
 
 from app.desk import Desk
 from app.guard import guarded
+from app.jobs import LongJobs
 from app.visit import Visit
 from editing.errors import EditingError
 from editing.results import FaceView
@@ -26,6 +27,7 @@ class Shell:
 
     Attributes:
         desk: see :class:`app.desk.Desk`.
+        jobs: where reconstructions and descriptions run; the service itself, or see :mod:`app.zero`.
         visit: the state of one page, a :class:`app.visit.Visit`.
         stage, live, saver: see :mod:`app.widgets`.
         saved: what the browser keeps for a reload.
@@ -34,6 +36,7 @@ class Shell:
     """
 
     desk: Desk
+    jobs: LongJobs
     visit: gr.State
     stage: gr.HTML
     live: gr.HTML

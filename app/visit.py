@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 
 from editing.errors import EditingError
-from editing.results import CancelToken, Candidate, Variant
+from editing.results import CancelToken, Candidate, TextProposal, Variant
 from editing.service import EditingService
 
 MAX_FACES = 12
@@ -50,6 +50,8 @@ class Visit:
         photo: token of the uploaded photo.
         job: stops the reconstruction under way.
         rebuilt: the reconstructed face, until it is sent to the editor.
+        describing: stops the description that is being followed.
+        proposal: what a description led to, until it is applied or discarded.
         turn: held while a face is opened, so that of two that were asked for the later one stays.
     """
 
@@ -63,6 +65,8 @@ class Visit:
     photo: str | None = None
     job: CancelToken | None = None
     rebuilt: str | None = None
+    describing: CancelToken | None = None
+    proposal: TextProposal | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     turn: threading.RLock = field(default_factory=threading.RLock)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -137,8 +141,9 @@ def close_visit(service: EditingService, visit: Visit | None) -> None:
         return
     with visit.lock:
         visit.closed = True
-        if visit.job is not None:
-            visit.job.cancel()
+        for job in (visit.job, visit.describing):
+            if job is not None:
+                job.cancel()
         tokens, photo = visit.tokens(), visit.photo
     for token in tokens:
         service.close_session(token)

@@ -47,9 +47,9 @@ def panel(script: str, value: Any = None, *, elem_id: str, name: str, **settings
     return widget(script, f'<section class="panel" aria-label="{name}"></section>', value, elem_id=elem_id, **settings)
 
 
-def unseen(script: str, elem_id: str) -> gr.HTML:
+def unseen(script: str, elem_id: str, **settings: Any) -> gr.HTML:
     """A widget that only passes something on."""
-    return widget(script, "<span hidden></span>", elem_id=elem_id, elem_classes=["studio-nothing"])
+    return widget(script, "<span hidden></span>", elem_id=elem_id, elem_classes=["studio-nothing"], **settings)
 
 
 def stage(value: Any, parts: Sequence[dict[str, Any]]) -> gr.HTML:

@@ -1,5 +1,5 @@
-// Carries the chosen face or square of the photo to the server: {photo, face, crop}. Shows nothing.
-Studio.on("photo", element, (choice) => {
+// Carries what was chosen in another widget to the server: the latest `Studio.choose(props.topic, …)`. Shows nothing.
+Studio.on(props.topic, element, (choice) => {
   props.value = choice;
 });
-if (Studio.choice) props.value = Studio.choice;
+if (props.topic in Studio.choices) props.value = Studio.choices[props.topic];

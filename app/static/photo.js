@@ -50,8 +50,7 @@ function choose() {
       onclick: () => { face = index; choose(); },
     }, make("span", {}, String(index + 1))), found.box));
   }
-  Studio.choice = { photo: photo.id, face, crop: manual ? square() : null };
-  Studio.emit("photo", Studio.choice);
+  Studio.choose("photo", { photo: photo.id, face, crop: manual ? square() : null });
 }
 
 function byHand() {

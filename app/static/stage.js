@@ -1,4 +1,4 @@
-// The face on show. `props.value` is what app/show.py calls a face; `props.parts` the parts and their colours.
+// The face on show. `props.value` is what app/desk.py calls a face; `props.parts` the parts and their colours.
 const make = Studio.make;
 const parts = props.parts;
 const MODES = [
@@ -162,13 +162,13 @@ figure.addEventListener("click", (event) => {
   if (over || mode === "compare" || mode === "change") return;
   const id = Studio.idAt(map, figure, event);
   if (id === null || !parts[id]) return;
-  if (Studio.tab === "swap") return Studio.emit("toggle", parts[id].name);
+  if (["swap", "describe"].includes(Studio.tab)) return Studio.emit("toggle", parts[id].name);
   if (Studio.tab !== "edit") Studio.goTo("edit");
   Studio.pick(parts[id].name);
 });
 slider.addEventListener("input", paint);
 // Tabs above which the face matters; in the others a copy of it would only be in the way.
-const showMini = (away) => mini.classList.toggle("stage-mini-on", away && ["edit", "swap", "compose"].includes(Studio.tab));
+const showMini = (away) => mini.classList.toggle("stage-mini-on", away && ["edit", "swap", "describe", "compose"].includes(Studio.tab));
 let away = false;
 new IntersectionObserver(([seen]) => showMini((away = seen.intersectionRatio < 0.35)), { threshold: [0.3, 0.35, 0.4] }).observe(figure);
 Studio.on("tab", element, () => showMini(away));

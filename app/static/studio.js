@@ -4,12 +4,13 @@
   const handlers = [];
 
   const Studio = {
-    face: null, // the last committed face, as app/show.py describes it
+    face: null, // the last committed face, as app/desk.py describes it
     live: null, // a preview that is not committed, or null
     tab: "face",
     part: null, // name of the part that is being edited
     seq: 0, // grows with every movement of a control that asks for a preview
     settled: 0, // previews up to this number belong to a finished gesture
+    choices: {}, // what was chosen last, by topic
 
     /** Calls `handler` on every event `name` while `element` is on the page. */
     on(name, element, handler) {
@@ -19,6 +20,12 @@
     emit(name, detail) {
       for (let i = handlers.length - 1; i >= 0; i--) if (!handlers[i].element.isConnected) handlers.splice(i, 1);
       for (const { name: wanted, handler } of [...handlers]) if (wanted === name) handler(detail);
+    },
+
+    /** Makes a choice known: to the widget that carries it to the server (choice.js), and to whoever listens. */
+    choose(topic, value) {
+      Studio.choices[topic] = value;
+      Studio.emit(topic, value);
     },
 
     /** An element; properties that start with "on" are listeners, the others attributes. Text is never parsed. */

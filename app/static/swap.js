@@ -79,7 +79,7 @@ function preview() {
   trigger("preview");
 }
 
-Studio.on("toggle", element, (name) => choose(name, !chosen.includes(name)));
+Studio.on("toggle", element, (name) => Studio.tab === "swap" && choose(name, !chosen.includes(name)));
 Studio.on("other", element, preview);
 Studio.on("tab", element, (tab) => tab === "swap" && preview());
 Studio.on("face", element, (face) => {

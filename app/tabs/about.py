@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from app import figures
 from app.guard import sentence
 from app.shell import Shell
+from editing.results import JudgeInfo
 from memorygan.manifest import WEIGHTS_DIR
 
 HOW = """
@@ -49,8 +52,17 @@ that a reload finds them again. Uploaded photos are read once and never stored o
 
 def build(shell: Shell, tab: gr.Tab) -> None:
     """Makes the tab and its events."""
+    service = shell.service
     facts = gr.HTML(_facts(shell), padding=False, elem_id="facts")
-    card = _model_card(shell.service.model)
+    measured = figures.measured(service.checkpoint)
+    if measured:
+        gr.HTML(measured, padding=False, elem_id="measured")
+    gr.HTML(
+        "<h2>The paper’s figures</h2>" + figures.complexity(service.kind, service.config),
+        padding=False,
+        elem_id="paper",
+    )
+    card = _model_card(service.model)
     if card:
         with gr.Accordion("Model card", open=False):
             gr.Markdown(card)
@@ -84,8 +96,11 @@ def _facts(shell: Shell) -> str:
         ("Parts", str(len(service.parts)), ", ".join(part.label.lower() for part in service.parts)),
         ("Sliders", str(len(service.sliders())), "directions that were measured on this model"),
     ]
-    if "parameters" in health:
-        rows.append(("Weights", f"{health['parameters'] / 1e6:.1f} million", "the paper: 17.7 million for 10 parts"))
+    guidance = service.guidance()
+    rows.append(_judge("Text judge", guidance.text, "tells whether a picture fits a description"))
+    rows.append(_judge("Identity judge", guidance.identity, "tells whether it is still the same person"))
+    if shell.jobs is not service:
+        rows.append(("Long jobs", "on a GPU of their own", "descriptions and photos; lent by Hugging Face (ZeroGPU)"))
     if render:
         rows.append(("A full picture", f"{render['median_ms']:.0f} ms", "median on this device since the start"))
     if preview:
@@ -94,10 +109,18 @@ def _facts(shell: Shell) -> str:
         f"<tr><th scope='row'>{escape(name)}</th><td>{escape(value)}</td><td>{escape(note)}</td></tr>"
         for name, value, note in rows
     )
-    missing = [sentence(reason) for reason in service.capabilities.values() if reason]
+    missing = [sentence(reason) for reason in (*service.capabilities.values(), *guidance.notes) if reason]
     notes = "".join(f"<li>{escape(reason)}</li>" for reason in dict.fromkeys(missing))
-    more = f"<h2>Not available here</h2><ul>{notes}</ul>" if notes else ""
+    more = f"<h2>Worth knowing</h2><ul>{notes}</ul>" if notes else ""
     return (
         "<h2>In use</h2><div class='studio-scroll' tabindex='0' role='group' aria-label='What is in use'>"
         f"<table class='facts'><tbody>{body}</tbody></table></div>{more}"
     )
+
+
+def _judge(name: str, judge: JudgeInfo | None, purpose: str) -> tuple[str, str, str]:
+    """A row for a network that guides edits."""
+    if judge is None:
+        return name, "none", purpose
+    known = f" ({judge.sha256[:12]}…)" if judge.sha256 else ""
+    return name, f"{judge.title}{known}", f"{purpose}; from {Path(judge.source).name}"

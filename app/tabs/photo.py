@@ -10,6 +10,7 @@ import gradio as gr
 
 from app import pictures, uploads, widgets
 from app.guard import refuse, tell
+from app.pace import Pace
 from app.shell import Shell, number, present, record
 from app.visit import Visit
 from editing.errors import EditingError
@@ -18,8 +19,6 @@ from editing.results import CancelToken, InversionProgress
 STEPS = {"quick": 60, "normal": 200, "careful": 600}
 TUNE_STEPS = 120
 REBUILDING = 12
-# A picture in every answer would only queue up: the eye takes some ten a second.
-_FRAMES = 40
 _PHASES = {
     "waiting": "Waiting",
     "encode": "First guess",
@@ -49,7 +48,7 @@ def build(shell: Shell) -> None:
         elem_id="photo-drop",
         placeholder="Drop a photo here, or click to choose one\nJPEG, PNG or WebP, up to 25 MB",
     )
-    choice = widgets.unseen("choice.js", "choice")
+    choice = widgets.unseen("choice.js", "choice", topic="photo")
     photo = widgets.panel("photo.js", None, elem_id="photo", name="The photo")
     with gr.Row(equal_height=True, elem_classes=["studio-row"]):
         effort = gr.Radio(
@@ -118,17 +117,15 @@ def build(shell: Shell) -> None:
         here.job = token
         busy, idle = gr.update(interactive=False), gr.update(interactive=True)
         try:
-            job = service.invert(here.photo, face, square, steps, tuning, token, f"page-{id(here)}")
-            shown = -1
+            job = shell.jobs.invert(here.photo, face, square, steps, tuning, token, f"page-{id(here)}")
+            pace = Pace()
             yield gr.skip(), busy, idle, gr.update(interactive=False, variant="secondary")
             for now in job:
-                at = now.step * _FRAMES // max(1, now.steps)
                 if now.phase == "done":
                     _keep(shell, here, now)
                     can_edit = gr.update(interactive=here.rebuilt is not None, variant="primary")
                     yield _progress(now), idle, busy, can_edit
-                elif at != shown or now.phase in ("waiting", "encode"):
-                    shown = at
+                elif pace.due():
                     yield _progress(now), gr.skip(), gr.skip(), gr.skip()
         except EditingError as error:
             refuse(error)

@@ -1,0 +1,283 @@
+"""Describe: a sentence changes the parts it may, while one watches; the best result is taken over or dropped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from app import pictures, widgets
+from app.guard import refuse, tell
+from app.pace import Pace
+from app.shell import Shell, names, number, present, record
+from app.visit import Visit
+from editing.errors import EditingError
+from editing.recipe import MAX_PROMPT
+from editing.results import CancelToken, TextProgress
+from editing.text import STRENGTHS
+
+STEPS, MAX_STEPS = 300, 1000
+DESCRIBING = 12
+# Points of a curve that are sent; a screen shows no more.
+_POINTS = 80
+# The first stands in the paper.
+EXAMPLES = ("a woman with red hair", "a smiling face", "a person with blond hair", "an old person with grey hair")
+LOSSES = (
+    ("total", "All together", "the weighted sum of the four"),
+    ("clip", "Words", "disagreement of picture and words (CLIP)"),
+    ("latent", "Closeness", "distance of the latent codes"),
+    ("identity", "Person", "difference of the persons (identity)"),
+    ("segmentation", "Outlines", "movement of the other parts (mask)"),
+)
+
+
+def build(shell: Shell) -> None:
+    """Makes the tab and its events."""
+    desk, service = shell.desk, shell.service
+    reason = desk.off("text")
+    ready = not reason
+    widgets.note(
+        "Say what the face should look like. The codes of the parts that may change are moved, step by step, until "
+        "picture and words agree."
+    )
+    if reason:
+        widgets.note(reason, "empty")
+    prompt = gr.Textbox(
+        "",
+        label="Description",
+        placeholder=EXAMPLES[0],
+        max_lines=2,
+        max_length=MAX_PROMPT,
+        interactive=ready,
+        elem_id="prompt",
+    )
+    with gr.Row(elem_classes=["studio-examples"]):
+        examples = [
+            gr.Button(text, size="sm", interactive=ready, min_width=60, elem_classes=["studio-example"])
+            for text in EXAMPLES
+        ]
+    choice = widgets.unseen("choice.js", "allowed-choice", topic="allowed")
+    allowed = widgets.panel(
+        "allowed.js", None, elem_id="allowed", name="Parts that may change", parts=desk.parts, disabled=bool(reason)
+    )
+    strength = gr.Radio(
+        [(name.capitalize(), name) for name in STRENGTHS],
+        value="normal",
+        label="Strength",
+        info="How far the words may lead away from the face as it is.",
+        interactive=ready,
+        elem_id="strength",
+    )
+    with gr.Accordion("Advanced", open=False, elem_id="describe-advanced"):
+        steps = gr.Slider(
+            10,
+            MAX_STEPS,
+            STEPS,
+            step=10,
+            label="Steps",
+            info="More are slower and closer.",
+            interactive=ready,
+            elem_id="describe-steps",
+            buttons=[],
+        )
+        neutral = gr.Textbox(
+            "",
+            label="What the face is now",
+            info="In words; only the difference between the two descriptions counts. May be left empty.",
+            placeholder="a face",
+            max_length=MAX_PROMPT,
+            interactive=ready,
+            elem_id="neutral",
+        )
+        widgets.note("Weights of the four losses; choosing a strength sets them anew.", "help")
+        with gr.Row(elem_classes=["studio-weights"]):
+            weights = {
+                name: gr.Number(
+                    _preset("normal")[name],
+                    label=label,
+                    info=help_text,
+                    minimum=0,
+                    min_width=130,
+                    interactive=ready and not (name == "identity" and desk.off("identity")),
+                    elem_id=f"weight-{name}",
+                )
+                for name, label, help_text in LOSSES[1:]
+            }
+    with gr.Row(equal_height=True, elem_classes=["studio-row", "studio-four"]):
+        start = gr.Button("Try it", variant="primary", interactive=ready, elem_id="describe", min_width=100)
+        stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="describe-stop", min_width=80)
+        apply = gr.Button("Apply", interactive=False, elem_id="describe-apply", min_width=80)
+        discard = gr.Button("Discard", interactive=False, elem_id="describe-discard", min_width=80)
+    progress = widgets.panel(
+        "guided.js",
+        None,
+        elem_id="guided",
+        name="Progress of the description",
+        losses=[{"name": name, "label": label, "help": help_text} for name, label, help_text in LOSSES],
+    )
+    # What every handler of the job answers with.
+    outputs = [progress, start, stop, apply, discard]
+    busy, idle = gr.update(interactive=False), gr.update(interactive=True)
+
+    def on_prompt(text: str) -> dict[str, Any]:
+        return {"suggested": list(service.suggest_parts(text)) if text.strip() else []}
+
+    def on_strength(name: str) -> tuple[float, ...]:
+        return tuple(_preset(name)[loss] for loss in weights)
+
+    def on_start(
+        visit: Visit | None, text: str, chosen: Any, name: str, count: float, before: str, *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        here = present(visit)
+        if not text.strip():
+            raise EditingError("there is no description yet; write one, or click an example")
+        if here.describing is not None:
+            raise EditingError("a description is being followed already; stop it first")
+        own = {loss: number(value, "a weight") for loss, value in zip(weights, values, strict=True)}
+        token = CancelToken()
+        here.describing, here.proposal = token, None
+        try:
+            face = desk.run(here, service.view)
+            job = shell.jobs.describe(
+                face.session,
+                text.strip(),
+                names(record(chosen).get("parts")) or None,
+                before.strip(),
+                name,
+                None if own == _preset(name) else own,
+                int(number(count, "the number of steps")),
+                cancel=token,
+                owner=f"page-{id(here)}",
+            )
+            shown = {"face": here.here().number, "revision": face.revision}
+            history, pace = History(), Pace()
+            yield gr.skip(), busy, idle, gr.update(interactive=False, variant="secondary"), busy
+            for now in job:
+                history.add(now)
+                if now.phase == "done":
+                    here.proposal = now.proposal
+                    for notice in now.notices:
+                        tell(notice)
+                    can = gr.update(interactive=now.proposal is not None)
+                    can_apply = gr.update(interactive=now.proposal is not None, variant="primary")
+                    told = shown | _progress(
+                        now, history, desk.names(now.proposal.change.parts if now.proposal else ())
+                    )
+                    yield told, idle, busy, can_apply, can
+                elif pace.due():
+                    yield shown | _progress(now, history), gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        except EditingError as error:
+            refuse(error)
+            yield None, idle, busy, busy, busy
+        finally:
+            # Also when the page was closed in the middle: the job must not go on for nobody.
+            token.cancel()
+            here.describing = None
+
+    def on_stop(visit: Visit | None) -> None:
+        here = present(visit)
+        if here.describing is not None:
+            here.describing.cancel()
+
+    def on_apply(visit: Visit | None) -> tuple[Any, ...]:
+        here = present(visit)
+        proposal = here.proposal
+        if proposal is None:
+            raise EditingError("there is nothing to apply; describe the face first")
+        here.proposal = None
+        shown = desk.commit(here, lambda session: service.apply_description(session, proposal))
+        return (*shown, None, idle, busy, gr.update(interactive=False, variant="secondary"), busy)
+
+    def on_discard(visit: Visit | None) -> tuple[Any, ...]:
+        present(visit).proposal = None
+        return None, idle, busy, gr.update(interactive=False, variant="secondary"), busy
+
+    shell.on(
+        prompt.change,
+        on_prompt,
+        inputs=[prompt],
+        outputs=[allowed],
+        trigger_mode="always_last",
+        show_progress="hidden",
+    )
+    for button, text in zip(examples, EXAMPLES, strict=True):
+        button.click(None, js=f"() => {text!r}", outputs=[prompt], api_visibility="private")
+    shell.on(strength.input, on_strength, inputs=[strength], outputs=list(weights.values()), show_progress="hidden")
+    for event in (start.click, prompt.submit):
+        shell.on(
+            event,
+            on_start,
+            inputs=[shell.visit, prompt, choice, strength, steps, neutral, *weights.values()],
+            outputs=outputs,
+            show_progress="hidden",
+            # Apart from the rest: each of these holds its place for minutes.
+            concurrency_id="describe",
+            concurrency_limit=DESCRIBING,
+        )
+    shell.on(stop.click, on_stop, inputs=[shell.visit], queue=False, show_progress="hidden")
+    shell.on(apply.click, on_apply, inputs=[shell.visit], outputs=[*shell.committed, *outputs])
+    shell.on(discard.click, on_discard, inputs=[shell.visit], outputs=outputs, show_progress="hidden")
+
+
+class History:
+    """The losses of a job so far, thinned to what a small chart can show."""
+
+    def __init__(self) -> None:
+        self._steps: list[int] = []
+        self._losses: dict[str, list[float | None]] = {name: [] for name, _, _ in LOSSES}
+
+    def add(self, now: TextProgress) -> None:
+        """Remembers one step; steps that were there before, and those without figures, are left out."""
+        if not now.losses or (self._steps and now.step <= self._steps[-1]):
+            return
+        self._steps.append(now.step)
+        for name, values in self._losses.items():
+            value = now.losses.get(name, math.nan)
+            values.append(round(value, 5) if math.isfinite(value) else None)
+
+    def shown(self) -> dict[str, Any]:
+        """At most :data:`_POINTS` and a few points, the last always among them."""
+        stride = max(1, math.ceil(len(self._steps) / _POINTS))
+        kept = sorted({*range(0, len(self._steps), stride), *([len(self._steps) - 1] if self._steps else [])})
+        return {
+            "steps": [self._steps[index] for index in kept],
+            "losses": {name: [values[index] for index in kept] for name, values in self._losses.items()},
+        }
+
+
+def _preset(strength: str) -> dict[str, float]:
+    """The four weights of a strength."""
+    return {name: float(value) for name, value in STRENGTHS[strength].items()}
+
+
+def _progress(now: TextProgress, history: History, changed: str = "") -> dict[str, Any]:
+    if now.phase == "waiting":
+        words = f"Waiting: {now.position} job{'s' * (now.position != 1)} ahead of this one."
+    elif now.phase != "done":
+        left = "" if now.seconds_left is None else f", about {max(1, round(now.seconds_left))} s left"
+        words = f"Step {now.step} of {now.total}{left}."
+    elif now.proposal is None:
+        words = f"{'Stopped' if now.cancelled else 'Done'}; nothing better than the face as it is was found."
+    else:
+        words = (
+            f"{'Stopped' if now.cancelled else 'Done'}; the best is from step {now.best_step}. Apply it, or discard it."
+        )
+    scores = []
+    if now.proposal is not None:
+        change = now.proposal.change
+        scores = [
+            (f"Inside the {changed}", f"{change.inside:.1f} of 255", "Mean change inside the parts that changed"),
+            ("Outside", f"{change.outside:.1f} of 255", "Mean change outside of them"),
+            ("Untouched", f"{change.preserved:.0%} of all pixels", "Pixels that kept their value"),
+        ]
+    return {
+        "fraction": 1.0 if now.phase == "done" and not now.cancelled else now.step / max(1, now.total),
+        "words": words,
+        "image": pictures.jpeg(now.image, quality=88),
+        "total": now.total,
+        "best": now.best_step if history.shown()["steps"] else None,
+        "scores": scores,
+        **history.shown(),
+    }
