@@ -29,7 +29,8 @@ from editing.store import SessionStore
 from editing.text import Spreads
 from editing.turns import Turnstile
 from editing.worker import Worker
-from memorygan.generator import ComposedGenerator
+from memorygan.config import GeneratorConfig
+from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.latents import Latents
 from memorygan.parts import PartScheme
 
@@ -116,6 +117,16 @@ class ServiceCore:
     def size(self) -> int:
         """Side of full pictures in pixels."""
         return self._assets.generator.config.size
+
+    @property
+    def config(self) -> GeneratorConfig:
+        """Sizes of the generator in use."""
+        return self._assets.generator.config
+
+    @property
+    def kind(self) -> str:
+        """Kind of the generator in use, a key of :data:`memorygan.checkpoint.GENERATORS`."""
+        return "memorygan" if isinstance(self._assets.generator, MemoryGAN) else "semanticstylegan"
 
     @property
     def preview_size(self) -> int:

@@ -5,6 +5,7 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
     service = EditingService.open(checkpoint=None, device="auto", limits=Limits())
     service.notice               a sentence to show permanently, or None (untrained model, moved to the CPU …)
     service.size                 side of full pictures in pixels
+    service.kind, service.config  what the generator is, and its sizes
     service.parts                tuple[PartInfo]; index = id in a part map
     service.capabilities         dict name → "" if available, else one sentence that says why not
                                  (names: "sliders", "resample", "align", "parse", "encode", "text", "identity", "mp4")
@@ -45,6 +46,7 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
 
   own photo
     open_photo(data: bytes) -> PhotoView;  close_photo(photo) -> None
+    framed(photo, face=0, crop=None) -> np.ndarray                      the square that invert() works on
     invert(photo, face=0, crop=None, steps=200, tune_steps=0, cancel=None, owner="") -> Iterator[InversionProgress]
                                                                         crop: (left, top, side) in photo pixels instead
                                                                         of a found face; the last item carries the view
@@ -746,6 +748,18 @@ class EditingService(ServiceCore):
         """Forgets a photo; nothing happens if it is gone already."""
         self._photos.close(photo)
 
+    def framed(self, photo: str, face: int = 0, crop: tuple[float, float, float] | None = None) -> np.ndarray:
+        """The aligned face, or the square cut out by hand, that :meth:`invert` works on.
+
+        Returns:
+            (S, S, 3) uint8 RGB.
+
+        Raises:
+            EditingError: for a face or crop that is not there.
+            UnknownSessionError: if the photo is gone.
+        """
+        return self._photos.framed(photo, face, crop, self.size)
+
     def invert(
         self,
         photo: str,
@@ -773,7 +787,7 @@ class EditingService(ServiceCore):
             BusyError: on the first step, if too many jobs are waiting.
         """
         settings = InversionSettings(steps=steps, tune_steps=tune_steps)
-        pixels = self._photos.framed(photo, face, crop, self.size)
+        pixels = self.framed(photo, face, crop)
         return self._inverting(pixels, settings, cancel or CancelToken(), owner or photo)
 
     def _inverting(
