@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from editing.guidance.face_net import inner_face
+
 
 class IdentityNet:
     """Pictures of faces → unit vectors that are near for the same person.
@@ -14,10 +16,10 @@ class IdentityNet:
     Args:
         name, title: short name, and what a person calls it.
         model: (B, 3, s, s) in [−1, 1] → (B, E); taken over without gradients for its weights.
-        image_size: s.
+        image_size: s, side that the inner face is resized to; None for a network that frames pictures itself.
     """
 
-    def __init__(self, name: str, title: str, model: nn.Module, image_size: int) -> None:
+    def __init__(self, name: str, title: str, model: nn.Module, image_size: int | None = None) -> None:
         self.name, self.title, self.image_size = name, title, image_size
         self._model = model.eval().requires_grad_(False)
         self._device = torch.device("cpu")
@@ -30,11 +32,10 @@ class IdentityNet:
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [−1, 1] → (B, E) float32 unit vectors; gradients reach the pictures."""
-        side = self.image_size
-        if images.shape[-2:] != (side, side):
-            smaller = side < images.shape[-1]
-            images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=smaller)
-        return F.normalize(self._model(images.clamp(-1.0, 1.0)).float(), dim=1)
+        images = images.clamp(-1.0, 1.0)
+        if self.image_size is not None:
+            images = inner_face(images, self.image_size)
+        return F.normalize(self._model(images).float(), dim=1)
 
     @torch.no_grad()
     def __call__(self, first: np.ndarray, second: np.ndarray) -> float:

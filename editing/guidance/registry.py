@@ -197,8 +197,7 @@ def _vggface2(known: StandardWeights, path: Path) -> IdentityNet:
 def _face_net(title: str, path: Path) -> IdentityNet:
     from editing.guidance.face_net import load_face_net
 
-    net = load_face_net(path, "cpu")
-    return IdentityNet("bundled", title, net, net.config.size)
+    return IdentityNet("bundled", title, load_face_net(path))
 
 
 _CONSEQUENCE = {"text": "sentences cannot be used", "identity": "identity is not judged"}

@@ -12,6 +12,7 @@ import os
 import pickle
 import tempfile
 import urllib.request
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,9 @@ class StandardWeights:
                 return safetensors.torch.load_file(path)
             if self.sha256:
                 self.check(path)
-                archive = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+                with warnings.catch_warnings():  # the format is old, but it is the one that was published
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    archive = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
                 state: dict[str, Tensor] = dict(archive.state_dict())
             else:
                 state = torch.load(path, map_location="cpu", weights_only=True)
