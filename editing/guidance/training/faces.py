@@ -1,0 +1,167 @@
+"""Faces with measured attributes, for training and testing the judges; measured once, then read from a cache."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from editing.guidance.attributes import MEASURES, WORDS, describe, measure
+from memorygan.checkpoint import load_generator
+from memorygan.training.parser_data import list_pairs, pack
+
+ATTRIBUTES = tuple(WORDS)
+UNKNOWN = -1
+_MEASURE_SIZE = 256
+
+
+@dataclass(frozen=True)
+class LabelledFaces:
+    """Faces held in memory.
+
+    Attributes:
+        name: of the set.
+        images: (N, S, S, 3) uint8 RGB.
+        labels: (N, A) int64, index into ``WORDS[ATTRIBUTES[a]]``, or UNKNOWN.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def split(self, hold_out: int) -> tuple[LabelledFaces, LabelledFaces]:
+        """All but the last ``hold_out`` faces, and those.
+
+        Raises:
+            ValueError: if nothing would be left to train on.
+        """
+        if not 0 <= hold_out < len(self):
+            raise ValueError(f"cannot hold out {hold_out} of {len(self)} faces in {self.name!r}; hold out fewer")
+        cut = len(self) - hold_out
+        return (
+            LabelledFaces(self.name, self.images[:cut], self.labels[:cut]),
+            LabelledFaces(self.name, self.images[cut:], self.labels[cut:]),
+        )
+
+
+def label(words: Mapping[str, str | None]) -> list[int]:
+    """Words → indices in the order of ATTRIBUTES."""
+    found = ((name, words.get(name)) for name in ATTRIBUTES)
+    return [UNKNOWN if word is None else WORDS[name].index(word) for name, word in found]
+
+
+def load_faces(folder: Path, cache: Path, size: int) -> LabelledFaces:
+    """The faces of a data folder (see :mod:`memorygan.training.parser_data`) and what is measured of them.
+
+    ``attributes.csv`` beside them, where there is one, adds ``p_man`` and ``p_happy`` by image name.
+
+    Raises:
+        ValueError: for a folder without faces, or a broken mask.
+    """
+    small = pack(folder, cache, size)
+    names = [image.stem for image, _ in list_pairs(folder)]
+
+    def raw_measures() -> np.ndarray:
+        large = pack(folder, cache, _MEASURE_SIZE)
+        pairs = zip(large.images, large.masks, strict=True)
+        return _measure_all(pairs, len(large), f"measuring {folder.name}")
+
+    raw = _cached(cache / f"{folder.name}-{len(names)}-measures.npz", raw_measures)
+    guesses = _guesses(folder / "attributes.csv")
+    labels = [
+        label(describe(_named(row), *guesses.get(name, (None, None)))) for name, row in zip(names, raw, strict=True)
+    ]
+    return LabelledFaces(folder.name, np.asarray(small.images), np.array(labels, dtype=np.int64))
+
+
+def generated_faces(checkpoint: Path, count: int, cache: Path, size: int, truncation: float = 0.85) -> LabelledFaces:
+    """Faces of a generator with their own masks; seeds far above those people try.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read.
+    """
+    loaded = load_generator(checkpoint)
+    file = cache / f"generated-{loaded.sha256[:12]}-{count}-{truncation}.npz"
+    if not file.is_file():
+        images, masks = [], []
+        for start in tqdm(range(0, count, 16), desc="generating faces", mininterval=5):
+            seeds = range(10**6 + start, 10**6 + min(start + 16, count))
+            with torch.no_grad():
+                faces = loaded.generator.synthesize(loaded.generator.sample(seeds, truncation))
+            images.append(faces.image.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
+            masks.append(faces.part_map.to(torch.uint8))
+        pictures, ids = torch.cat(images).numpy(), torch.cat(masks).numpy()
+        raw = _measure_all(zip(pictures, ids, strict=True), count, "measuring generated faces")
+        cache.mkdir(parents=True, exist_ok=True)
+        np.savez(file, images=pictures, raw=raw, names=np.array(MEASURES))
+    stored = np.load(file)
+    labels = [label(describe(_named(row))) for row in stored["raw"]]
+    return LabelledFaces("generated", resize(stored["images"], size), np.array(labels, dtype=np.int64))
+
+
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """(N, H, W, 3) uint8 → (N, size, size, 3) uint8."""
+    if images.shape[1:3] == (size, size):
+        return images
+    pieces = []
+    for start in range(0, len(images), 64):
+        x = torch.from_numpy(images[start : start + 64]).permute(0, 3, 1, 2).float()
+        x = F.interpolate(x, size=(size, size), mode="bicubic", align_corners=False, antialias=True)
+        pieces.append(x.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return np.concatenate(pieces)
+
+
+def to_float(images: np.ndarray) -> Tensor:
+    """(B, S, S, 3) uint8 → (B, 3, S, S) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
+
+
+def rarity(labels: np.ndarray, most: float = 5.0) -> np.ndarray:
+    """(N,) drawing weights: faces with a rare word are drawn up to ``most`` times as often, so that it is learned."""
+    weights = np.ones(len(labels))
+    for column in labels.T:
+        for word in range(column.max() + 1):
+            share = max(float((column == word).mean()), 1e-4)
+            weights[column == word] = np.maximum(weights[column == word], min(math.sqrt(0.1 / share), most))
+    return weights
+
+
+def _measure_all(pairs: object, count: int, title: str) -> np.ndarray:
+    rows = np.full((count, len(MEASURES)), np.nan, np.float32)
+    for row, (image, ids) in zip(rows, tqdm(pairs, total=count, desc=title, mininterval=5), strict=True):  # type: ignore[call-overload]
+        found = measure(image, ids)
+        row[:] = [math.nan if (value := found[name]) is None else float(value) for name in MEASURES]
+    return rows
+
+
+def _cached(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    if file.is_file():
+        stored = np.load(file)
+        if tuple(stored["names"]) == MEASURES:
+            return np.asarray(stored["raw"])
+    raw = make()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(file, raw=raw, names=np.array(MEASURES))
+    return raw
+
+
+def _named(row: np.ndarray) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else float(value) for name, value in zip(MEASURES, row, strict=True)}
+
+
+def _guesses(file: Path) -> dict[str, tuple[float, float]]:
+    if not file.is_file():
+        return {}
+    with file.open(newline="") as stream:
+        return {row["id"]: (float(row["p_man"]), float(row["p_happy"])) for row in csv.DictReader(stream)}

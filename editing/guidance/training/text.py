@@ -1,0 +1,459 @@
+"""Train or evaluate the image-text judge.
+
+    python -m editing.guidance.training.text --data data/synthetic data/celebamask
+    python -m editing.guidance.training.text --data data/synthetic data/celebamask --evaluate
+
+Every step shows faces to the image tower and three kinds of captions to the text tower: for each attribute one
+sentence in all its words, composed captions of the faces, and those captions with one attribute changed. Each face
+knows of each caption whether it is true, false or not to be said, so that a caption that fits two faces is never
+called wrong for one of them. Every second batch is shown again, moved along the gradient that raises the loss ("free"
+adversarial training, Shafahi et al. 2019), because the judge is going to be optimised against.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import datetime
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from editing.guidance.attributes import WORDS
+from editing.guidance.captions import VOCABULARY, Caption, alternatives, compose, hard_negative
+from editing.guidance.training.augment import degrade, place
+from editing.guidance.training.faces import (
+    ATTRIBUTES,
+    UNKNOWN,
+    LabelledFaces,
+    generated_faces,
+    load_faces,
+    rarity,
+    to_float,
+)
+from memorygan.checkpoint import Provenance, load_module, save_module
+from memorygan.manifest import WEIGHTS_DIR
+
+KIND = "image-text-judge"
+NAME = "face-text"
+CONFIG = Path(__file__).resolve().parent.parent / "configs" / f"{NAME}.json"
+DEFAULT_OUT = WEIGHTS_DIR / f"{NAME}.safetensors"
+_MEAN, _STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+# A word of no caption. Put into captions at random it is learned to mean nothing, and every token that no caption
+# holds gets its meaning.
+_NOTHING = "zyzzyva"
+_FLIPPED_POSE = {"left": "right", "front": "front", "right": "left"}
+
+
+@dataclass(frozen=True)
+class TextTrainingConfig:
+    """How the judge is trained.
+
+    Attributes:
+        minutes: wall-clock budget, counted where ``images`` is 0.
+        images: budget in images shown.
+        batch: faces per step.
+        captions: composed captions per step, and as many hard negatives.
+        lr: peak learning rate of AdamW.
+        ema: decay per step of the averaged weights, which are the ones that ship.
+        adversarial: largest change of a pixel, in [0, 1], when a batch is shown again.
+        seed: of everything random.
+
+    Raises:
+        ValueError: for a budget or a batch that nothing can be learned from.
+    """
+
+    minutes: float = 18.0
+    images: int = 0
+    batch: int = 96
+    captions: int = 36
+    lr: float = 1.5e-3
+    ema: float = 0.995
+    adversarial: float = 0.02
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0 or self.images < 0 or self.batch < 2 or self.captions < 1:
+            raise ValueError("need minutes above 0, images of 0 or more, a batch of 2 or more and a caption or more")
+
+
+def create_judge(pretrained: str | None = None) -> Any:
+    """The open_clip model of the bundled configuration, with random weights or those of a file."""
+    open_clip.add_model_config(CONFIG)
+    return open_clip.create_model(NAME, pretrained=pretrained)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1] → what the image tower expects."""
+    return (images - images.new_tensor(_MEAN).view(3, 1, 1)) / images.new_tensor(_STD).view(3, 1, 1)
+
+
+def claims_matrix(captions: Sequence[Caption]) -> Tensor:
+    """(T, A) word index of each attribute that a caption claims, else UNKNOWN."""
+    rows = []
+    for caption in captions:
+        claims = caption.claims
+        rows.append([WORDS[a].index(claims[a]) if a in claims else UNKNOWN for a in ATTRIBUTES])
+    return torch.tensor(rows)
+
+
+def truth(labels: Tensor, claims: Tensor) -> tuple[Tensor, Tensor]:
+    """Which captions are true and which are false of which faces; neither where a claimed attribute is unknown.
+
+    Args:
+        labels: (B, A) of the faces.
+        claims: (T, A) of the captions.
+
+    Returns:
+        true and false, both (B, T) bool.
+    """
+    claimed = (claims != UNKNOWN)[None]
+    known, same = (labels != UNKNOWN)[:, None], labels[:, None] == claims[None]
+    return (same | ~claimed).all(dim=2), (claimed & known & ~same).any(dim=2)
+
+
+def contrast(scores: Tensor, true: Tensor, false: Tensor) -> Tensor:
+    """CLIP's symmetric loss with several right answers: each true pair against all false ones of its row and column."""
+    losses = []
+    for dim in (1, 0):
+        against = scores.masked_fill(~false, -1e4).logsumexp(dim=dim, keepdim=True)
+        each = F.softplus(against - scores)
+        # Every caption, or face, counts the same, however many faces it fits.
+        share = true.float() / true.sum(dim=dim, keepdim=True).clamp_min(1)
+        losses.append((each * share).sum() / true.any(dim=dim).sum().clamp_min(1))
+    return (losses[0] + losses[1]) / 2
+
+
+class SmallTable:
+    """A token embedding with a row for the tokens of captions only; the other 49,000 rows would train on nothing.
+
+    Rows keep the order of the tokens, so the end of a text stays the largest, where open_clip looks for it.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        """Exchanges the model's table for the small one."""
+        table: Tensor = model.token_embedding.weight.detach()
+        met = tokenizer([*sorted(VOCABULARY), _NOTHING]).unique()
+        self.met, self.rows = met, len(table)
+        self.nothing = torch.tensor([int(t) for t in tokenizer([_NOTHING])[0].tolist() if t][1:-1])
+        self.small_id = torch.zeros(self.rows, dtype=torch.long)
+        self.small_id[met] = torch.arange(len(met))
+        model.token_embedding = nn.Embedding.from_pretrained(table[met].clone(), freeze=False)
+
+    def full(self, small: Tensor) -> Tensor:
+        """(rows met, width) → (all rows, width)."""
+        table = small[self.small_id[self.nothing]].mean(dim=0).repeat(self.rows, 1)
+        table[self.met] = small
+        return table
+
+
+class TextTrainer:
+    """One training run."""
+
+    def __init__(
+        self,
+        config: TextTrainingConfig,
+        faces: Sequence[LabelledFaces],
+        shares: Sequence[float],
+        start: Path | None = None,
+    ) -> None:
+        """Prepare a run from random weights, or from those of a file.
+
+        Raises:
+            ValueError: if there is not one positive share per set.
+            CheckpointError: if the file to start from cannot be read.
+        """
+        if len(faces) != len(shares) or min(shares, default=0) <= 0:
+            raise ValueError(f"need one positive share per face set, got {list(shares)} for {len(faces)} sets")
+        torch.manual_seed(config.seed)
+        self.config, self.faces = config, faces
+        before = load_module(start, KIND)[1]["provenance"]["images_seen"] if start else 0
+        self.images_before = int(before)
+        self.model = create_judge(str(start) if start else None).train()
+        self.model.visual.to(memory_format=torch.channels_last)
+        self.tokenizer = open_clip.get_tokenizer(NAME)
+        self.table = SmallTable(self.model, self.tokenizer)
+        self.average = copy.deepcopy(self.model).eval()
+        self.size = self.model.visual.image_size
+        decayed = [p for n, p in self.model.named_parameters() if p.dim() > 1 and "embedding" not in n]
+        plain = [p for n, p in self.model.named_parameters() if p.dim() <= 1 or "embedding" in n]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.03}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.lr, betas=(0.9, 0.98),
+        )  # fmt: skip
+        self.labels = torch.from_numpy(np.concatenate([f.labels for f in faces]))
+        weights = [rarity(f.labels) for f in faces]
+        self.weights = torch.cat([torch.from_numpy(w / w.sum() * s) for w, s in zip(weights, shares, strict=True)])
+        self.offsets = np.cumsum([0, *(len(f) for f in faces)])
+        self.dice, self.words = torch.Generator().manual_seed(config.seed), random.Random(config.seed)
+        counts = [
+            np.bincount(c[c >= 0], minlength=len(WORDS[a]))
+            for a, c in zip(ATTRIBUTES, self.labels.T.numpy(), strict=True)
+        ]
+        # Square-root balancing: a rare word must count, but not as much as it would take to make it likely.
+        self.balance = [torch.from_numpy((n.max() / np.maximum(n, 1)) ** 0.5).float().clamp_max(6.0) for n in counts]
+        self.images, self.seconds, self.steps = 0, 0.0, 0
+        self._batch: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget spent."""
+        if self.config.images:
+            return self.images / self.config.images
+        return self.seconds / (60 * self.config.minutes)
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        picks = torch.multinomial(self.weights, self.config.batch, replacement=False, generator=self.dice)
+        faces = []
+        for pick in picks.tolist():
+            source = int(np.searchsorted(self.offsets, pick, side="right")) - 1
+            faces.append(self.faces[source].images[pick - int(self.offsets[source])])
+        labels = self.labels[picks].clone()
+        flip = torch.rand(len(picks), generator=self.dice) < 0.5
+        pose = ATTRIBUTES.index("pose")
+        swap = torch.tensor([WORDS["pose"].index(_FLIPPED_POSE[w]) for w in WORDS["pose"]] + [UNKNOWN])
+        labels[flip, pose] = swap[labels[flip, pose]]
+        images = place(to_float(np.stack(faces)), self.size, self.dice, flip=flip)
+        return degrade(images, self.dice), labels
+
+    def _captions(self, labels: Tensor) -> tuple[list[Caption], list[slice], list[tuple[int, int]]]:
+        """Captions, the run of each attribute's alternatives, and (right, changed) pairs."""
+        captions: list[Caption] = []
+        groups, pairs = [], []
+        for attribute in ATTRIBUTES:
+            person = self.words.choice((None, None, "man", "woman"))
+            found = alternatives(attribute, self.words, person)
+            groups.append(slice(len(captions), len(captions) + len(found)))
+            captions += found
+        for face in range(min(self.config.captions, len(labels))):
+            words = {a: None if v < 0 else WORDS[a][v] for a, v in zip(ATTRIBUTES, labels[face].tolist(), strict=True)}
+            caption = compose(words, self.words, self.words.choice((1, 1, 2, 2, 3)))
+            if caption.claims:
+                pairs.append((len(captions), len(captions) + 1))
+                captions += [caption, hard_negative(caption, self.words)[0]]
+        return captions, groups, pairs
+
+    def _tokens(self, captions: Sequence[Caption]) -> Tensor:
+        texts = []
+        for caption in captions:
+            words = caption.text.split()
+            if self.words.random() < 0.15:
+                words.insert(self.words.randrange(len(words) + 1), _NOTHING)
+            texts.append(" ".join(words))
+        return self.table.small_id[self.tokenizer(texts)]
+
+    def step(self) -> float:
+        """One optimiser step; returns the loss."""
+        started = time.perf_counter()
+        again = self._batch is not None
+        keep = not again and self.words.random() < 0.5
+        images, labels = self._batch if self._batch is not None else self._draw()
+        captions, groups, pairs = self._captions(labels)
+        true, false = truth(labels, claims_matrix(captions))
+        tokens = self._tokens(captions)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._lr()
+        images = images.detach().requires_grad_(keep)
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = self.model.encode_image(normalise(images).contiguous(memory_format=torch.channels_last))
+            said = self.model.encode_text(tokens)
+        scale = self.model.logit_scale.exp().clamp_max(60)
+        scores = scale * F.normalize(seen.float(), dim=-1) @ F.normalize(said.float(), dim=-1).T
+        loss = contrast(scores, true, false)
+        parts = [
+            F.cross_entropy(scores[:, run], labels[:, a], weight=self.balance[a], ignore_index=UNKNOWN)
+            for a, run in enumerate(groups)
+            if (labels[:, a] != UNKNOWN).any()
+        ]
+        loss = loss + 2 * torch.stack(parts).mean()
+        if pairs:
+            face = torch.arange(len(pairs))
+            right, wrong = torch.tensor(pairs).T
+            loss = loss + 0.5 * F.softplus(scores[face, wrong] - scores[face, right]).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 3.0)
+        self.optimizer.step()
+        self._update_average()
+        self._batch = None
+        if images.grad is not None:
+            reach = self.config.adversarial * torch.rand(len(images), 1, 1, 1, generator=self.dice)
+            self._batch = ((images.detach() + reach * images.grad.sign()).clamp_(0, 1), labels)
+        self.steps += 1
+        self.images += self.config.batch
+        self.seconds += time.perf_counter() - started
+        return float(loss.detach())
+
+    def _lr(self) -> float:
+        warm = 0.05
+        if self.progress < warm:
+            return self.config.lr * (self.progress / warm + 0.02)
+        return self.config.lr * (0.51 + 0.5 * math.cos(math.pi * min((self.progress - warm) / (1 - warm), 1.0)))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
+        old = self.average.state_dict()
+        for name, new in self.model.state_dict().items():
+            if new.is_floating_point():
+                old[name].lerp_(new, 1 - decay)
+            else:
+                old[name].copy_(new)
+
+    @torch.no_grad()
+    def result(self) -> dict[str, Tensor]:
+        """The averaged weights, with every token that no caption holds meaning nothing."""
+        state = {name: value.clone() for name, value in self.average.state_dict().items()}
+        state["token_embedding.weight"] = self.table.full(state["token_embedding.weight"])
+        return state
+
+
+@torch.no_grad()
+def evaluate(
+    model: Any, faces: LabelledFaces, seed: int = 0, worsen: bool = False
+) -> dict[str, tuple[float, float, int]]:
+    """How well a judge tells the words of each attribute apart on faces it has not seen.
+
+    Every face is compared with the words of one attribute, each said in five ways; the closest word is its answer.
+
+    Returns:
+        attribute → share of right answers (mean over the words that at least three faces show), chance, faces; and
+        "one word changed": how often the right caption lies closer than the one with one attribute changed.
+    """
+    words, dice = random.Random(seed), torch.Generator().manual_seed(seed)
+    tokenizer = open_clip.get_tokenizer(NAME)
+    size = model.visual.image_size
+    features = []
+    for start in range(0, len(faces), 64):
+        x = F.interpolate(
+            to_float(faces.images[start : start + 64]), size=(size, size), mode="bilinear", antialias=True
+        )
+        x = degrade(x, dice) if worsen else x
+        features.append(model.encode_image(normalise(x), normalize=True))
+    seen = torch.cat(features)
+    results: dict[str, tuple[float, float, int]] = {}
+    for a, attribute in enumerate(ATTRIBUTES):
+        said = torch.stack(
+            [
+                model.encode_text(tokenizer([c.text for c in alternatives(attribute, words)]), normalize=True)
+                for _ in range(5)
+            ]
+        ).mean(dim=0)
+        labels = torch.from_numpy(faces.labels[:, a])
+        shown = [w for w in range(len(WORDS[attribute])) if (labels == w).sum() >= 3]
+        if len(shown) < 2:
+            continue
+        answers = torch.tensor(shown)[(seen @ F.normalize(said[shown], dim=-1).T).argmax(dim=1)]
+        right = [float((answers[labels == w] == w).float().mean()) for w in shown]
+        results[attribute] = (sum(right) / len(right), 1 / len(shown), int(sum((labels == w).sum() for w in shown)))
+    chosen = [(i, compose(_words(row), words, words.choice((1, 2, 3)))) for i, row in enumerate(faces.labels)]
+    chosen = [(i, caption) for i, caption in chosen if caption.claims]
+    pairs = [(i, caption, hard_negative(caption, words)[0]) for i, caption in chosen]
+    right_text = model.encode_text(tokenizer([c.text for _, c, _ in pairs]), normalize=True)
+    wrong_text = model.encode_text(tokenizer([c.text for _, _, c in pairs]), normalize=True)
+    rows = seen[[i for i, _, _ in pairs]]
+    better = ((rows * right_text).sum(1) > (rows * wrong_text).sum(1)).float().mean()
+    results["one word changed"] = (float(better), 0.5, len(pairs))
+    return results
+
+
+def _words(row: np.ndarray) -> dict[str, str | None]:
+    return {a: None if v < 0 else WORDS[a][v] for a, v in zip(ATTRIBUTES, row.tolist(), strict=True)}
+
+
+def format_table(results: dict[str, dict[str, tuple[float, float, int]]]) -> str:
+    """A Markdown table of :func:`evaluate` per face set."""
+    sets = list(results)
+    rows = [["", *sets], ["---", *("---:" for _ in sets)]]
+    for name in (*ATTRIBUTES, "one word changed"):
+        cells = []
+        for title in sets:
+            found = results[title].get(name)
+            cells.append(
+                "" if found is None else f"{100 * found[0]:.0f} % of {found[2]}, chance {100 * found[1]:.0f} %"
+            )
+        if any(cells):
+            rows.append([name, *cells])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see ``--help``."""
+    options = _parse_arguments(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    sets = [load_faces(folder, options.cache, options.size) for folder in options.data]
+    shares = [1.0] * len(sets)
+    if options.generator:
+        sets.append(generated_faces(options.generator, options.generated, options.cache, options.size))
+        shares.append(0.35)
+    splits = [faces.split(min(options.hold_out, len(faces) // 5)) for faces in sets]
+    if not options.evaluate:
+        config = TextTrainingConfig(options.minutes, options.images, options.batch, seed=options.seed)
+        trainer = TextTrainer(config, [kept for kept, _ in splits], shares, options.start)
+        run(trainer)
+        provenance = Provenance(
+            data=tuple(f"{kept.name} ({len(kept)} faces)" for kept, _ in splits),
+            licence=options.licence,
+            images_seen=trainer.images_before + trainer.images,
+            recipe=f"{trainer.seconds / 60:.0f} minutes, {config}",
+            command="python -m editing.guidance.training.text",
+            date=datetime.date.today().isoformat(),
+            notes="exponential moving average; tokens never met share one embedding that means nothing",
+        )
+        meta = {"kind": KIND, "config": NAME, "provenance": asdict(provenance)}
+        save_module(options.out, trainer.result(), meta, half=True)
+        print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {trainer.images} images shown")
+    model = create_judge(str(options.out)).eval()
+    print(format_table({held.name: evaluate(model, held) for _, held in splits}))
+    print("\nThe same with blur, noise and poor light:\n")
+    print(format_table({held.name: evaluate(model, held, worsen=True) for _, held in splits}))
+
+
+def run(trainer: TextTrainer) -> None:
+    """Train until the budget is spent, with a progress bar."""
+    losses: list[float] = []
+    with tqdm(total=100, unit="%", mininterval=10) as bar:
+        while trainer.progress < 1:
+            losses.append(trainer.step())
+            bar.set_postfix(images=trainer.images, loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
+            bar.update(min(100 * trainer.progress, 100) - bar.n)
+
+
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m editing.guidance.training.text", description="Train the image-text judge."
+    )
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/ and masks/")
+    parser.add_argument("--generator", type=Path, help="checkpoint whose faces are mixed in")
+    parser.add_argument("--generated", type=int, default=1500, help="how many of its faces")
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="weights to write, or to evaluate")
+    parser.add_argument("--start", type=Path, help="weights to go on from, with a schedule of their own")
+    parser.add_argument("--minutes", type=float, default=TextTrainingConfig.minutes, help="wall-clock budget")
+    parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
+    parser.add_argument("--batch", type=int, default=TextTrainingConfig.batch)
+    parser.add_argument("--size", type=int, default=128, help="size the faces are kept at")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hold-out", type=int, default=400, help="last faces of every set, never trained on")
+    parser.add_argument("--cache", type=Path, default=Path("runs/judges/cache"), help="packed faces and measures")
+    parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
+    parser.add_argument(
+        "--licence", default="non-commercial research and demonstration only", help="terms written into the weights"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
