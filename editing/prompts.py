@@ -90,6 +90,8 @@ def for_judge(judge: ImageTextJudge, prompt: str, name: str = "the description")
         notices += (
             f"{judge.title} was not taught the word{plural} {shown}{more}; what it cannot read changes nothing.",
         )
+    if not judge.closed and any(c.isalpha() and not c.isascii() for c in prompt):
+        notices += (f"{judge.title} learned from English pages; other languages may lead elsewhere.",)
     if not notices and judge.length(prompt) > judge.context - 2:
         notices += (f"{name[:1].upper()}{name[1:]} is longer than {judge.title} reads; its end is not used.",)
     return prompt, notices
