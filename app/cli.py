@@ -64,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
     add("--port", ["MEMORYGAN_PORT", "GRADIO_SERVER_PORT"], None, "port; the first free one from 7860 if left out", int)
     add("--device", ["MEMORYGAN_DEVICE"], "auto", "auto, cpu, cuda or cuda:1")
     add("--checkpoint", ["MEMORYGAN_CHECKPOINT"], None, "the generator to use; the bundled one if left out", Path)
+    add("--text-judge", ["MEMORYGAN_TEXT_JUDGE"], "auto", "what reads descriptions: auto, openai or bundled")
+    add(
+        "--identity-judge",
+        ["MEMORYGAN_IDENTITY_JUDGE"],
+        "auto",
+        "what tells people apart: auto, vggface2, bundled or none",
+    )
     add("--auth", ["MEMORYGAN_AUTH"], "", "who may in, as name:password; everyone if left out")
     add(
         "--max-sessions",
