@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file  # type: ignore[import-untyped]
 from PIL import Image
+from test_editing_text import StandIns  # type: ignore[import-not-found]
 from test_editing_toy import toy_assets, toy_service  # type: ignore[import-not-found]
 
-from app import cli, create_demo, guard, pictures, uploads
+from app import cli, create_demo, figures, guard, pictures, uploads
 from app.desk import Desk, face_label
 from app.server import MAX_BODY, Settings, launch
 from app.visit import MAX_FACES, Visit, close_visit
@@ -31,9 +32,10 @@ from editing.errors import EditingError
 from editing.loading import Assets
 from editing.results import Change
 from editing.service import EditingService
+from memorygan.analysis.blocks import Bar, Piece
 
 ROOT = Path(__file__).resolve().parents[1]
-ENDPOINTS = {"/generate", "/edit", "/swap", "/compose", "/invert", "/model"}
+ENDPOINTS = {"/generate", "/edit", "/swap", "/describe", "/compose", "/invert", "/model"}
 
 
 def one_face(pixels: np.ndarray) -> list[Detection]:
@@ -77,9 +79,14 @@ def photo_bytes(side: int = 160) -> bytes:
     return stream.getvalue()
 
 
+def full_service() -> EditingService:
+    """The toy with everything a service can have; its judge of words knows red, green and grey."""
+    return toy_service(detector=one_face, guides=StandIns())
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    yield from serve(toy_service(detector=one_face), tmp_path_factory.mktemp("gradio"))
+    yield from serve(full_service(), tmp_path_factory.mktemp("gradio"))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +96,7 @@ def client(served):
 
 @pytest.fixture
 def service():
-    with toy_service(detector=one_face) as opened:
+    with full_service() as opened:
         yield opened
 
 
@@ -141,6 +148,20 @@ def test_edit_and_swap_say_how_local_they_were(client):
     assert change["parts"] == ["mouth"]
 
 
+def test_describe_changes_what_it_may_and_says_how_local_it_was(client):
+    _, recipe = client.predict(seed=7, api_name="/generate")
+    asked = {"recipe": recipe, "prompt": "red hair", "strength": "strong", "steps": 15, "seed": 1}
+    picture, described, change = client.predict(**asked, api_name="/describe")
+    assert [(edit["op"], edit["parts"]) for edit in described["edits"]] == [("text", ["hair"])]
+    assert change["parts"] == ["hair"] and change["inside"] > 1 > change["outside"]
+    again, *_ = client.predict(**asked, api_name="/describe")
+    assert Path(again).read_bytes() == Path(picture).read_bytes()
+    _, described, change = client.predict(**asked | {"parts": ["skin"]}, api_name="/describe")
+    assert change["parts"] == ["skin"]
+    _, described, _ = client.predict(**asked, weights={"clip": 3}, api_name="/describe")
+    assert described["edits"][0]["weights"]["clip"] == 3
+
+
 def test_invert_takes_a_square_and_leaves_no_upload_behind(client, served, tmp_path):
     file = tmp_path / "photo.jpg"
     file.write_bytes(photo_bytes(171))
@@ -156,6 +177,8 @@ def test_invert_takes_a_square_and_leaves_no_upload_behind(client, served, tmp_p
         ({"seed": -1}, "/generate", "Seed"),
         ({"recipe": {"format": "else"}, "sliders": {}}, "/edit", "recipe"),
         ({"recipe": None, "sliders": [1]}, "/edit", "object"),
+        ({"recipe": None, "prompt": "red hair", "weights": [1]}, "/describe", "object"),
+        ({"recipe": {"format": "else"}, "prompt": "red hair"}, "/describe", "recipe"),
     ],
 )
 def test_programs_are_refused_with_one_sentence(client, arguments, endpoint, words):
@@ -371,6 +394,36 @@ def test_what_the_browser_keeps_restores_the_face_and_its_history(desk, visit, s
     assert view.can_undo
 
 
+# --- Figures of the About tab
+
+
+def test_the_figures_of_the_paper_stand_beside_ours(service):
+    text = figures.complexity(service.kind, service.config)
+    rows = [re.sub(r"<[^>]*>", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", text)]
+    known = {row[0]: row[1:] for row in rows[1:]}
+    paper = {"1": ("17.7", 103.4), "10": ("17.7", 106.4), "100": ("17.8", 136.3), "1000": ("19.1", 435.4)}
+    for count, (weights, macs) in paper.items():
+        assert known[count][:2] == [weights, str(macs)], "as the paper prints them"
+        assert known[count][2] == weights
+        assert float(known[count][3]) == pytest.approx(macs, rel=0.02)
+        assert float(known[count][4]) < float(known[count][3])
+    assert known["13"][-5:-3] == ["–", "–"], "the paper says nothing of this checkpoint"
+
+
+def test_what_was_measured_is_shown_for_its_own_checkpoint_only(tmp_path):
+    pieces = tmp_path / "pieces"
+    pieces.mkdir()
+    piece = Piece((), bars=(Bar("outside the part, of 255", 0.31, 1.0, False, 64),))
+    for name, sha in (("locality", "mine"), ("quality", "other")):
+        (pieces / f"{name}.json").write_text(
+            json.dumps({"key": {"inputs": {"checkpoint": sha}}, "piece": piece.to_json()})
+        )
+    (pieces / "broken.json").write_text("{")
+    shown = figures.measured("mine", tmp_path)
+    assert shown.count("outside the part") == 1 and "at most 1" in shown and "0.31" in shown
+    assert figures.measured("nobody's", tmp_path) == figures.measured("mine", tmp_path / "none") == ""
+
+
 # --- Words and pictures ----------------------------------------------------------------------------------------------
 
 
@@ -468,6 +521,12 @@ def test_a_checkpoint_that_is_not_there_ends_with_a_sentence(tmp_path, capsys):
     assert cli.main(["--checkpoint", str(tmp_path / "none.safetensors"), "--device", "cpu"]) == 2
     problem = capsys.readouterr().err
     assert "cannot start" in problem and problem.count("\n") == 1
+
+
+def test_a_judge_that_does_not_exist_ends_with_a_sentence(capsys):
+    assert cli.main(["--text-judge", "oracle", "--device", "cpu"]) == 2
+    problem = capsys.readouterr().err
+    assert "oracle" in problem and problem.count("\n") == 1
 
 
 def test_the_page_has_nothing_gradio_cannot_copy(desk):
