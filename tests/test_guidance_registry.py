@@ -164,12 +164,16 @@ def test_without_any_weights_there_are_sentences_instead(machine):
     assert machine.asked == [], "auto waits for no network"
 
 
-def test_the_bundled_judges_are_used_where_there_are_no_others(machine):
+def test_the_bundled_judges_are_used_where_there_are_no_others(machine, caplog):
     machine.bundle()
+    caplog.clear()
+    state = torch.get_rng_state()
     guides = Guides()
     assert names(guides.info()) == ("bundled", "bundled")
     assert told(guides.info()).sha256 == "", "not loaded yet"
     judge = guides.text()
+    assert caplog.messages == [], "nobody is told of values that were overwritten"
+    assert torch.equal(torch.get_rng_state(), state), "nor do they cost random numbers"
     assert judge.closed
     assert judge.unknown_words("a woman with a zeppelin") == ("zeppelin",)
     assert judge.encode_text(["a man", "a woman"]).shape == (2, 128)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_INITIALISED = "No pretrained weights loaded"
 
 
 class ImageTextJudge:
@@ -114,7 +118,9 @@ def build_judge(
     if isinstance(config, Path):
         open_clip.add_model_config(config)
         model_name = config.stem
-    model = open_clip.create_model(model_name, pretrained=None, pretrained_text=False)
+    # Its initial values are overwritten at once: nobody's random numbers may depend on them, nor need to hear of them.
+    with torch.random.fork_rng(devices=[]), _without(_INITIALISED):
+        model = open_clip.create_model(model_name, pretrained=None, pretrained_text=False)
     if any(tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
         raise ValueError("the weights hold values that are not finite")
     try:
@@ -137,3 +143,18 @@ def build_judge(
         unknown,
         fillers,
     )
+
+
+@contextmanager
+def _without(beginning: str) -> Iterator[None]:
+    """Keeps one message of another library out of the log."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(beginning)
+
+    logger = logging.getLogger()
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
