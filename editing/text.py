@@ -33,6 +33,7 @@ from editing.state import FaceEditor, FaceState, Runner
 from memorygan.generator import ComposedGenerator, Synthesis
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
+from memorygan.parts import LayerGroup
 
 MAX_STEPS = 2000
 LOSSES = ("clip", "latent", "identity", "segmentation")
@@ -432,6 +433,7 @@ def optimize(
     seed: int = 0,
     spreads: Spreads | None = None,
     notices: tuple[str, ...] = (),
+    groups: Sequence[LayerGroup] | None = None,
 ) -> Generator[TextProgress, None, TextResult]:
     """Follows a sentence; yields after every step, and returns the best it found.
 
@@ -439,7 +441,7 @@ def optimize(
         provide: gives the generator, parameters without gradients; asked again at every step, as it may move.
         judge, identity: moved to the generator's device; without an identity judge that loss is 0.
         source: (1, K, L, D) codes of the face, any device.
-        parts: names of those that may change, in the layers of the paper's rule (section 4.5).
+        parts: names of those that may change.
         prompt, neutral: what the face should look like, and what it looks like now or "".
         settings: see there.
         run: how each step gets to the device.
@@ -447,6 +449,7 @@ def optimize(
         seed: of the crops.
         spreads: what is known of the codes' spread already.
         notices: to be carried along.
+        groups: layers of the parts that may change; None for the paper's rule of each part (section 4.5).
 
     Raises:
         EditingError: for an unknown part, none, or sentences that mean the same.
@@ -459,7 +462,7 @@ def optimize(
     try:
         names = tuple(dict.fromkeys(parts))
         indices = sorted(scheme.index(name) for name in names)
-        free = source.selection(names).cpu()
+        free = source.selection(names, groups).cpu()
     except ValueError as error:
         raise EditingError(str(error)) from error
     known = spreads if spreads is not None else Spreads()
