@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -57,18 +58,20 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     measured = figures.measured(service.checkpoint)
     if measured:
         gr.HTML(measured, padding=False, elem_id="measured")
-    gr.HTML(
-        "<h2>The paper’s figures</h2>" + figures.complexity(service.kind, service.config),
-        padding=False,
-        elem_id="paper",
-    )
+    # Filled when the tab is first seen: counting takes a second that the start of the page should not wait for.
+    paper = gr.HTML("", padding=False, elem_id="paper")
     card = _model_card(service.model)
     if card:
         with gr.Accordion("Model card", open=False):
             gr.Markdown(card)
     gr.Markdown(HOW)
     gr.Markdown(CARE)
-    shell.on(tab.select, lambda: _facts(shell), outputs=[facts], show_progress="hidden")
+    counted = lru_cache(lambda: figures.complexity(service.kind, service.config))
+
+    def on_select() -> tuple[str, str]:
+        return _facts(shell), f"<h2>The paper’s figures</h2>{counted()}"
+
+    shell.on(tab.select, on_select, outputs=[facts, paper], show_progress="hidden")
 
 
 def _model_card(model: str) -> str:

@@ -275,7 +275,7 @@ def _progress(now: TextProgress, history: History, changed: str = "") -> dict[st
     return {
         "fraction": 1.0 if now.phase == "done" and not now.cancelled else now.step / max(1, now.total),
         "words": words,
-        "image": pictures.jpeg(now.image, quality=88),
+        "image": pictures.jpeg(now.image),
         "total": now.total,
         "best": now.best_step if history.shown()["steps"] else None,
         "scores": scores,
