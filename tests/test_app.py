@@ -30,7 +30,7 @@ from app.visit import MAX_FACES, Visit, close_visit
 from editing.align import Detection
 from editing.errors import EditingError
 from editing.loading import Assets
-from editing.results import Change
+from editing.results import CancelToken, Change
 from editing.service import EditingService
 from memorygan.analysis.blocks import Bar, Piece
 
@@ -374,9 +374,11 @@ def test_a_visit_that_ends_takes_everything_along(desk, visit, service):
     lighter(desk, visit, 1.0)
     visit.photo = service.open_photo(photo_bytes()).photo
     visit.other = desk.opened(visit, service.new_face(9), "other")
+    visit.job, visit.describing = CancelToken(), CancelToken()
     tokens = visit.tokens()
     assert len(tokens) == 2
     close_visit(service, visit)
+    assert visit.job.cancelled and visit.describing.cancelled
     for token in tokens:
         with pytest.raises(EditingError):
             service.view(token)
