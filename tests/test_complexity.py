@@ -89,7 +89,7 @@ def test_the_command_prints_the_table_and_saves_the_figure(tmp_path, capsys):
     assert any(line.startswith("| SemanticStyleGAN | 1000 | 419.8 | 419.8 |") for line in lines)
     with Image.open(file) as picture:
         assert picture.format == "PNG" and picture.width > 1000
-        assert len(picture.convert("RGB").getcolors(2**20)) > 20  # something is drawn
+        assert len(set(picture.convert("L").tobytes())) > 20  # something is drawn
 
 
 def test_other_presets_stand_without_the_papers_figures(tmp_path, capsys):

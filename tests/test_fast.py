@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import pytest
 import torch
@@ -245,6 +246,77 @@ def test_graphed_rooms_run_as_usual_off_the_gpu(tiny):
     folded.memory, folded.render = graphs.GraphedMemory(folded.memory), graphs.GraphedRender(folded.render)
     assert largest_difference(folded.synthesize(latents), expected) == 0.0
     assert largest_difference(folded.synthesize(latents, size=16), preview) == 0.0
+
+
+class OnGpu:
+    """What :class:`graphs.Recordings` looks at in a tensor, as a GPU would show it."""
+
+    is_cuda, dtype, device = True, torch.bfloat16, "cuda:0"
+
+    def __init__(self, *shape: int, requires_grad: bool = False) -> None:
+        self.shape, self.requires_grad = shape, requires_grad
+
+    def stride(self) -> tuple[int, ...]:
+        return tuple(reversed(self.shape))
+
+
+def on_gpu(*shape: int, requires_grad: bool = False) -> tuple[torch.Tensor]:
+    return (cast(torch.Tensor, OnGpu(*shape, requires_grad=requires_grad)),)
+
+
+@pytest.fixture
+def recorded(monkeypatch) -> list[str]:
+    """What happened to functions: "record", "replay" or, by the functions themselves, "run"."""
+    events: list[str] = []
+
+    class Recording:
+        def __init__(self, function, inputs) -> None:
+            events.append("record")
+
+        def replay(self, inputs):
+            events.append("replay")
+            return ()
+
+    monkeypatch.setattr(graphs, "Recording", Recording)
+    return events
+
+
+def test_a_function_is_recorded_once_for_equal_inputs(recorded):
+    recordings = graphs.Recordings()
+
+    def run(key: object, *shape: int) -> None:
+        recordings.run(key, lambda _: recorded.append("run") or (), on_gpu(*shape))
+
+    run("all", 1, 8)
+    run("all", 1, 8)
+    run("all", 2, 8)  # another batch size
+    run("hair", 1, 8)  # another part
+    assert recorded == ["record", "replay", "replay", "record", "replay", "record", "replay"]
+    for batch in range(3, 3 + graphs.MAX_RECORDINGS):
+        run("all", batch, 8)
+    assert recorded.count("record") == graphs.MAX_RECORDINGS
+    assert recorded.count("run") == 3, "beyond the limit functions run as usual"
+
+
+def test_gradients_are_never_replayed(recorded):
+    recordings, inputs = graphs.Recordings(), on_gpu(1, 8, requires_grad=True)
+    recordings.run("all", lambda _: recorded.append("run") or (), inputs)
+    assert recorded == ["run"]
+    with torch.no_grad():
+        recordings.run("all", lambda _: recorded.append("run") or (), inputs)
+    assert recorded == ["run", "record", "replay"]
+
+
+def test_where_recording_fails_functions_run_as_usual(recorded, monkeypatch):
+    def fail(function, inputs):
+        raise RuntimeError("capture is not possible here")
+
+    monkeypatch.setattr(graphs, "Recording", fail)
+    recordings = graphs.Recordings()
+    with pytest.warns(UserWarning, match="capture is not possible here"):
+        recordings.run("all", lambda _: recorded.append("run") or (), on_gpu(1, 8))
+    recordings.run("all", lambda _: recorded.append("run") or (), on_gpu(1, 8))  # and does not try again
+    assert recorded == ["run", "run"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -103,7 +103,7 @@ def report(results: Sequence[Result], memory: int | None, device: torch.device |
     """
     preset = results[0].preset
     dtype = str(results[0].dtype).removeprefix("torch.")
-    repeats = len(results[0].seconds[FAST])
+    repeats = " and ".join(dict.fromkeys(str(len(result.seconds[FAST])) for result in results))
     lines = [f"## {preset} on {'a GPU' if torch.device(device).type == 'cuda' else 'a CPU'}", ""]
     lines += [f"- {line}" for line in on]
     lines += ["", f"Milliseconds per face, median of {repeats} interleaved repeats (fastest in brackets).", ""]
@@ -155,20 +155,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"one or more of {', '.join(sorted(PRESETS))}; default: paper-256 faces-128",
     )  # fmt: skip
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8], help="faces at once; default: 1 8")
-    parser.add_argument("--repeats", type=int, default=9, help="timed runs of every path (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", nargs="+", type=int, default=[9],
+        help="timed runs of every path: one number, or one per batch; default: 9",
+    )  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     parser.add_argument("--threads", type=int, help="CPU threads; default: what PyTorch takes")
     parser.add_argument("--write", type=Path, metavar="FILE", help="page for the figures, such as docs/benchmarks.md")
     options = parser.parse_args(arguments)
-    if min([options.repeats, options.threads or 1, *options.batch]) < 1:
+    if min([options.threads or 1, *options.repeats, *options.batch]) < 1:
         parser.error("batch, repeats and threads are at least 1")
+    if len(options.repeats) not in (1, len(options.batch)):
+        parser.error(
+            f"there are {len(options.repeats)} repeats for {len(options.batch)} batches; give one, or one each"
+        )
+    repeats = options.repeats * len(options.batch) if len(options.repeats) == 1 else options.repeats
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.allow_tf32 = False  # the float32 paths are compared to the last digits
     kind = torch.device(options.device).type
     for preset in options.preset:
         on = machine(options.device)
-        results = [measure(preset, batch, options.repeats, options.device) for batch in options.batch]
+        results = [
+            measure(preset, batch, count, options.device) for batch, count in zip(options.batch, repeats, strict=True)
+        ]
         memory = resident_bytes(preset, 1) if kind == "cpu" and results[0].batch == 1 else None
         section = report(results, memory, options.device, on)
         print(section + "\n", flush=True)

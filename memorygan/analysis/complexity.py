@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from PIL import Image
 
-from memorygan.analysis.blocks import Bar, Piece, Table, Text
+from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text
 from memorygan.analysis.lab import Lab
 from memorygan.analysis.study import Study
 from memorygan.checkpoint import GENERATORS
@@ -263,7 +263,7 @@ def run(lab: Lab, samples: int) -> Piece:
     paper, own = get_preset(PAPER_PRESET).generator, lab.config
     footer = lab.plain_footer(len(PART_COUNTS), "part counts")
     mine = measure(lab.loaded.kind, own)
-    blocks = [
+    blocks: list[Block] = [
         Text(
             "Multiply-accumulates (MACs) of one face are counted twice: by the paper's convention, which takes "
             "up-convolutions on the enlarged map and every part on its own, and as this implementation executes them."
