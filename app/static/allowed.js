@@ -32,6 +32,7 @@ function render() {
     chip.classList.toggle("studio-chip-hint", !chosen.length && suggested.includes(input.value));
   }
   none.disabled = !chosen.length;
+  if (props.disabled) return;
   hint.textContent = chosen.length
     ? "All other parts stay as they are."
     : suggested.length

@@ -168,7 +168,8 @@ def build(shell: Shell) -> None:
                     yield told, idle, busy, can_apply, can
                 elif pace.due():
                     yield shown | _progress(now, history), gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        except EditingError as error:
+        except Exception as error:
+            # Whatever it was, the buttons must be usable again.
             refuse(error)
             yield None, idle, busy, busy, busy
         finally:
@@ -267,11 +268,13 @@ def _progress(now: TextProgress, history: History, changed: str = "") -> dict[st
     scores = []
     if now.proposal is not None:
         change = now.proposal.change
-        scores = [
-            (f"Inside the {changed}", f"{change.inside:.1f} of 255", "Mean change inside the parts that changed"),
-            ("Outside", f"{change.outside:.1f} of 255", "Mean change outside of them"),
-            ("Untouched", f"{change.preserved:.0%} of all pixels", "Pixels that kept their value"),
-        ]
+        scores = [("Untouched", f"{change.preserved:.0%} of all pixels", "Pixels that kept their value")]
+        if changed:
+            scores = [
+                (f"Inside the {changed}", f"{change.inside:.1f} of 255", "Mean change inside the parts that changed"),
+                ("Outside", f"{change.outside:.1f} of 255", "Mean change outside of them"),
+                *scores,
+            ]
     return {
         "fraction": 1.0 if now.phase == "done" and not now.cancelled else now.step / max(1, now.total),
         "words": words,

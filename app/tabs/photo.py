@@ -127,7 +127,8 @@ def build(shell: Shell) -> None:
                     yield _progress(now), idle, busy, can_edit
                 elif pace.due():
                     yield _progress(now), gr.skip(), gr.skip(), gr.skip()
-        except EditingError as error:
+        except Exception as error:
+            # Whatever it was, the buttons must be usable again.
             refuse(error)
             yield gr.skip(), idle, busy, gr.update(interactive=here.rebuilt is not None)
         finally:
