@@ -380,12 +380,21 @@ def test_a_description_runs_to_its_end_and_can_be_discarded(desk):
     assert desk.picture() == original and page.is_disabled("#describe-apply")
 
 
-def test_a_description_that_cannot_be_followed_is_refused_with_a_sentence(desk):
+def test_a_description_that_cannot_be_followed_is_refused_with_a_sentence(desk, served, monkeypatch):
     page = desk.page
     describe(desk, "", 10)
     assert "There is no description yet" in desk.message()
     describe(desk, "xyzzy", 10)
     assert "Traceback" not in desk.message()
+    page.wait_for_selector("#describe:enabled")
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("inner workings")
+
+    monkeypatch.setattr(served.service, "describe", broken)
+    describe(desk, "red hair", 10)
+    message = desk.message()
+    assert "Something went wrong" in message and "inner workings" not in message
     page.wait_for_selector("#describe:enabled")
     assert page.is_disabled("#describe-stop")
 
