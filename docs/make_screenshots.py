@@ -27,11 +27,13 @@ from app import create_demo  # noqa: E402
 from app.server import Settings, launch  # noqa: E402
 from editing.service import EditingService  # noqa: E402
 
-TABS = ("face", "edit", "swap", "compose", "photo", "about")
-HEIGHTS = {"swap": 1240, "photo": 1500}
+TABS = ("face", "edit", "swap", "describe", "compose", "photo", "about")
+HEIGHTS = {"swap": 1240, "describe": 1060, "photo": 1500}
 LOOKS = {"light": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (360, 740, "light")}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SEED, PHOTO_SEED = 7, 21
+# Of the description; more bring it nearer to the words.
+STEPS = 120
 
 
 @contextmanager
@@ -96,6 +98,18 @@ def prepare(page: Page, tab: str, upload: bytes) -> None:
         page.wait_for_selector("#stage .stage-badge:not([hidden])")
         page.click("#surprise")
         page.wait_for_selector("#variants .grid-item >> nth=5")
+    elif tab == "describe":
+        page.click("#stage [data-mode=face]")
+        if page.is_enabled("#describe"):
+            page.click("#describe-advanced >> text=Advanced")
+            page.fill("#describe-steps input[type=number]", str(STEPS))
+            page.click("#describe-advanced >> text=Advanced")
+            page.click(".studio-example >> nth=0")
+            page.wait_for_selector("#allowed .studio-chip-hint")
+            page.click("#describe")
+            page.wait_for_function(
+                "/^(Done|Stopped)/.test(document.querySelector('#guided .progress-words')?.innerText)"
+            )
     elif tab == "compose":
         page.wait_for_selector(".player-step >> nth=12")
         page.locator(".player-bar input").fill("7")
@@ -110,7 +124,7 @@ def prepare(page: Page, tab: str, upload: bytes) -> None:
             page.locator("#photo [data-name=top]").fill("0.5")
         page.check("#effort input[value=quick]")
         page.click("#rebuild")
-        page.wait_for_function("/^(Done|Stopped)/.test(document.querySelector('.progress-words')?.innerText)")
+        page.wait_for_function("/^(Done|Stopped)/.test(document.querySelector('#progress .progress-words')?.innerText)")
     # Messages are not what these pictures are about.
     for close in page.locator(".toast-close").all():
         close.click()
