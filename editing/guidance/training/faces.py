@@ -110,6 +110,16 @@ def generated_faces(checkpoint: Path, count: int, cache: Path, size: int, trunca
     return LabelledFaces("generated", resize(stored["images"], size), np.array(labels, dtype=np.int64))
 
 
+def with_generated(
+    sets: list[LabelledFaces], checkpoint: Path | None, count: int, cache: Path, size: int
+) -> tuple[list[LabelledFaces], list[float]]:
+    """The sets and, if there is a checkpoint, its faces; and the share of each set in a batch."""
+    shares = [1.0] * len(sets)
+    if checkpoint is None:
+        return sets, shares
+    return [*sets, generated_faces(checkpoint, count, cache, size)], [*shares, 0.35]
+
+
 def resize(images: np.ndarray, size: int) -> np.ndarray:
     """(N, H, W, 3) uint8 → (N, size, size, 3) uint8."""
     if images.shape[1:3] == (size, size):
@@ -124,7 +134,7 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
 
 def to_float(images: np.ndarray) -> Tensor:
     """(B, S, S, 3) uint8 → (B, 3, S, S) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().div_(255)
 
 
 def rarity(labels: np.ndarray, most: float = 5.0) -> np.ndarray:

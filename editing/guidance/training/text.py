@@ -37,11 +37,12 @@ from editing.guidance.training.faces import (
     ATTRIBUTES,
     UNKNOWN,
     LabelledFaces,
-    generated_faces,
     load_faces,
     rarity,
     to_float,
+    with_generated,
 )
+from editing.guidance.training.text_eval import evaluate, format_table, normalise, weak_words
 from memorygan.checkpoint import Provenance, load_module, save_module
 from memorygan.manifest import WEIGHTS_DIR
 
@@ -49,7 +50,6 @@ KIND = "image-text-judge"
 NAME = "face-text"
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / f"{NAME}.json"
 DEFAULT_OUT = WEIGHTS_DIR / f"{NAME}.safetensors"
-_MEAN, _STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 # A word of no caption. Put into captions at random it is learned to mean nothing, and every token that no caption
 # holds gets its meaning.
 _NOTHING = "zyzzyva"
@@ -92,11 +92,6 @@ def create_judge(pretrained: str | None = None) -> Any:
     """The open_clip model of the bundled configuration, with random weights or those of a file."""
     open_clip.add_model_config(CONFIG)
     return open_clip.create_model(NAME, pretrained=pretrained)
-
-
-def normalise(images: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1] → what the image tower expects."""
-    return (images - images.new_tensor(_MEAN).view(3, 1, 1)) / images.new_tensor(_STD).view(3, 1, 1)
 
 
 def claims_matrix(captions: Sequence[Caption]) -> Tensor:
@@ -295,6 +290,15 @@ class TextTrainer:
         self.seconds += time.perf_counter() - started
         return float(loss.detach())
 
+    def run(self) -> None:
+        """Train until the budget is spent, with a progress bar."""
+        losses: list[float] = []
+        with tqdm(total=100, unit="%", mininterval=10) as bar:
+            while self.progress < 1:
+                losses.append(self.step())
+                bar.set_postfix(images=self.images, loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
+                bar.update(min(100 * self.progress, 100) - bar.n)
+
     def _lr(self) -> float:
         warm = 0.05
         if self.progress < warm:
@@ -319,90 +323,18 @@ class TextTrainer:
         return state
 
 
-@torch.no_grad()
-def evaluate(
-    model: Any, faces: LabelledFaces, seed: int = 0, worsen: bool = False
-) -> dict[str, tuple[float, float, int]]:
-    """How well a judge tells the words of each attribute apart on faces it has not seen.
-
-    Every face is compared with the words of one attribute, each said in five ways; the closest word is its answer.
-
-    Returns:
-        attribute → share of right answers (mean over the words that at least three faces show), chance, faces; and
-        "one word changed": how often the right caption lies closer than the one with one attribute changed.
-    """
-    words, dice = random.Random(seed), torch.Generator().manual_seed(seed)
-    tokenizer = open_clip.get_tokenizer(NAME)
-    size = model.visual.image_size
-    features = []
-    for start in range(0, len(faces), 64):
-        x = F.interpolate(
-            to_float(faces.images[start : start + 64]), size=(size, size), mode="bilinear", antialias=True
-        )
-        x = degrade(x, dice) if worsen else x
-        features.append(model.encode_image(normalise(x), normalize=True))
-    seen = torch.cat(features)
-    results: dict[str, tuple[float, float, int]] = {}
-    for a, attribute in enumerate(ATTRIBUTES):
-        said = torch.stack(
-            [
-                model.encode_text(tokenizer([c.text for c in alternatives(attribute, words)]), normalize=True)
-                for _ in range(5)
-            ]
-        ).mean(dim=0)
-        labels = torch.from_numpy(faces.labels[:, a])
-        shown = [w for w in range(len(WORDS[attribute])) if (labels == w).sum() >= 3]
-        if len(shown) < 2:
-            continue
-        answers = torch.tensor(shown)[(seen @ F.normalize(said[shown], dim=-1).T).argmax(dim=1)]
-        right = [float((answers[labels == w] == w).float().mean()) for w in shown]
-        results[attribute] = (sum(right) / len(right), 1 / len(shown), int(sum((labels == w).sum() for w in shown)))
-    chosen = [(i, compose(_words(row), words, words.choice((1, 2, 3)))) for i, row in enumerate(faces.labels)]
-    chosen = [(i, caption) for i, caption in chosen if caption.claims]
-    pairs = [(i, caption, hard_negative(caption, words)[0]) for i, caption in chosen]
-    right_text = model.encode_text(tokenizer([c.text for _, c, _ in pairs]), normalize=True)
-    wrong_text = model.encode_text(tokenizer([c.text for _, _, c in pairs]), normalize=True)
-    rows = seen[[i for i, _, _ in pairs]]
-    better = ((rows * right_text).sum(1) > (rows * wrong_text).sum(1)).float().mean()
-    results["one word changed"] = (float(better), 0.5, len(pairs))
-    return results
-
-
-def _words(row: np.ndarray) -> dict[str, str | None]:
-    return {a: None if v < 0 else WORDS[a][v] for a, v in zip(ATTRIBUTES, row.tolist(), strict=True)}
-
-
-def format_table(results: dict[str, dict[str, tuple[float, float, int]]]) -> str:
-    """A Markdown table of :func:`evaluate` per face set."""
-    sets = list(results)
-    rows = [["", *sets], ["---", *("---:" for _ in sets)]]
-    for name in (*ATTRIBUTES, "one word changed"):
-        cells = []
-        for title in sets:
-            found = results[title].get(name)
-            cells.append(
-                "" if found is None else f"{100 * found[0]:.0f} % of {found[2]}, chance {100 * found[1]:.0f} %"
-            )
-        if any(cells):
-            rows.append([name, *cells])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     options = _parse_arguments(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
     sets = [load_faces(folder, options.cache, options.size) for folder in options.data]
-    shares = [1.0] * len(sets)
-    if options.generator:
-        sets.append(generated_faces(options.generator, options.generated, options.cache, options.size))
-        shares.append(0.35)
+    sets, shares = with_generated(sets, options.generator, options.generated, options.cache, options.size)
     splits = [faces.split(min(options.hold_out, len(faces) // 5)) for faces in sets]
     if not options.evaluate:
         config = TextTrainingConfig(options.minutes, options.images, options.batch, seed=options.seed)
         trainer = TextTrainer(config, [kept for kept, _ in splits], shares, options.start)
-        run(trainer)
+        trainer.run()
         provenance = Provenance(
             data=tuple(f"{kept.name} ({len(kept)} faces)" for kept, _ in splits),
             licence=options.licence,
@@ -415,31 +347,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         meta = {"kind": KIND, "config": NAME, "provenance": asdict(provenance)}
         save_module(options.out, trainer.result(), meta, half=True)
         print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {trainer.images} images shown")
-    model = create_judge(str(options.out)).eval()
-    print(format_table({held.name: evaluate(model, held) for _, held in splits}))
+    report(create_judge(str(options.out)).eval(), open_clip.get_tokenizer(NAME), [held for _, held in splits])
+
+
+def report(model: Any, tokenizer: Any, held_out: Sequence[LabelledFaces]) -> None:
+    """Prints the figures of the model card."""
+    scores = {held.name: evaluate(model, tokenizer, held) for held in held_out}
+    print(format_table(scores))
+    print(f"\nHardly better than guessing: {', '.join(weak_words(list(scores.values()))) or 'none'}")
     print("\nThe same with blur, noise and poor light:\n")
-    print(format_table({held.name: evaluate(model, held, worsen=True) for _, held in splits}))
+    print(format_table({held.name: evaluate(model, tokenizer, held, worsen=True) for held in held_out}))
 
 
-def run(trainer: TextTrainer) -> None:
-    """Train until the budget is spent, with a progress bar."""
-    losses: list[float] = []
-    with tqdm(total=100, unit="%", mininterval=10) as bar:
-        while trainer.progress < 1:
-            losses.append(trainer.step())
-            bar.set_postfix(images=trainer.images, loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
-            bar.update(min(100 * trainer.progress, 100) - bar.n)
-
-
-def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m editing.guidance.training.text", description="Train the image-text judge."
-    )
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What both stages ask for."""
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/ and masks/")
     parser.add_argument("--generator", type=Path, help="checkpoint whose faces are mixed in")
     parser.add_argument("--generated", type=int, default=1500, help="how many of its faces")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="weights to write, or to evaluate")
-    parser.add_argument("--start", type=Path, help="weights to go on from, with a schedule of their own")
     parser.add_argument("--minutes", type=float, default=TextTrainingConfig.minutes, help="wall-clock budget")
     parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
     parser.add_argument("--batch", type=int, default=TextTrainingConfig.batch)
@@ -448,10 +373,18 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hold-out", type=int, default=400, help="last faces of every set, never trained on")
     parser.add_argument("--cache", type=Path, default=Path("runs/judges/cache"), help="packed faces and measures")
-    parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
     parser.add_argument(
         "--licence", default="non-commercial research and demonstration only", help="terms written into the weights"
     )
+
+
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m editing.guidance.training.text", description="Train the image-text judge."
+    )
+    add_common_arguments(parser)
+    parser.add_argument("--start", type=Path, help="weights to go on from, with a schedule of their own")
+    parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
     return parser.parse_args(arguments)
 
 

@@ -1,0 +1,182 @@
+"""Follow the image-text judge and see, without it, whether what was asked for happens.
+
+    python -m editing.guidance.training.steer --generator weights/faces-64.safetensors
+
+Two ways, both measured by :mod:`editing.guidance.attributes`: the latent codes of generated faces, as text edits do,
+and bare pixels, which show whether the judge can be satisfied by patterns that nobody sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from editing.guidance.attributes import DIRECTIONS, measure
+from editing.guidance.training.augment import place
+from editing.guidance.training.text import DEFAULT_OUT, NAME, create_judge
+from editing.guidance.training.text_eval import normalise
+from memorygan.checkpoint import load_generator
+from memorygan.generator import ComposedGenerator
+
+# Prompt, and which of DIRECTIONS it asks for.
+WISHES: tuple[tuple[str, str], ...] = (
+    ("a person with blond hair", "blond hair"),
+    ("a person with black hair", "black hair"),
+    ("a person with red hair", "red hair"),
+    ("a person with gray hair", "gray hair"),
+    ("a smiling person", "smile"),
+    ("a person with red lipstick", "lipstick"),
+    ("a man with a beard", "beard"),
+    ("a person with a big nose", "big nose"),
+    ("a person with thick eyebrows", "thick brows"),
+    ("a person with blue eyes", "blue eyes"),
+    ("a person wearing glasses", "glasses"),
+    ("a person with bangs", "bangs"),
+    ("a person with long hair", "long hair"),
+    ("a person with pale skin", "pale skin"),
+)
+# Shapes belong to the part ids, which pixels alone do not move.
+_SHAPES = ("smile.strength", "nose.size", "brows.thickness", "glasses.area", "hair.bangs", "hair.length")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one wish.
+
+    Attributes:
+        moved: how many faces moved in the direction asked for.
+        faces: how many could be measured before and after.
+        change: mean change of the measure, positive in the direction asked for.
+    """
+
+    moved: int
+    faces: int
+    change: float
+
+
+def steer_latents(
+    judge: Any, generator: ComposedGenerator, prompt: str, seeds: Sequence[int], steps: int = 40
+) -> tuple[np.ndarray, np.ndarray]:
+    """Moves latent codes towards a prompt: images (B, S, S, 3) uint8 and part ids (B, S, S), last step."""
+    with torch.no_grad():
+        start = generator.sample(seeds, 0.7)
+    w = start.w.clone().requires_grad_()
+    optimizer = torch.optim.Adam([w], lr=0.03)
+    target, dice = _target(judge, prompt), torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        image = generator.synthesize(start.with_w(w)).image
+        loss = _distance(judge, (image + 1) / 2, target, dice) + 0.3 * (w - start.w).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        face = generator.synthesize(start.with_w(w))
+    return _pictures((face.image + 1) / 2), face.part_map.to(torch.uint8).numpy()
+
+
+def steer_pixels(judge: Any, images: Tensor, prompt: str, steps: int = 60) -> np.ndarray:
+    """Moves pixels (B, 3, S, S) in [0, 1], slightly blurred, towards a prompt: (B, S, S, 3) uint8."""
+    change = torch.zeros_like(images, requires_grad=True)
+    optimizer = torch.optim.Adam([change], lr=0.01)
+    target, dice = _target(judge, prompt), torch.Generator().manual_seed(0)
+
+    def picture() -> Tensor:
+        return (images + F.avg_pool2d(F.pad(change, (2, 2, 2, 2), mode="replicate"), 5, 1)).clamp(0, 1)
+
+    for _ in range(steps):
+        loss = _distance(judge, picture(), target, dice) + 5 * change.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return _pictures(picture().detach())
+
+
+def _target(judge: Any, prompt: str) -> Tensor:
+    with torch.no_grad():
+        said: Tensor = judge.encode_text(open_clip.get_tokenizer(NAME)([prompt]), normalize=True)
+    return said
+
+
+def _distance(judge: Any, images: Tensor, target: Tensor, dice: torch.Generator, views: int = 2) -> Tensor:
+    """Mean of 1 - cosine over slightly moved and noisy views."""
+    size = judge.visual.image_size
+    large = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    batch = torch.cat([place(large, size, dice, shift=0.04, zoom=(0.92, 1.1), tilt=4) for _ in range(views)])
+    batch = batch + 0.03 * torch.randn(batch.shape, generator=dice)
+    return 1 - (judge.encode_image(normalise(batch), normalize=True) * target).sum(dim=1).mean()
+
+
+def _pictures(images: Tensor) -> np.ndarray:
+    return images.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def outcome(wish: str, before: Sequence[Any], after: Sequence[Any]) -> Outcome:
+    """Compares what :func:`measure` says of the faces before and after."""
+    name, sign = DIRECTIONS[wish]
+    pairs = [(a[name], b[name]) for a, b in zip(before, after, strict=True)]
+    changes = [sign * (b - a) for a, b in pairs if isinstance(a, float) and isinstance(b, float)]
+    return Outcome(sum(c > 0 for c in changes), len(changes), float(np.mean(changes)) if changes else 0.0)
+
+
+def _measured(pictures: np.ndarray, ids: np.ndarray) -> list[Any]:
+    return [measure(picture, parts) for picture, parts in zip(pictures, ids, strict=True)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m editing.guidance.training.steer", description="Follow the image-text judge and measure."
+    )
+    parser.add_argument("--generator", type=Path, required=True, help="checkpoint whose faces are edited")
+    parser.add_argument("--judge", type=Path, default=DEFAULT_OUT)
+    parser.add_argument("--faces", type=int, default=4)
+    parser.add_argument("--sheet", type=Path, help="picture to write: a row per wish; before, latents, pixels")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    judge = create_judge(str(options.judge)).eval().requires_grad_(False)
+    generator = load_generator(options.generator).generator.requires_grad_(False)
+    seeds = range(100, 100 + options.faces)
+    with torch.no_grad():
+        plain = generator.synthesize(generator.sample(seeds, 0.7))
+    ids, images = plain.part_map.to(torch.uint8).numpy(), (plain.image.clamp(-1, 1) + 1) / 2
+    before = _measured(_pictures(images), ids)
+    rows = []
+    print("| prompt | measure | latent codes | mean change | pixels | mean change |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    for prompt, wish in WISHES:
+        edited, parts = steer_latents(judge, generator, prompt, seeds)
+        painted = steer_pixels(judge, images, prompt)
+        by_latents = outcome(wish, before, _measured(edited, parts))
+        name, sign = DIRECTIONS[wish]
+        direction = "up" if sign > 0 else "down"
+        cells = [
+            prompt,
+            f"{name} {direction}",
+            f"{by_latents.moved} of {by_latents.faces}",
+            f"{by_latents.change:+.3g}",
+        ]
+        if name in _SHAPES:
+            cells += ["", ""]
+        else:
+            by_pixels = outcome(wish, before, _measured(painted, ids))
+            cells += [f"{by_pixels.moved} of {by_pixels.faces}", f"{by_pixels.change:+.3g}"]
+        print("| " + " | ".join(cells) + " |", flush=True)
+        rows.append(np.concatenate([*_pictures(images), *edited, *painted], axis=1))
+    if options.sheet:
+        Image.fromarray(np.concatenate(rows)).save(options.sheet)
+
+
+if __name__ == "__main__":
+    main()

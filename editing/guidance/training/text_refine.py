@@ -1,0 +1,191 @@
+"""Second stage of the image-text judge: every attribute by itself, then the words for it.
+
+    python -m editing.guidance.training.text_refine --data data/synthetic data/celebamask
+
+The contrast of whole captions learns what covers many pixels first: hair, light, who it is. Here every word gets an
+anchor, a direction among the image vectors, and every face has to point to the right anchor of each attribute, all
+attributes counting the same. Afterwards the text tower alone learns to put a caption at the sum of the anchors of what
+it claims; that needs no picture, so it takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from editing.guidance.attributes import WORDS
+from editing.guidance.captions import Caption, alternatives, compose, hard_negative
+from editing.guidance.training.faces import ATTRIBUTES, UNKNOWN, LabelledFaces, load_faces, with_generated
+from editing.guidance.training.text import (
+    DEFAULT_OUT,
+    KIND,
+    NAME,
+    TextTrainer,
+    TextTrainingConfig,
+    add_common_arguments,
+    create_judge,
+    report,
+)
+from editing.guidance.training.text_eval import normalise
+from memorygan.checkpoint import Provenance, save_module
+
+# One over temperature: fixed, because some twenty attributes share the length of one unit vector.
+_SCALE = 40.0
+
+
+class Anchors(nn.Module):
+    """One direction per word; those of an attribute sum to nothing, so none is near a face just by being common."""
+
+    def __init__(self, start: Tensor) -> None:
+        """From (words of all attributes, E)."""
+        super().__init__()
+        self.weight = nn.Parameter(start.clone())
+        ends = np.cumsum([len(words) for words in WORDS.values()]).tolist()
+        self.runs = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def forward(self) -> list[Tensor]:
+        """(words, E) unit vectors of each attribute."""
+        return [F.normalize(self.weight[run] - self.weight[run].mean(dim=0), dim=-1) for run in self.runs]
+
+    def of(self, captions: Sequence[Caption]) -> Tensor:
+        """(T, E) unit vectors: the sum of what each caption claims."""
+        anchors = dict(zip(ATTRIBUTES, self(), strict=True))
+        rows = [torch.stack([anchors[a][WORDS[a].index(w)] for a, w in c.claims.items()]).sum(0) for c in captions]
+        return F.normalize(torch.stack(rows), dim=-1)
+
+
+class Refiner(TextTrainer):
+    """The image tower against anchors; everything else as in the first stage."""
+
+    def __init__(
+        self, config: TextTrainingConfig, faces: Sequence[LabelledFaces], shares: Sequence[float], start: Path
+    ) -> None:
+        super().__init__(config, faces, shares, start)
+        with torch.no_grad():
+            said = []
+            for attribute in ATTRIBUTES:
+                ways = [self._tokens(alternatives(attribute, self.words)) for _ in range(8)]
+                said.append(torch.stack([self.average.encode_text(way, normalize=True) for way in ways]).mean(dim=0))
+        self.anchors = Anchors(torch.cat(said))
+        visual = list(self.model.visual.parameters())
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in visual if p.dim() > 1], "weight_decay": 0.03},
+                {"params": [*(p for p in visual if p.dim() <= 1), *self.anchors.parameters()], "weight_decay": 0.0},
+            ],
+            lr=config.lr, betas=(0.9, 0.98),
+        )  # fmt: skip
+
+    def step(self) -> float:
+        """One step of the image tower; returns the loss."""
+        started = time.perf_counter()
+        again = self._batch is not None
+        keep = not again and self.words.random() < 0.3
+        images, labels = self._batch if self._batch is not None else self._draw()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._lr()
+        images = images.detach().requires_grad_(keep)
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = self.model.encode_image(normalise(images).contiguous(memory_format=torch.channels_last))
+        seen = F.normalize(seen.float(), dim=-1)
+        parts = [
+            F.cross_entropy(_SCALE * seen @ words.T, labels[:, a], weight=self.balance[a], ignore_index=UNKNOWN)
+            for a, words in enumerate(self.anchors())
+            if (labels[:, a] != UNKNOWN).any()
+        ]
+        loss = torch.stack(parts).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.visual.parameters(), 3.0)
+        self.optimizer.step()
+        self._update_average()
+        self._batch = None
+        if images.grad is not None:
+            reach = self.config.adversarial * torch.rand(len(images), 1, 1, 1, generator=self.dice)
+            self._batch = ((images.detach() + reach * images.grad.sign()).clamp_(0, 1), labels)
+        self.steps += 1
+        self.images += self.config.batch
+        self.seconds += time.perf_counter() - started
+        return float(loss.detach())
+
+    def teach_words(self, steps: int = 300, lr: float = 2e-3) -> float:
+        """Brings the text tower to the anchors; returns the mean cosine over the last steps."""
+        towers = [p for n, p in self.average.named_parameters() if not n.startswith(("visual.", "logit_scale"))]
+        optimizer = torch.optim.AdamW(towers, lr=lr, weight_decay=0.0, betas=(0.9, 0.98))
+        self.average.train()
+        cosines: list[float] = []
+        for step in tqdm(range(steps), desc="words", mininterval=10):
+            optimizer.param_groups[0]["lr"] = lr * (0.02 + 0.98 * math.cos(0.5 * math.pi * step / steps) ** 2)
+            captions = [
+                c
+                for a in ATTRIBUTES
+                for c in alternatives(a, self.words, self.words.choice((None, None, "man", "woman")))
+            ]
+            for _ in range(48):
+                words = {a: self.words.choice((None, *options)) for a, options in WORDS.items()}
+                caption = compose(words, self.words, self.words.choice((1, 2, 2, 3)))
+                if caption.claims:
+                    captions += [caption, hard_negative(caption, self.words)[0]]
+            with torch.no_grad():
+                target = self.anchors.of(captions)
+            with torch.autocast("cpu", torch.bfloat16):
+                said = self.average.encode_text(self._tokens(captions))
+            cosine = F.cosine_similarity(said.float(), target).mean()
+            optimizer.zero_grad(set_to_none=True)
+            (1 - cosine).backward()
+            nn.utils.clip_grad_norm_(towers, 1.0)
+            optimizer.step()
+            cosines.append(float(cosine.detach()))
+        self.average.eval()
+        return float(np.mean(cosines[-20:]))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m editing.guidance.training.text_refine", description="Second stage of the image-text judge."
+    )
+    add_common_arguments(parser)
+    parser.add_argument("--start", type=Path, default=DEFAULT_OUT, help="weights of the first stage")
+    parser.add_argument("--word-steps", type=int, default=300, help="steps of the text tower at the end")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    sets = [load_faces(folder, options.cache, options.size) for folder in options.data]
+    sets, shares = with_generated(sets, options.generator, options.generated, options.cache, options.size)
+    splits = [faces.split(min(options.hold_out, len(faces) // 5)) for faces in sets]
+    config = TextTrainingConfig(options.minutes, options.images, options.batch, seed=options.seed)
+    trainer = Refiner(config, [kept for kept, _ in splits], shares, options.start)
+    trainer.run()
+    cosine = trainer.teach_words(options.word_steps)
+    print(f"captions lie at their anchors with a mean cosine of {cosine:.3f}")
+    provenance = Provenance(
+        data=tuple(f"{kept.name} ({len(kept)} faces)" for kept, _ in splits),
+        licence=options.licence,
+        images_seen=trainer.images_before + trainer.images,
+        recipe=f"contrast of captions, then anchors for {trainer.seconds / 60:.0f} minutes, {config}",
+        command="python -m editing.guidance.training.text_refine",
+        date=datetime.date.today().isoformat(),
+        notes="exponential moving average; tokens never met share one embedding that means nothing",
+    )
+    save_module(
+        options.out, trainer.result(), {"kind": KIND, "config": NAME, "provenance": asdict(provenance)}, half=True
+    )
+    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {provenance.images_seen} images in all")
+    report(create_judge(str(options.out)).eval(), open_clip.get_tokenizer(NAME), [held for _, held in splits])
+
+
+if __name__ == "__main__":
+    main()
