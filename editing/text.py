@@ -6,7 +6,8 @@ Eq. 16 and 18 of the paper, as minimised here over the free codes w, with the so
       + λ_ID · (1 − ⟨R(G(w)), R(G(w_s))⟩) + λ_seg · ‖G(w)_seg − G(w_s)_seg‖²
 
 Squared norms are means over values, so that a weight means the same at every size. w moves in units of the spread that
-codes have among sampled faces (see :class:`Spread`), within a trust region, so that the face stays one.
+codes have among sampled faces (see :class:`Spread`), a layer group as one, within a trust region, so that the face
+stays one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from editing.recipe import MAX_SEED, Codes
 from editing.renderer import to_uint8
 from editing.results import CancelToken, TextProgress
 from editing.session import Edits
-from editing.state import FaceEditor, FaceState, Runner
+from editing.state import ALL_LAYERS, FaceEditor, FaceState, Runner
 from memorygan.generator import ComposedGenerator, Synthesis
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
@@ -39,14 +40,14 @@ MAX_STEPS = 2000
 LOSSES = ("clip", "latent", "identity", "segmentation")
 # Weights of the four losses. "subtle" stays near the face, "strong" lets the words win.
 STRENGTHS: Mapping[str, Mapping[str, float]] = {
-    "subtle": {"clip": 1.0, "latent": 0.1, "identity": 0.5, "segmentation": 0.5},
-    "normal": {"clip": 1.0, "latent": 0.03, "identity": 0.2, "segmentation": 0.2},
-    "strong": {"clip": 1.0, "latent": 0.01, "identity": 0.05, "segmentation": 0.05},
+    "subtle": {"clip": 1.0, "latent": 0.15, "identity": 0.5, "segmentation": 1.0},
+    "normal": {"clip": 1.0, "latent": 0.05, "identity": 0.2, "segmentation": 0.5},
+    "strong": {"clip": 1.0, "latent": 0.02, "identity": 0.05, "segmentation": 0.1},
 }
-_REACH = {"subtle": 0.5, "normal": 0.8, "strong": 1.2}
+_REACH = {"subtle": 0.4, "normal": 0.7, "strong": 1.0}
 _WARM_UP = 0.05
 _SPREAD_FACES, _SPREAD_BATCH, _DIRECTIONS = 256, 32, 48
-_LEAST_CROP = 0.7
+_LEAST_CROP = 0.85
 # Below this length a change of the picture's embedding has no direction yet.
 _SHORT = 1e-2
 
@@ -70,11 +71,11 @@ class TextSettings:
     steps: int = 300
     learning_rate: float = 0.05
     clip: float = 1.0
-    latent: float = 0.03
+    latent: float = 0.05
     identity: float = 0.2
-    segmentation: float = 0.2
+    segmentation: float = 0.5
     crops: int = 3
-    reach: float = 0.8
+    reach: float = 0.7
     strength: str = "normal"
 
     def __post_init__(self) -> None:
@@ -297,11 +298,14 @@ class _Descent:
         self.provide, self.judge, self.identity, self.sentences = provide, judge, identity, sentences
         self.source, self.parts, self.settings = source.to("cpu").detach(), list(parts), settings
         self.free = free[self.parts]  # (P, L)
+        # Layers of one group move together, as in sampled faces; one by one they find pictures that are no faces.
+        groups = [source.config.layer_range(group) for group in ALL_LAYERS]
+        self.group_of = [number for number, layers in enumerate(groups) for _ in layers]
         self.directions = spreads.of(provide(), self.parts)  # (P, L, R, D)
         self.random = torch.Generator().manual_seed(seed % 2**63)
         self.rate, self.done, self.best_step = settings.learning_rate, 0, 0
         self.losses: dict[str, float] = {}
-        self.best_shift = torch.zeros(self.directions.shape[:3])
+        self.best_shift = torch.zeros(len(self.parts), len(groups), self.directions.shape[2])
         self.best_total = math.inf
         self.best_image: np.ndarray | None = None
         self.best_map: np.ndarray | None = None
@@ -331,7 +335,7 @@ class _Descent:
     def moved(self, shift: Tensor) -> Tensor:
         """(P, L, D) codes of the parts; frozen layers are the source's, bit by bit."""
         origin = self.on_device.w[0, self.parts]
-        step = torch.einsum("plr,plrd->pld", shift, self.scale)
+        step = torch.einsum("plr,plrd->pld", shift[:, self.group_of], self.scale)
         return torch.where(self.mask[..., None], origin + step, origin)
 
     def synthesize(self, shift: Tensor) -> Synthesis:
@@ -349,7 +353,7 @@ class _Descent:
     def best_w(self) -> Tensor:
         """(1, K, L, D) on the CPU."""
         w = self.source.w.clone()
-        step = torch.einsum("plr,plrd->pld", self.best_shift, self.directions)
+        step = torch.einsum("plr,plrd->pld", self.best_shift[:, self.group_of], self.directions)
         w[0, self.parts] = torch.where(self.free[..., None], w[0, self.parts] + step, w[0, self.parts])
         return w
 
@@ -393,7 +397,7 @@ class _Descent:
         zero = distances.new_zeros(())
         single = {
             "clip": distances[0],
-            "latent": latent_loss(shift, self.mask),
+            "latent": latent_loss(shift[:, self.group_of], self.mask),
             "identity": zero if self.identity is None else identity_loss(self.identity.embed(made.image), self.person),
             "segmentation": segmentation_loss(made.mask, self.source_seg),
         }
@@ -414,7 +418,7 @@ class _Descent:
 
     @torch.no_grad()
     def _stay_near(self) -> None:
-        """The trust region: no layer of a part goes further than ``reach``."""
+        """The trust region: no layer group of a part goes further than ``reach``."""
         length = self.shift.square().mean(dim=2, keepdim=True).sqrt()
         self.shift.mul_((self.settings.reach / length.clamp_min(1e-12)).clamp_max(1.0))
 
