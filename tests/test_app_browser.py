@@ -380,6 +380,26 @@ def test_a_description_runs_to_its_end_and_can_be_discarded(desk):
     assert desk.picture() == original and page.is_disabled("#describe-apply")
 
 
+def test_a_proposal_for_a_face_that_was_edited_meanwhile_waits_for_an_undo(desk):
+    page = desk.page
+    describe(desk, "red hair", 10)
+    desk.wait(f"/^Done/.test({WORDS})")
+    desk.tab("edit")
+    page.check("#sliders input[value=hair]", force=True)
+    page.locator(HAIR).fill("1")
+    desk.edits(1)
+    desk.tab("describe")
+    assert page.is_hidden("#stage .stage-badge"), "the preview is of another face"
+    page.click("#describe-apply")
+    assert "has changed" in desk.message()
+    page.click(".tool-undo")
+    desk.edits(0)
+    page.click("#describe-apply")
+    desk.edits(1)
+    assert "changed the hair" in page.inner_text("#stage .stage-caption")
+    assert page.is_disabled("#describe-apply")
+
+
 def test_a_description_that_cannot_be_followed_is_refused_with_a_sentence(desk, served, monkeypatch):
     page = desk.page
     describe(desk, "", 10)

@@ -15,7 +15,7 @@ from app.shell import Shell, names, number, present, record
 from app.visit import Visit
 from editing.errors import EditingError
 from editing.recipe import MAX_PROMPT
-from editing.results import CancelToken, TextProgress
+from editing.results import CancelToken, FaceView, TextProgress
 from editing.text import STRENGTHS
 
 STEPS, MAX_STEPS = 300, 1000
@@ -23,7 +23,7 @@ DESCRIBING = 12
 # Points of a curve that are sent; a screen shows no more.
 _POINTS = 80
 # The first stands in the paper.
-EXAMPLES = ("a woman with red hair", "a smiling face", "a person with blond hair", "an old person with grey hair")
+EXAMPLES = ("a woman with red hair", "a smiling face", "a person with blond hair", "a man with a beard")
 LOSSES = (
     ("total", "All together", "the weighted sum of the four"),
     ("clip", "Words", "disagreement of picture and words (CLIP)"),
@@ -187,8 +187,16 @@ def build(shell: Shell) -> None:
         proposal = here.proposal
         if proposal is None:
             raise EditingError("there is nothing to apply; describe the face first")
-        here.proposal = None
-        shown = desk.commit(here, lambda session: service.apply_description(session, proposal))
+
+        def take(session: str) -> FaceView:
+            view = service.apply_description(session, proposal)
+            here.proposal = None
+            return view
+
+        shown = desk.commit(here, take)
+        if here.proposal is not None:
+            # It was refused, because the face was edited meanwhile; after an undo it fits again.
+            return (*shown, *[gr.skip()] * len(outputs))
         return (*shown, None, idle, busy, gr.update(interactive=False, variant="secondary"), busy)
 
     def on_discard(visit: Visit | None) -> tuple[Any, ...]:
