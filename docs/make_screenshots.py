@@ -28,10 +28,15 @@ from app.server import Settings, launch  # noqa: E402
 from editing.service import EditingService  # noqa: E402
 
 TABS = ("face", "edit", "swap", "describe", "compose", "photo", "about")
-HEIGHTS = {"swap": 1240, "describe": 1060, "photo": 1500}
+HEIGHTS = {"swap": 1240, "describe": 1180, "photo": 1500}
+# What stands at the top of the window on a phone, where it is not the beginning of the tab.
+TOPS = {"describe": "#strength"}
 LOOKS = {"light": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (360, 740, "light")}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SEED, PHOTO_SEED = 7, 21
+ENDED = "/^(Done|Stopped)/.test(document.querySelector('{} .progress-words')?.innerText)"
+# Milliseconds for a job of many steps on a slow machine.
+PATIENCE = 900_000
 # Of the description; more bring it nearer to the words.
 STEPS = 120
 
@@ -107,9 +112,7 @@ def prepare(page: Page, tab: str, upload: bytes) -> None:
             page.click(".studio-example >> nth=0")
             page.wait_for_selector("#allowed .studio-chip-hint")
             page.click("#describe")
-            page.wait_for_function(
-                "/^(Done|Stopped)/.test(document.querySelector('#guided .progress-words')?.innerText)"
-            )
+            page.wait_for_function(ENDED.format("#guided"), timeout=PATIENCE)
     elif tab == "compose":
         page.wait_for_selector(".player-step >> nth=12")
         page.locator(".player-bar input").fill("7")
@@ -124,7 +127,7 @@ def prepare(page: Page, tab: str, upload: bytes) -> None:
             page.locator("#photo [data-name=top]").fill("0.5")
         page.check("#effort input[value=quick]")
         page.click("#rebuild")
-        page.wait_for_function("/^(Done|Stopped)/.test(document.querySelector('#progress .progress-words')?.innerText)")
+        page.wait_for_function(ENDED.format("#progress"), timeout=PATIENCE)
     # Messages are not what these pictures are about.
     for close in page.locator(".toast-close").all():
         close.click()
@@ -139,7 +142,7 @@ def scroll(page: Page, tab: str, phone: bool) -> None:
         page.set_viewport_size({"width": width, "height": HEIGHTS.get(tab, height)})
     page.evaluate("document.activeElement?.blur(); window.scrollTo(0, 0)")
     if phone and tab != "face":
-        page.evaluate("document.querySelector('#tab-column').scrollIntoView()")
+        page.evaluate(f"document.querySelector('{TOPS.get(tab, '#tab-column')}').scrollIntoView()")
     page.wait_for_timeout(300)
 
 
