@@ -1,0 +1,478 @@
+"""The bundled judges: measured attributes, captions, both networks, their training and the files that ship."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from editing.guidance.attributes import DIRECTIONS, MEASURES, WORDS, describe, measure
+from editing.guidance.captions import (
+    PHRASES,
+    VOCABULARY,
+    Caption,
+    alternatives,
+    compose,
+    hard_negative,
+    unknown_words,
+)
+from editing.guidance.face_net import FaceEmbedder, FaceNetConfig, load_face_net, save_face_net
+from editing.guidance.training import identity, text, text_eval, text_refine
+from editing.guidance.training.faces import ATTRIBUTES, UNKNOWN, LabelledFaces, generated_faces, label, rarity
+from memorygan.checkpoint import CheckpointError, Provenance, save_module
+from memorygan.manifest import default_checkpoint
+from memorygan.parts import FACE_PARTS
+from memorygan.training.procedural import ProceduralSource
+
+TINY = FaceNetConfig(size=32, widths=(4, 6, 8), dim=12)
+SIDE = 128
+_Y, _X = np.mgrid[0:SIDE, 0:SIDE] + 0.5
+
+
+def _ellipse(x: float, y: float, rx: float, ry: float) -> np.ndarray:
+    return np.asarray(((_X - x) / rx) ** 2 + ((_Y - y) / ry) ** 2 < 1)
+
+
+def face(
+    hair: tuple[int, int, int] = (90, 60, 40), *, lips: tuple[int, int, int] = (190, 120, 115), smile: float = 0.0,
+    nose: float = 1.0, brows: float = 1.0, iris: tuple[int, int, int] = (80, 55, 35), jaw: float = 1.0,
+    long: bool = True, glasses: bool = False, hat: bool = False, bangs: bool = False, bald: bool = False,
+    teeth: bool = False, dark_lenses: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """A face of flat colours with exact part ids; ``smile`` in pixels, ``jaw`` darkens where a beard would be."""
+    image = np.full((SIDE, SIDE, 3), 210, np.float32)
+    ids = np.zeros((SIDE, SIDE), np.uint8)
+
+    def paint(where: np.ndarray, color: tuple[int, int, int], part: str) -> None:
+        image[where] = color
+        ids[where] = FACE_PARTS.index(part)
+
+    skin = (225, 180, 155)
+    if not bald:
+        paint(_ellipse(64, 56, 48, 50) & (_Y < 62), hair, "hair")
+        if long:
+            paint((np.abs(_X - 64) < 46) & (np.abs(_X - 64) > 24) & (_Y > 56), hair, "hair")
+    paint(_ellipse(64, 66, 34, 46), skin, "skin")
+    if bangs:
+        paint(_ellipse(64, 66, 34, 46) & (_Y < 46), hair, "hair")
+    lower = _ellipse(64, 66, 34, 46) & (np.where(np.abs(_X - 64) < 14, 79, 87) < _Y)
+    grain = np.random.RandomState(0).uniform(0.75, 1.25, (SIDE, SIDE, 1))
+    image[lower] *= jaw * (np.where(jaw < 1, grain, 1.0)[lower])
+    for side in (-1, 1):
+        middle = 64 + side * 15
+        paint(_ellipse(middle, 56, 8, 4), (240, 240, 240), "eyes")
+        paint(_ellipse(middle, 56, 3.4, 3.4) & _ellipse(middle, 56, 8, 4), iris, "eyes")
+        paint((np.abs(_X - middle) < 9) & (np.abs(_Y - 47) < 1.6 * brows), (60, 45, 40), "eyebrows")
+        if glasses:
+            paint(_ellipse(middle, 57, 11, 8), (30, 30, 30), "eyeglass")
+            if not dark_lenses:
+                image[_ellipse(middle, 57, 9.5, 6.5)] = (200, 160, 140)
+    paint(_ellipse(64, 71, 7 * nose, 9), (215, 165, 140), "nose")
+    bow = smile * (1 - ((_X - 64) / 14) ** 2)
+    paint((np.abs(_X - 64) < 14 + smile / 2) & (np.abs(_Y - 89 - bow) < 4), lips, "mouth")
+    if teeth:
+        paint((np.abs(_X - 64) < 11) & (np.abs(_Y - 89 - bow) < 2), (250, 250, 250), "mouth")
+    if hat:
+        paint((_Y < 32) & (np.abs(_X - 64) < 50), (20, 60, 160), "hat")
+    return image.clip(0, 255).astype(np.uint8), ids
+
+
+@pytest.mark.parametrize(
+    ("attribute", "word", "options"),
+    [
+        ("hair colour", "black", {"hair": (12, 10, 10)}),
+        ("hair colour", "brown", {"hair": (75, 50, 32)}),
+        ("hair colour", "blond", {"hair": (215, 180, 115)}),
+        ("hair colour", "red", {"hair": (165, 75, 40)}),
+        ("hair colour", "gray", {"hair": (140, 140, 142)}),
+        ("hair length", "long", {"long": True}),
+        ("hair length", "short", {"long": False}),
+        ("bangs", "bangs", {"bangs": True}),
+        ("bangs", "none", {}),
+        ("bald", "bald", {"bald": True}),
+        ("bald", "none", {}),
+        ("beard", "beard", {"jaw": 0.6}),
+        ("beard", "none", {}),
+        ("glasses", "glasses", {"glasses": True}),
+        ("glasses", "sunglasses", {"glasses": True, "dark_lenses": True}),
+        ("glasses", "none", {}),
+        ("hat", "hat", {"hat": True}),
+        ("teeth", "teeth", {"teeth": True}),
+        ("teeth", "none", {}),
+        ("lipstick", "lipstick", {"lips": (200, 40, 60)}),
+        ("lipstick", "none", {"lips": (215, 165, 145)}),
+        ("nose", "big", {"nose": 2.0}),
+        ("nose", "small", {"nose": 0.6}),
+        ("brows", "thick", {"brows": 2.2}),
+        ("brows", "thin", {"brows": 0.7}),
+        ("eye colour", "blue", {"iris": (70, 110, 170)}),
+        ("eye colour", "brown", {"iris": (95, 60, 35)}),
+        ("pose", "front", {}),
+        ("background", "white", {}),
+    ],
+)
+def test_words_of_drawn_faces(attribute: str, word: str, options: dict) -> None:
+    assert measure(*face(**options))[attribute] == word
+
+
+@pytest.mark.parametrize(
+    ("wish", "options"),
+    [
+        ("red hair", {"hair": (150, 60, 40)}),
+        ("blond hair", {"hair": (200, 170, 110)}),
+        ("black hair", {"hair": (20, 18, 18)}),
+        ("gray hair", {"hair": (90, 90, 90)}),
+        ("smile", {"smile": 4.0}),
+        ("lipstick", {"lips": (200, 60, 80)}),
+        ("beard", {"jaw": 0.8}),
+        ("big nose", {"nose": 1.3}),
+        ("small nose", {"nose": 0.8}),
+        ("thick brows", {"brows": 1.6}),
+        ("thin brows", {"brows": 0.7}),
+        ("glasses", {"glasses": True}),
+        ("blue eyes", {"iris": (70, 100, 150)}),
+        ("bald", {"bald": True}),
+        ("bangs", {"bangs": True}),
+        ("short hair", {"long": False}),
+        ("hat", {"hat": True}),
+        ("teeth", {"teeth": True}),
+    ],
+)
+def test_directions_move_with_the_picture(wish: str, options: dict) -> None:
+    name, sign = DIRECTIONS[wish]
+    before, after = measure(*face())[name], measure(*face(**options))[name]
+    assert isinstance(before, float) and isinstance(after, float)
+    assert sign * (after - before) > 0
+
+
+def test_measures_and_words_are_complete() -> None:
+    found = measure(*face())
+    assert set(found) == {*MEASURES, *WORDS}
+    assert {name for name, _ in DIRECTIONS.values()} <= set(MEASURES)
+    assert not set(MEASURES) & set(WORDS)
+    for name in WORDS:
+        assert found[name] is None or found[name] in WORDS[name]
+    # Nothing is said of a picture without a face.
+    nothing = measure(np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint8))
+    assert all(value is None for value in nothing.values())
+
+
+def test_a_classifier_settles_what_pixels_do_not() -> None:
+    raw = {"smile.strength": 3.0, "beard.strength": 20.0, "lips.redness": 20.0}
+    assert describe(raw)["person"] is None
+    assert describe(raw, p_man=0.9)["person"] == "man"
+    assert describe(raw, p_man=0.1)["beard"] == "none"
+    assert describe(raw, p_man=0.9)["beard"] == "beard"
+    assert describe(raw, p_happy=0.9)["smile"] == "smile"
+    assert describe(raw, p_happy=0.1)["smile"] is None
+
+
+@pytest.mark.parametrize(
+    ("image", "ids"),
+    [
+        (np.zeros((64, 64, 3), np.float32), np.zeros((64, 64), np.uint8)),
+        (np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)),
+        (np.zeros((64, 64, 3), np.uint8), np.zeros((32, 32), np.uint8)),
+        (np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.float32)),
+        (np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8)),
+    ],
+)
+def test_measure_refuses_what_is_no_picture(image: np.ndarray, ids: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        measure(image, ids)
+
+
+def test_every_word_has_phrases() -> None:
+    for name, words in WORDS.items():
+        if name != "person":
+            assert set(PHRASES[name]) == set(words)
+            assert all(PHRASES[name][word] for word in words)
+
+
+def test_captions_claim_what_is_known() -> None:
+    dice = random.Random(1)
+    words = {"person": "man", "beard": "beard", "hair colour": "gray", "nose": None}
+    texts = set()
+    for _ in range(300):
+        caption = compose(words, dice, 2)
+        assert set(caption.claims.items()) <= {(k, v) for k, v in words.items() if v}
+        assert not unknown_words(caption.text)
+        texts.add(caption.text)
+    assert len(texts) > 200
+    assert {"a man with a beard", "a man with gray hair"} <= {
+        compose({"person": "man", key: words[key]}, dice, 1).text
+        for key in ("beard", "hair colour")
+        for _ in range(4000)
+    }
+
+
+def test_hard_negatives_change_one_attribute() -> None:
+    dice = random.Random(2)
+    for _ in range(300):
+        words = {name: dice.choice([None, *options]) for name, options in WORDS.items()}
+        caption = compose(words, dice, 3)
+        if not caption.claims:
+            continue
+        other, changed = hard_negative(caption, dice)
+        differing = [name for name in caption.claims if caption.claims[name] != other.claims[name]]
+        assert differing == [changed]
+        assert other.text != caption.text
+        assert other.layout == caption.layout
+    with pytest.raises(ValueError, match="claims nothing"):
+        hard_negative(Caption(()), dice)
+    with pytest.raises(ValueError, match="says nothing"):
+        Caption((("nose", "big"),)).changed("hat", "hat")
+
+
+def test_alternatives_differ_in_the_word_alone() -> None:
+    for name in WORDS:
+        captions = alternatives(name, random.Random(3), "woman")
+        assert [caption.claims[name] for caption in captions] == list(WORDS[name])
+        assert len({caption.text for caption in captions}) == len(WORDS[name])
+
+
+def test_unknown_words() -> None:
+    for prompt in (
+        "a man with a beard", "a man with gray hair", "A smiling woman!", "a woman with a big nose",
+        "a person with blue eyes", "a woman with red hair", "a woman's face with thick eyebrows", "",
+    ):  # fmt: skip
+        assert unknown_words(prompt) == ()
+    assert unknown_words("a young Elf with purple dreadlocks, an elf") == ("young", "elf", "dreadlocks")
+    assert unknown_words("eine Frau mit rötlichem Haar") == ("eine", "frau", "mit", "rötlichem", "haar")
+    assert all(word == word.lower() for word in VOCABULARY)
+
+
+def test_captions_fit_the_context() -> None:
+    text.create_judge()
+    tokenizer = open_clip.get_tokenizer(text.NAME)
+    dice = random.Random(4)
+    words = {name: options[-1] for name, options in WORDS.items()}
+    tokens = tokenizer([compose(words, dice, 3).text for _ in range(500)])
+    cut_off = (tokens[:, -1] == 49407) & (tokens[:, -2] != 0)
+    assert cut_off.float().mean() < 0.1
+
+
+def test_true_false_and_not_to_be_said() -> None:
+    labels = torch.full((3, len(ATTRIBUTES)), UNKNOWN)
+    nose, hat = ATTRIBUTES.index("nose"), ATTRIBUTES.index("hat")
+    labels[0, nose], labels[1, nose] = WORDS["nose"].index("big"), WORDS["nose"].index("small")
+    labels[:2, hat] = WORDS["hat"].index("hat")
+    captions = [Caption((("nose", "big"),)), Caption((("hat", "none"), ("nose", "big")))]
+    true, false = text.truth(labels, text.claims_matrix(captions))
+    assert true.tolist() == [[True, False], [False, False], [False, False]]
+    assert false.tolist() == [[False, True], [True, True], [False, False]]
+
+
+def test_contrast_prefers_the_truth() -> None:
+    true = torch.tensor([[True, False], [True, False], [False, True]])
+    good = torch.where(true, 5.0, -5.0)
+    assert text.contrast(good, true, ~true) < text.contrast(torch.zeros(3, 2), true, ~true)
+    assert text.contrast(torch.zeros(3, 2), true, ~true) < text.contrast(-good, true, ~true)
+    # What is neither true nor false has no say.
+    open_pairs = ~true & torch.tensor([[False, True]] * 3)
+    moved = good - 100 * (~true & ~open_pairs).float()
+    assert torch.equal(text.contrast(moved, true, open_pairs), text.contrast(good, true, open_pairs))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawn faces as a data folder."""
+    root = tmp_path_factory.mktemp("data") / "drawn"
+    source = ProceduralSource(12, size=64)
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    rows = ["id,p_man,p_happy"]
+    for index, name in enumerate(source.names()):
+        image, mask = source.load(name)
+        image.resize((128, 128)).save(root / "images" / f"{index:05d}.png")
+        Image.fromarray(mask).resize((128, 128), Image.Resampling.NEAREST).save(root / "masks" / f"{index:05d}.png")
+        rows.append(f"{index:05d},{index % 2},{index % 3 / 2}")
+    (root / "attributes.csv").write_text("\n".join(rows))
+    return root
+
+
+def test_text_command_trains_and_writes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "judge.safetensors"
+    arguments = ["--data", str(folder), "--out", str(out), "--cache", str(tmp_path / "cache"), "--hold-out", "2"]
+    text.main([*arguments, "--images", "16", "--batch", "4", "--size", "96"])
+    assert "16 images shown" in capsys.readouterr().out
+    model = text.create_judge(str(out))
+    table = model.token_embedding.weight
+    tokenizer = open_clip.get_tokenizer(text.NAME)
+    zebra, beard = (int(tokenizer([word])[0, 1]) for word in ("zebra", "beard"))
+    walrus = int(tokenizer(["walrus"])[0, 1])
+    assert torch.equal(table[zebra], table[walrus])
+    assert not torch.equal(table[zebra], table[beard])
+    text.main([*arguments, "--evaluate", "--size", "96"])
+    assert "one word changed" in capsys.readouterr().out
+    text_refine.main([*arguments, "--start", str(out), "--images", "8", "--batch", "4", "--word-steps", "2"])
+    assert "24 images in all" in capsys.readouterr().out
+
+
+def test_training_moves_the_right_captions_closer() -> None:
+    """Eight faces of one colour each, half of them called bald: a few steps must tell them apart."""
+    colours = np.random.RandomState(0).randint(0, 60, (8, 1, 1, 3)) + np.array([0, 180] * 4)[:, None, None, None]
+    words: list[dict[str, str | None]] = [{"bald": "bald"}, {"bald": "none"}]
+    faces = LabelledFaces(
+        "flat",
+        np.broadcast_to(colours, (8, 96, 96, 3)).astype(np.uint8),
+        np.array([label(words[i % 2]) for i in range(8)]),
+    )
+    trainer = text.TextTrainer(text.TextTrainingConfig(images=10**4, batch=8, captions=2), [faces], [1.0])
+    losses = [trainer.step() for _ in range(12)]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def test_rare_words_are_drawn_more_often() -> None:
+    labels = np.full((100, len(ATTRIBUTES)), UNKNOWN)
+    labels[:, 0] = [0] * 98 + [1] * 2
+    weights = rarity(labels)
+    assert weights[99] > 2 * weights[0]
+    assert weights[0] == 1
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> LabelledFaces:
+    checkpoint = default_checkpoint()
+    assert checkpoint is not None
+    return generated_faces(checkpoint, 48, tmp_path_factory.mktemp("cache"), 128)
+
+
+def test_bundled_text_judge_understands_generated_faces(generated: LabelledFaces) -> None:
+    model = text.create_judge(str(text.DEFAULT_OUT)).eval()
+    found = text_eval.evaluate(model, open_clip.get_tokenizer(text.NAME), generated)
+    assert found[text_eval.CHANGED].right > 0.7
+    gains = [score.right - score.chance for name, score in found.items() if name != text_eval.CHANGED]
+    assert np.mean(gains) > 0.15
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "options"),
+    [
+        ("a person with blond hair", "a person with black hair", {"hair": (215, 180, 115)}),
+        ("a person with black hair", "a person with blond hair", {"hair": (12, 10, 10)}),
+    ],
+)
+def test_bundled_text_judge_follows_a_drawn_change(right: str, wrong: str, options: dict) -> None:
+    """The change from the plain drawing must speak for the right sentence, though it has never seen such a drawing."""
+    model = text.create_judge(str(text.DEFAULT_OUT)).eval()
+    tokens = open_clip.get_tokenizer(text.NAME)([right, wrong])
+    pictures = np.stack([face()[0], face(**options)[0]])
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    images = F.interpolate(images, size=model.visual.image_size, mode="bilinear", antialias=True)
+    with torch.no_grad():
+        said = model.encode_text(tokens, normalize=True)
+        scores = model.encode_image(text_eval.normalise(images), normalize=True) @ (said[0] - said[1])
+    assert scores[1] > scores[0]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 48), (200, 200)])
+def test_embedder_gives_unit_vectors_and_gradients(size: tuple[int, int]) -> None:
+    images = (torch.rand(2, 3, *size) * 2 - 1).requires_grad_()
+    vectors = FaceEmbedder(TINY).eval()(images)
+    assert vectors.shape == (2, TINY.dim)
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
+    vectors[:, 0].sum().backward()
+    assert images.grad is not None and images.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("images", [torch.rand(3, 64, 64), torch.rand(1, 3, 20, 64), torch.zeros(1, 3, 64, 64).byte()])
+def test_embedder_refuses_what_is_no_batch_of_faces(images: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="images must be"):
+        FaceEmbedder(TINY)(images)
+
+
+def test_embedder_round_trip(tmp_path: Path) -> None:
+    net = FaceEmbedder(TINY).eval()
+    file = tmp_path / "net.safetensors"
+    save_face_net(file, net, Provenance(data=("drawn",)))
+    state = torch.random.get_rng_state()
+    loaded = load_face_net(file)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert loaded.config == TINY
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    torch.testing.assert_close(loaded(images), net(images), atol=2e-2, rtol=0)
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def _other_kind(file: Path) -> None:
+    save_module(file, FaceEmbedder(TINY).state_dict(), {"kind": "face-parser", "config": {}})
+
+
+def _no_config(file: Path) -> None:
+    save_module(file, FaceEmbedder(TINY).state_dict(), {"kind": "face-embedder"})
+
+
+def _other_shape(file: Path) -> None:
+    config = {"size": 32, "widths": [4, 6, 8], "dim": 13}
+    save_module(file, FaceEmbedder(TINY).state_dict(), {"kind": "face-embedder", "config": config})
+
+
+def _huge(file: Path) -> None:
+    config = {"size": 32, "widths": [4, 6, 10**9], "dim": 12}
+    save_module(file, FaceEmbedder(TINY).state_dict(), {"kind": "face-embedder", "config": config})
+
+
+def _pickle(file: Path) -> None:
+    torch.save(FaceEmbedder(TINY).state_dict(), file)
+
+
+@pytest.mark.parametrize("damage", [_cut, _empty, _other_kind, _no_config, _other_shape, _huge, _pickle, Path.unlink])
+def test_damaged_embedders_are_refused(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    file = tmp_path / "net.safetensors"
+    save_face_net(file, FaceEmbedder(TINY), Provenance())
+    damage(file)
+    with pytest.raises(CheckpointError):
+        load_face_net(file)
+
+
+@pytest.mark.parametrize(("size", "widths", "dim"), [(60, (8, 16, 32), 8), (64, (8,), 8), (64, (8, 16), 1)])
+def test_impossible_embedders_are_refused(size: int, widths: tuple[int, ...], dim: int) -> None:
+    with pytest.raises(ValueError, match="must"):
+        FaceNetConfig(size, widths, dim)
+
+
+def test_identity_command_trains_and_writes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "identity.safetensors"
+    arguments = ["--data", str(folder), "--out", str(out), "--cache", str(tmp_path / "cache"), "--hold-out", "4"]
+    identity.main([*arguments, "--images", "16", "--batch", "8", "--size", "64"])
+    printed = capsys.readouterr().out
+    assert "16 images shown" in printed
+    assert "other head, against the owner of the head" in printed
+    assert load_face_net(out)(torch.zeros(1, 3, 64, 64)).shape == (1, FaceNetConfig().dim)
+
+
+def test_heads_are_exchanged_around_the_inner_face() -> None:
+    images, inner = torch.rand(3, 3, 8, 8), torch.zeros(3, 1, 8, 8)
+    inner[..., 2:6, 2:6] = 1
+    swapped = identity.other_heads(images, inner, torch.tensor([1, 2, 0]))
+    assert torch.equal(swapped[0, :, 2:6, 2:6], images[0, :, 2:6, 2:6])
+    assert torch.equal(swapped[0, :, :2], images[1, :, :2])
+
+
+def test_bundled_embedder_keeps_a_face_together(generated: LabelledFaces) -> None:
+    """The same face in other light, blurred and shifted stays closer than other faces do."""
+    net = load_face_net()
+    images = torch.from_numpy(generated.images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    changed = F.avg_pool2d(images.roll(2, dims=3), 3, 1, 1) * 0.8 - 0.1
+    scores = net(images) @ net(changed).T
+    same = scores.diagonal()
+    other = scores[~torch.eye(len(scores), dtype=torch.bool)]
+    assert same.mean() > other.mean() + 0.3
+    assert (same[:, None] > other[None]).float().mean() > 0.98
