@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -27,6 +29,22 @@ from memorygan.analysis.report import Missing, Subject, write_report
 from memorygan.analysis.study import Finished, Study, run_study
 from memorygan.manifest import default_checkpoint
 
+# Chapters from other rooms, by name: nothing here imports upward, and a generator without the editor still gets its
+# report.
+CONTRIBUTED = ("editing.text_study",)
+
+
+def contributed() -> Iterator[Study]:
+    """The chapters of the rooms that are installed."""
+    for name in CONTRIBUTED:
+        try:
+            yield importlib.import_module(name).STUDY
+        except ModuleNotFoundError as error:
+            # Anything else that is missing is a broken installation, and no reason to leave out a chapter silently.
+            if error.name != name.partition(".")[0]:
+                raise
+
+
 # In the order of the report.
 STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
@@ -42,7 +60,7 @@ STUDIES: dict[str, Study] = {
         reconstruction,
         complexity,
     )
-}
+} | {study.name: study for study in contributed()}
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -117,3 +117,27 @@ def paired_bars(
     axes.legend(fontsize=7)
     axes.grid(axis="y", alpha=0.3)
     return _finish(figure, footer)
+
+
+def courses(
+    series: Mapping[str, tuple[np.ndarray, np.ndarray]], x_label: str, y_label: str, footer: str
+) -> Image.Image:
+    """Two quantities over the course of N runs: means with their spread as a line, the runs' ends as points.
+
+    Args:
+        series: title → x (N, M) and y (N, M), values of N runs at M moments.
+    """
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.add_subplot()
+    for title, (x, y) in series.items():
+        line = axes.errorbar(
+            x.mean(axis=0), y.mean(axis=0), y.std(axis=0), x.std(axis=0), marker="o", ms=4, lw=1.4, elinewidth=0.6,
+            label=title,
+        )  # fmt: skip
+        axes.scatter(x[:, -1], y[:, -1], s=14, alpha=0.45, color=line.lines[0].get_color(), linewidths=0)
+    axes.set_xlabel(x_label, fontsize=8)
+    axes.set_ylabel(y_label, fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=7)
+    axes.grid(alpha=0.3)
+    return _finish(figure, footer)

@@ -99,8 +99,7 @@ def _opening(subject: Subject) -> Chapter:
                 "How to read it beside the paper. The paper trains at 256 × 256 pixels on 28,000 photos of "
                 "CelebAMask-HQ and measures on 10,000 samples. Where this checkpoint is smaller, has seen fewer or "
                 "other faces, or is measured on fewer samples (all of which stand above and under every figure), its "
-                "numbers do not compare with the paper's printed ones, whose layout this report follows. Text edits "
-                "(Figures 15 to 17) are not part of this report: they need the editor and its image–text judge."
+                "numbers do not compare with the paper's printed ones, whose layout this report follows."
             ),
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ class Study:
         run: measures on this many faces.
         samples: faces on a CPU.
         paper_samples: faces in the paper, or as many as a GPU does in minutes.
-        sheet: the count is a number of pictures to show, and belongs to the study.
+        sheet: the count belongs to the study: pictures to show, or runs that take minutes each.
         uses: inputs besides the checkpoint, see :meth:`Lab.inputs`.
         version: raise it when the study changes, so that finished pieces are made again.
+        depends: gives more inputs, name → hash, that the lab does not know.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Study:
     sheet: bool = False
     uses: tuple[str, ...] = ()
     version: int = 1
+    depends: Callable[[], Mapping[str, str]] = dict
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def _key(study: Study, lab: Lab, samples: int) -> dict[str, Any]:
         "temperature": settings.temperature,
         "truncation": settings.truncation,
         "features": settings.features if "judges" in study.uses else None,
-        "inputs": lab.inputs(study.uses),
+        "inputs": lab.inputs(study.uses) | dict(study.depends()),
     }
 
 
