@@ -2,8 +2,9 @@
 
     python -m editing.guidance.training.steer --generator weights/faces-64.safetensors
 
-Two ways, both measured by :mod:`editing.guidance.attributes`: the latent codes of generated faces, as text edits do,
-and bare pixels, which show whether the judge can be satisfied by patterns that nobody sees.
+Two ways, both measured by :mod:`editing.guidance.attributes`: the latent codes of generated faces, and bare pixels,
+which show whether the judge can be satisfied by patterns that nobody sees. A face that came apart has no hair to be
+blond: it counts as broken, whatever a measure says of its remains. Look at the sheet before believing a figure.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from editing.guidance.training.text import DEFAULT_OUT, NAME, create_judge
 from editing.guidance.training.text_eval import normalise
 from memorygan.checkpoint import load_generator
 from memorygan.generator import ComposedGenerator
+from memorygan.parts import FACE_PARTS
 
 # Prompt, and which of DIRECTIONS it asks for.
 WISHES: tuple[tuple[str, str], ...] = (
@@ -54,31 +56,36 @@ class Outcome:
     """What came of one wish.
 
     Attributes:
-        moved: how many faces moved in the direction asked for.
-        faces: how many could be measured before and after.
-        change: mean change of the measure, positive in the direction asked for.
+        moved: how many faces moved in the direction asked for and stayed faces.
+        whole: how many stayed faces and could be measured before and after.
+        change: mean change of the measure over those, positive in the direction asked for.
     """
 
     moved: int
-    faces: int
+    whole: int
     change: float
 
 
 def steer_latents(
-    judge: Any, generator: ComposedGenerator, prompt: str, seeds: Sequence[int], steps: int = 40
+    judge: Any, generator: ComposedGenerator, prompt: str, seeds: Sequence[int], steps: int = 30, reach: float = 0.15
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Moves latent codes towards a prompt: images (B, S, S, 3) uint8 and part ids (B, S, S), last step."""
+    """Moves latent codes towards a prompt: images (B, S, S, 3) uint8 and part ids (B, S, S), last step.
+
+    No code leaves its start by more than ``reach``.
+    """
     with torch.no_grad():
         start = generator.sample(seeds, 0.7)
     w = start.w.clone().requires_grad_()
-    optimizer = torch.optim.Adam([w], lr=0.03)
+    optimizer = torch.optim.Adam([w], lr=0.02)
     target, dice = _target(judge, prompt), torch.Generator().manual_seed(0)
     for _ in range(steps):
         image = generator.synthesize(start.with_w(w)).image
-        loss = _distance(judge, (image + 1) / 2, target, dice) + 0.3 * (w - start.w).square().mean()
+        loss = _distance(judge, (image + 1) / 2, target, dice)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        with torch.no_grad():
+            w.copy_(torch.clamp(w, start.w - reach, start.w + reach))
     with torch.no_grad():
         face = generator.synthesize(start.with_w(w))
     return _pictures((face.image + 1) / 2), face.part_map.to(torch.uint8).numpy()
@@ -120,12 +127,21 @@ def _pictures(images: Tensor) -> np.ndarray:
     return images.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
-def outcome(wish: str, before: Sequence[Any], after: Sequence[Any]) -> Outcome:
-    """Compares what :func:`measure` says of the faces before and after."""
+def outcome(wish: str, before: Sequence[Any], after: Sequence[Any], whole: Sequence[bool]) -> Outcome:
+    """Compares what :func:`measure` says of the faces before and after; only of those that are still ``whole``."""
     name, sign = DIRECTIONS[wish]
-    pairs = [(a[name], b[name]) for a, b in zip(before, after, strict=True)]
+    pairs = [(a[name], b[name]) for a, b, face in zip(before, after, whole, strict=True) if face]
     changes = [sign * (b - a) for a, b in pairs if isinstance(a, float) and isinstance(b, float)]
     return Outcome(sum(c > 0 for c in changes), len(changes), float(np.mean(changes)) if changes else 0.0)
+
+
+def still_faces(before: np.ndarray, after: np.ndarray) -> list[bool]:
+    """Part ids (B, S, S) twice: whether each face keeps four fifths of its pixels, and eyes, nose and mouth at all."""
+    needed = [FACE_PARTS.index(name) for name in ("skin", "eyes", "nose", "mouth")]
+    return [
+        bool((a == b).mean() > 0.8 and all((b == part).sum() > 0.4 * (a == part).sum() for part in needed))
+        for a, b in zip(before, after, strict=True)
+    ]
 
 
 def _measured(pictures: np.ndarray, ids: np.ndarray) -> list[Any]:
@@ -158,20 +174,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for prompt, wish in WISHES:
         edited, parts = steer_latents(judge, generator, prompt, seeds)
         painted = steer_pixels(judge, images, prompt)
-        by_latents = outcome(wish, before, _measured(edited, parts))
+        by_latents = outcome(wish, before, _measured(edited, parts), still_faces(ids, parts))
         name, sign = DIRECTIONS[wish]
         direction = "up" if sign > 0 else "down"
         cells = [
             prompt,
             f"{name} {direction}",
-            f"{by_latents.moved} of {by_latents.faces}",
+            f"{by_latents.moved} of {options.faces}, {by_latents.whole} whole",
             f"{by_latents.change:+.3g}",
         ]
         if name in _SHAPES:
             cells += ["", ""]
         else:
-            by_pixels = outcome(wish, before, _measured(painted, ids))
-            cells += [f"{by_pixels.moved} of {by_pixels.faces}", f"{by_pixels.change:+.3g}"]
+            by_pixels = outcome(wish, before, _measured(painted, ids), [True] * len(ids))
+            cells += [f"{by_pixels.moved} of {by_pixels.whole}", f"{by_pixels.change:+.3g}"]
         print("| " + " | ".join(cells) + " |", flush=True)
         rows.append(np.concatenate([*_pictures(images), *edited, *painted], axis=1))
     if options.sheet:
