@@ -318,8 +318,10 @@ def _opening(lab: Lab, guides: Guides, bench: Bench, samples: int) -> tuple[Text
         ),
         Text(
             "Whether an edit succeeded is not asked of the judge that led it: colours, sizes and forms are measured in "
-            f"the picture with {masks}, before and after. Inside is where the sentence's parts lie before or after, by "
-            "the generator's masks. A pixel of the picture is preserved if no channel moved by more than "
+            f"the picture with {masks}, before and after. A face whose measure cannot be taken beforehand is left "
+            "out, and one whose measure the edit made impossible counts against it. The right way alone says little: a "
+            "shift below half a standard deviation is hardly seen. Inside is where the sentence's parts lie before "
+            "or after, by the generator's masks. A pixel of the picture is preserved if no channel moved by more than "
             f"{TOLERANCE:g} of 255. Identity is measured by the network whose loss takes part in the edit: that it is "
             "kept shows the loss at work, and is no independent proof."
         ),
