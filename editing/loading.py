@@ -22,7 +22,7 @@ from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.manifest import WEIGHTS_DIR, default_checkpoint
 from memorygan.parser import FaceParser, load_parser
 
-GENERATOR_NAMES = ("faces-128.safetensors", "faces-64.safetensors")
+GENERATOR_NAMES = ("faces-128.safetensors",)
 SLIDERS_NAME, ENCODER_NAME, PARSER_NAME, GALLERY_NAME = (
     "sliders.safetensors",
     "encoder.safetensors",

@@ -40,9 +40,9 @@ MAX_STEPS = 2000
 LOSSES = ("clip", "latent", "identity", "segmentation")
 # Weights of the four losses. "subtle" stays near the face, "strong" lets the words win.
 STRENGTHS: Mapping[str, Mapping[str, float]] = {
-    "subtle": {"clip": 1.0, "latent": 0.15, "identity": 0.5, "segmentation": 1.0},
-    "normal": {"clip": 1.0, "latent": 0.05, "identity": 0.2, "segmentation": 0.5},
-    "strong": {"clip": 1.0, "latent": 0.02, "identity": 0.05, "segmentation": 0.1},
+    "subtle": {"clip": 1.0, "latent": 0.15, "identity": 0.2, "segmentation": 1.0},
+    "normal": {"clip": 1.0, "latent": 0.05, "identity": 0.06, "segmentation": 0.5},
+    "strong": {"clip": 1.0, "latent": 0.02, "identity": 0.02, "segmentation": 0.1},
 }
 _REACH = {"subtle": 0.4, "normal": 0.7, "strong": 1.0}
 _WARM_UP = 0.05
@@ -72,7 +72,7 @@ class TextSettings:
     learning_rate: float = 0.05
     clip: float = 1.0
     latent: float = 0.05
-    identity: float = 0.2
+    identity: float = 0.06
     segmentation: float = 0.5
     crops: int = 3
     reach: float = 0.7

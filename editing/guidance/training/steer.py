@@ -1,6 +1,6 @@
 """Follow the image-text judge and see, without it, whether what was asked for happens.
 
-    python -m editing.guidance.training.steer --generator weights/faces-64.safetensors
+    python -m editing.guidance.training.steer --generator weights/faces-128.safetensors
 
 Two ways, both measured by :mod:`editing.guidance.attributes`: the latent codes of generated faces, and bare pixels,
 which show whether the judge can be satisfied by patterns that nobody sees. A face that came apart has no hair to be
