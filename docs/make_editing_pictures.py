@@ -53,7 +53,7 @@ def sliders(service: EditingService, seed: int) -> Image.Image:
         views = [service.set_sliders(face.session, {slider.id: value}) for value in (-3.0, -1.5, 0.0, 1.5, 3.0)]
         change = service.change(face.session, "source")
         rows.append([*(view.image for view in views), heat(change, face.image)])
-        labels.append(f"{part}: {slider.label.lower()}")
+        labels.append(f"{part}: {slider.label.lower()}".encode("ascii", "replace").decode().replace("?", "-"))
         service.reset_all(face.session)
     return grid(rows, labels, ["-3", "-1.5", "0", "+1.5", "+3", "change at +3"], f"face {seed}, sliders", SIDE)
 

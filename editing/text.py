@@ -44,7 +44,7 @@ STRENGTHS: Mapping[str, Mapping[str, float]] = {
     "normal": {"clip": 1.0, "latent": 0.05, "identity": 0.06, "segmentation": 0.5},
     "strong": {"clip": 1.0, "latent": 0.02, "identity": 0.02, "segmentation": 0.1},
 }
-_REACH = {"subtle": 0.4, "normal": 0.7, "strong": 1.0}
+_REACH = {"subtle": 0.3, "normal": 0.45, "strong": 0.6}
 _WARM_UP = 0.05
 _SPREAD_FACES, _SPREAD_BATCH, _DIRECTIONS = 256, 32, 48
 _LEAST_CROP = 0.85
@@ -75,7 +75,7 @@ class TextSettings:
     identity: float = 0.06
     segmentation: float = 0.5
     crops: int = 3
-    reach: float = 0.7
+    reach: float = 0.45
     strength: str = "normal"
 
     def __post_init__(self) -> None:
