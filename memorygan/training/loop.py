@@ -142,7 +142,8 @@ class Trainer:
         last_sheet = self.state.progress.images
         logged: list[dict[str, Tensor]] = []
         log_time, log_images = started, self.state.progress.images
-        if not self.state_path.exists():
+        # Asked together: a process that finds what another has just saved would not join it in the saving.
+        if self.processes.any(not self.state_path.exists()):
             self.save()
         while self.stage is not None:
             if self.stage.finished():  # of length zero, or shortened since the last run
