@@ -8,12 +8,13 @@ multiplication of a small tensor replaces a pass over a large activation.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_Network = TypeVar("_Network", bound=nn.Module)
 LEAKY_SLOPE = 0.2
 GAIN = math.sqrt(2.0)
 EPSILON = 1e-8
@@ -184,3 +185,11 @@ def coordinate_grid(size: int, frequencies: int, device: torch.device | None = N
     for octave in range(frequencies):
         channels += [torch.sin(xy * 2.0**octave), torch.cos(xy * 2.0**octave)]
     return torch.cat(channels, dim=-1)
+
+
+def channels_last(network: _Network) -> _Network:
+    """Lays convolution weights out the way CPUs and tensor cores are fastest; values stay the same."""
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memorygan.checkpoint import CheckpointError, Provenance, load_module, save_module
+from memorygan.layers import channels_last
 from memorygan.parts import FACE_PARTS, PartScheme
 
 KIND = "face-parser"
@@ -283,11 +284,3 @@ def load_parser(path: str | os.PathLike[str] | None = None, device: torch.device
         raise CheckpointError(f"{file} is damaged: its tensors do not fit the network it describes")
     parser.load_state_dict(state, strict=True)
     return channels_last(parser.to(device).eval().requires_grad_(False))
-
-
-def channels_last(parser: FaceParser) -> FaceParser:
-    """Lay the convolution weights out the way CPUs and tensor cores are fastest; values stay the same."""
-    for parameter in parser.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return parser

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memorygan.checkpoint import CheckpointError, Provenance, load_module, save_module
+from memorygan.layers import channels_last
 from memorygan.manifest import WEIGHTS_DIR
 
 KIND = "face-embedder"
@@ -172,11 +173,3 @@ def load_face_net(path: str | os.PathLike[str] | None = None, device: torch.devi
         raise CheckpointError(f"{file} is damaged: its tensors do not fit the network it describes")
     net.load_state_dict(state, strict=True)
     return channels_last(net.to(device).eval().requires_grad_(False))
-
-
-def channels_last(net: FaceEmbedder) -> FaceEmbedder:
-    """Lay the convolution weights out the way CPUs and tensor cores are fastest; values stay the same."""
-    for parameter in net.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return net

@@ -26,7 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from memorygan.checkpoint import Provenance
-from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, channels_last, load_parser, save_parser
+from memorygan.layers import channels_last
+from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, load_parser, save_parser
 from memorygan.parts import FACE_PARTS
 from memorygan.training.parser_data import FaceSampler, PackedFaces, pack
 from memorygan.training.parser_eval import evaluate, evaluate_conditions, format_table, milliseconds_per_face

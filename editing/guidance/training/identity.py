@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,14 +30,15 @@ from editing.guidance.face_net import (
     DEFAULT_WEIGHTS,
     KIND,
     FaceEmbedder,
-    channels_last,
     inner_face,
     load_face_net,
     save_face_net,
 )
 from editing.guidance.training.augment import degrade, place
 from editing.guidance.training.faces import resize, to_float
+from editing.guidance.training.schedule import learning_rate, run, share_spent, update_average
 from memorygan.checkpoint import Provenance, load_generator, load_module
+from memorygan.layers import channels_last
 from memorygan.parts import FACE_PARTS
 from memorygan.training.parser_data import PackedFaces, pack
 
@@ -179,9 +179,7 @@ class IdentityTrainer:
     @property
     def progress(self) -> float:
         """Share of the budget spent."""
-        if self.config.images:
-            return self.shown / self.config.images
-        return self.seconds / (60 * self.config.minutes)
+        return share_spent(self.config, self.shown, self.seconds)
 
     def _chosen(self, count: int, chance: float) -> Tensor:
         return torch.rand(count, generator=self.dice) < chance
@@ -221,7 +219,7 @@ class IdentityTrainer:
         """One optimiser step; returns the loss."""
         started = time.perf_counter()
         for group in self.optimizer.param_groups:
-            group["lr"] = self._lr()
+            group["lr"] = learning_rate(self.config.lr, self.progress, warm=0.06)
         first, second = self._views()
         count = len(first)
         with torch.autocast("cpu", torch.bfloat16):
@@ -234,27 +232,11 @@ class IdentityTrainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 3.0)
         self.optimizer.step()
-        self._update_average()
+        update_average(self.average, self.net, self.config.ema, self.steps)
         self.steps += 1
         self.shown += 2 * count
         self.seconds += time.perf_counter() - started
         return float(loss.detach())
-
-    def _lr(self) -> float:
-        warm = 0.06
-        if self.progress < warm:
-            return self.config.lr * (self.progress / warm + 0.02)
-        return self.config.lr * (0.51 + 0.5 * math.cos(math.pi * min((self.progress - warm) / (1 - warm), 1.0)))
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
-        new, old = self.net.state_dict(), self.average.state_dict()
-        for name, value in new.items():
-            if value.is_floating_point():
-                old[name].lerp_(value, 1 - decay)
-            else:
-                old[name].copy_(value)
 
 
 Embed = Callable[[Tensor], Tensor]
@@ -386,16 +368,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         generated = {"generated": evaluate_generated(net, held_identities)}
         generated["generated, pixels"] = evaluate_generated(pixels, held_identities)
         print(f"\n{format_table(generated)}")
-
-
-def run(trainer: IdentityTrainer) -> None:
-    """Train until the budget is spent, with a progress bar."""
-    losses: list[float] = []
-    with tqdm(total=100, unit="%", mininterval=10) as bar:
-        while trainer.progress < 1:
-            losses.append(trainer.step())
-            bar.set_postfix(images=trainer.shown, loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
-            bar.update(min(100 * trainer.progress, 100) - bar.n)
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import datetime
-import math
 import random
 import time
 from collections.abc import Sequence
@@ -28,7 +27,6 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from editing.guidance.attributes import WORDS
 from editing.guidance.captions import VOCABULARY, Caption, alternatives, compose, hard_negative
@@ -42,6 +40,7 @@ from editing.guidance.training.faces import (
     to_float,
     with_generated,
 )
+from editing.guidance.training.schedule import learning_rate, run, share_spent, update_average
 from editing.guidance.training.text_eval import evaluate, format_table, normalise, weak_words
 from memorygan.checkpoint import Provenance, load_module, save_module
 from memorygan.manifest import WEIGHTS_DIR
@@ -198,15 +197,13 @@ class TextTrainer:
         ]
         # Square-root balancing: a rare word must count, but not as much as it would take to make it likely.
         self.balance = [torch.from_numpy((n.max() / np.maximum(n, 1)) ** 0.5).float().clamp_max(6.0) for n in counts]
-        self.images, self.seconds, self.steps = 0, 0.0, 0
+        self.shown, self.seconds, self.steps = 0, 0.0, 0
         self._batch: tuple[Tensor, Tensor] | None = None
 
     @property
     def progress(self) -> float:
         """Share of the budget spent."""
-        if self.config.images:
-            return self.images / self.config.images
-        return self.seconds / (60 * self.config.minutes)
+        return share_spent(self.config, self.shown, self.seconds)
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         picks = torch.multinomial(self.weights, self.config.batch, replacement=False, generator=self.dice)
@@ -258,7 +255,7 @@ class TextTrainer:
         true, false = truth(labels, claims_matrix(captions))
         tokens = self._tokens(captions)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._lr()
+            group["lr"] = learning_rate(self.config.lr, self.progress, warm=0.05)
         images = images.detach().requires_grad_(keep)
         with torch.autocast("cpu", torch.bfloat16):
             seen = self.model.encode_image(normalise(images).contiguous(memory_format=torch.channels_last))
@@ -276,44 +273,23 @@ class TextTrainer:
             face = torch.arange(len(pairs))
             right, wrong = torch.tensor(pairs).T
             loss = loss + 0.5 * F.softplus(scores[face, wrong] - scores[face, right]).mean()
+        return self._descend(loss, images, labels, self.model, started)
+
+    def _descend(self, loss: Tensor, images: Tensor, labels: Tensor, network: nn.Module, started: float) -> float:
+        """Backward pass and update; keeps the batch, moved along its gradient, if it is to be shown again."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 3.0)
+        nn.utils.clip_grad_norm_(network.parameters(), 3.0)
         self.optimizer.step()
-        self._update_average()
+        update_average(self.average, self.model, self.config.ema, self.steps)
         self._batch = None
         if images.grad is not None:
             reach = self.config.adversarial * torch.rand(len(images), 1, 1, 1, generator=self.dice)
             self._batch = ((images.detach() + reach * images.grad.sign()).clamp_(0, 1), labels)
         self.steps += 1
-        self.images += self.config.batch
+        self.shown += self.config.batch
         self.seconds += time.perf_counter() - started
         return float(loss.detach())
-
-    def run(self) -> None:
-        """Train until the budget is spent, with a progress bar."""
-        losses: list[float] = []
-        with tqdm(total=100, unit="%", mininterval=10) as bar:
-            while self.progress < 1:
-                losses.append(self.step())
-                bar.set_postfix(images=self.images, loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
-                bar.update(min(100 * self.progress, 100) - bar.n)
-
-    def _lr(self) -> float:
-        warm = 0.05
-        if self.progress < warm:
-            return self.config.lr * (self.progress / warm + 0.02)
-        return self.config.lr * (0.51 + 0.5 * math.cos(math.pi * min((self.progress - warm) / (1 - warm), 1.0)))
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
-        old = self.average.state_dict()
-        for name, new in self.model.state_dict().items():
-            if new.is_floating_point():
-                old[name].lerp_(new, 1 - decay)
-            else:
-                old[name].copy_(new)
 
     @torch.no_grad()
     def result(self) -> dict[str, Tensor]:
@@ -334,11 +310,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.evaluate:
         config = TextTrainingConfig(options.minutes, options.images, options.batch, seed=options.seed)
         trainer = TextTrainer(config, [kept for kept, _ in splits], shares, options.start)
-        trainer.run()
+        run(trainer)
         provenance = Provenance(
             data=tuple(f"{kept.name} ({len(kept)} faces)" for kept, _ in splits),
             licence=options.licence,
-            images_seen=trainer.images_before + trainer.images,
+            images_seen=trainer.images_before + trainer.shown,
             recipe=f"{trainer.seconds / 60:.0f} minutes, {config}",
             command="python -m editing.guidance.training.text",
             date=datetime.date.today().isoformat(),
@@ -346,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         meta = {"kind": KIND, "config": NAME, "provenance": asdict(provenance)}
         save_module(options.out, trainer.result(), meta, half=True)
-        print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {trainer.images} images shown")
+        print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {trainer.shown} images shown")
     report(create_judge(str(options.out)).eval(), open_clip.get_tokenizer(NAME), [held for _, held in splits])
 
 

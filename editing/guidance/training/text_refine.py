@@ -28,6 +28,7 @@ from tqdm import tqdm
 from editing.guidance.attributes import WORDS
 from editing.guidance.captions import Caption, alternatives, compose, hard_negative
 from editing.guidance.training.faces import ATTRIBUTES, UNKNOWN, LabelledFaces, load_faces, with_generated
+from editing.guidance.training.schedule import learning_rate, run
 from editing.guidance.training.text import (
     DEFAULT_OUT,
     KIND,
@@ -95,7 +96,7 @@ class Refiner(TextTrainer):
         keep = not again and self.words.random() < 0.3
         images, labels = self._batch if self._batch is not None else self._draw()
         for group in self.optimizer.param_groups:
-            group["lr"] = self._lr()
+            group["lr"] = learning_rate(self.config.lr, self.progress, warm=0.05)
         images = images.detach().requires_grad_(keep)
         with torch.autocast("cpu", torch.bfloat16):
             seen = self.model.encode_image(normalise(images).contiguous(memory_format=torch.channels_last))
@@ -106,19 +107,7 @@ class Refiner(TextTrainer):
             if (labels[:, a] != UNKNOWN).any()
         ]
         loss = torch.stack(parts).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.visual.parameters(), 3.0)
-        self.optimizer.step()
-        self._update_average()
-        self._batch = None
-        if images.grad is not None:
-            reach = self.config.adversarial * torch.rand(len(images), 1, 1, 1, generator=self.dice)
-            self._batch = ((images.detach() + reach * images.grad.sign()).clamp_(0, 1), labels)
-        self.steps += 1
-        self.images += self.config.batch
-        self.seconds += time.perf_counter() - started
-        return float(loss.detach())
+        return self._descend(loss, images, labels, self.model.visual, started)
 
     def teach_words(self, steps: int = 300, lr: float = 2e-3) -> float:
         """Brings the text tower to the anchors; returns the mean cosine over the last steps."""
@@ -168,13 +157,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     splits = [faces.split(min(options.hold_out, len(faces) // 5)) for faces in sets]
     config = TextTrainingConfig(options.minutes, options.images, options.batch, seed=options.seed)
     trainer = Refiner(config, [kept for kept, _ in splits], shares, options.start)
-    trainer.run()
+    run(trainer)
     cosine = trainer.teach_words(options.word_steps)
     print(f"captions lie at their anchors with a mean cosine of {cosine:.3f}")
     provenance = Provenance(
         data=tuple(f"{kept.name} ({len(kept)} faces)" for kept, _ in splits),
         licence=options.licence,
-        images_seen=trainer.images_before + trainer.images,
+        images_seen=trainer.images_before + trainer.shown,
         recipe=f"contrast of captions, then anchors for {trainer.seconds / 60:.0f} minutes, {config}",
         command="python -m editing.guidance.training.text_refine",
         date=datetime.date.today().isoformat(),
