@@ -22,7 +22,6 @@ from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.manifest import WEIGHTS_DIR, default_checkpoint
 from memorygan.parser import FaceParser, load_parser
 
-GENERATOR_NAMES = ("faces-128.safetensors",)
 SLIDERS_NAME, ENCODER_NAME, PARSER_NAME, GALLERY_NAME = (
     "sliders.safetensors",
     "encoder.safetensors",
@@ -87,7 +86,7 @@ def load_assets(checkpoint: Path | None, device: torch.device) -> Assets:
     path = checkpoint
     if path is None:
         try:
-            path = default_checkpoint() or _bundled()
+            path = default_checkpoint()
         except CheckpointError as error:
             notice = f"The bundled model cannot be used ({error}); an untrained one takes its place."
     if path is None:
@@ -127,10 +126,6 @@ def load_assets(checkpoint: Path | None, device: torch.device) -> Assets:
         True,
         notice,
     )
-
-
-def _bundled() -> Path | None:
-    return next((WEIGHTS_DIR / name for name in GENERATOR_NAMES if (WEIGHTS_DIR / name).is_file()), None)
 
 
 def _frozen(generator: ComposedGenerator) -> ComposedGenerator:
