@@ -145,6 +145,18 @@ def test_two_processes_equal_one_with_the_double_batch(packs: dict[int, Path], t
         assert (one - two).abs().mean() < 1e-3 * (one - other).abs().mean(), network
 
 
+def test_a_process_joins_the_first_save_of_the_others(
+    packs: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(packs, tmp_path, fill_images=0, query_steps=0, real_images=0)
+    trainer.save()  # by a faster process, between its look for a checkpoint and this one's
+    saved: list[bool] = []
+    monkeypatch.setattr(trainer, "save", lambda: saved.append(True))
+    monkeypatch.setattr(type(trainer.processes), "any", lambda self, flag: True)
+    trainer.run()
+    assert saved == [True]
+
+
 def test_a_kill_while_saving_leaves_the_previous_checkpoint(packs: dict[int, Path], tmp_path: Path) -> None:
     script = (
         "import sys, pathlib\n"
