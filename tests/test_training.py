@@ -145,6 +145,26 @@ def test_two_processes_equal_one_with_the_double_batch(packs: dict[int, Path], t
         assert (one - two).abs().mean() < 1e-3 * (one - other).abs().mean(), network
 
 
+def test_nothing_of_the_process_group_outlives_leaving_it(tmp_path: Path) -> None:
+    script = tmp_path / "leave.py"
+    script.write_text(
+        "import sys, weakref\n"
+        "import torch, torch.distributed as dist\n"
+        "from memorygan.training.distributed import start_processes\n"
+        "processes = start_processes('cpu')\n"
+        "group = weakref.ref(dist.distributed_c10d._get_default_group())\n"
+        "parameter = torch.nn.Parameter(torch.ones(2))\n"
+        "parameter.grad = torch.ones(2)\n"
+        "processes.average_gradients([parameter])\n"
+        "torch.optim.Adam([parameter]).step()\n"
+        "processes.leave()\n"
+        "sys.exit(group() is not None)\n"
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run(torchrun, check=True, timeout=120, env=environment)
+
+
 def test_a_process_joins_the_first_save_of_the_others(
     packs: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+# The main process measures and draws sheets alone; the others wait for it.
+TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,20 @@ class Processes:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return bool(value.item())
 
+    def share(self, data: bytes | None) -> bytes | None:
+        """The main process's bytes (or None), everywhere; what the others pass is ignored."""
+        if self.world == 1:
+            return data
+        size = torch.tensor(-1 if data is None else len(data), device=self.device)
+        dist.broadcast(size, 0)
+        if size.item() < 0:
+            return None
+        content = torch.empty(int(size.item()), dtype=torch.uint8, device=self.device)
+        if self.is_main and data:
+            content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(content, 0)
+        return content.cpu().numpy().tobytes()
+
     def leave(self) -> None:
         """Ends the communication; nothing may be averaged afterwards."""
         if self.world > 1:
@@ -84,7 +103,10 @@ def start_processes(device: str | None = None) -> Processes:
         torch.cuda.set_device(index)
         wanted = f"cuda:{index}"
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if wanted.startswith("cuda") else "gloo")
+        # Its functions keep the default group as a default argument. The first optimiser step would import it, with our
+        # group; that would then outlive `leave`, and its threads would run into the end of the interpreter (SIGABRT).
+        importlib.import_module("torch.distributed.nn.functional")
+        dist.init_process_group("nccl" if wanted.startswith("cuda") else "gloo", timeout=TIMEOUT)
     return Processes(rank, world, torch.device(wanted))
 
 
