@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from editing.errors import EditingError
 
@@ -104,10 +105,13 @@ def _convert(image: Image.Image, limits: PhotoLimits) -> Photo:
         notices.append("The picture is animated; only its first frame is used.")
     # A JPEG is decoded at a fraction of its size when that is enough.
     image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
+    deep = _is_deep(image)  # the tiles are gone once they are loaded
     image.load()
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16") or upright.mode in ("I", "F"):
-        upright = _from_deep(upright)
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    upright = _reduced(image)
+    upright.getexif()[ExifTags.Base.Orientation] = orientation
+    upright = ImageOps.exif_transpose(upright)
+    if deep:
         notices.append("The picture has more than 8 bits per channel; it was reduced to 8.")
     if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
         rgba = upright.convert("RGBA")
@@ -127,10 +131,41 @@ def _convert(image: Image.Image, limits: PhotoLimits) -> Photo:
     return Photo(np.asarray(rgb).copy(), tuple(notices))
 
 
-def _from_deep(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit integer or float grey → 8 bits, by the full range of the type, or the picture's own if unknown."""
-    values = np.asarray(image, dtype=np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a channel has more than 8 bits. Pillow reads 16-bit colour as 8-bit without a word; its tiles tell."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return True
+    for tile in getattr(image, "tile", ()):
+        for value in tile[3] if isinstance(tile[3], tuple) else (tile[3],):
+            if isinstance(value, str) and re.search(";16[BLN]", value):
+                return True
+            if image.format == "PPM" and isinstance(value, int) and value > 255:
+                return True
+    return False
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    """By a whole number, to 8 bits, before anything else makes copies: a picture may have 80 megapixels."""
+    factor = max(1, max(image.size) // WORKING_SIDE)
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep(image, factor)
+    if factor == 1:
+        return image
+    if image.mode == "1":
+        image = image.convert("L")
+    elif image.mode in ("P", "PA") or "transparency" in image.info:  # numbers of colours cannot be averaged
+        image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+    return image.reduce(factor)
+
+
+def _from_deep(image: Image.Image, factor: int) -> Image.Image:
+    """16-bit, 32-bit integer or float grey → 8 bits, by the full range of the type, or the picture's own if unknown.
+
+    Squares of ``factor`` pixels become one; what is left over at the right and bottom border is cut off.
+    """
+    values = np.array(image)
+    if values.dtype.kind == "f":
+        np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if low >= 0 and 255 < high <= 65535 and image.mode != "F":
         low, high = 0.0, 65535.0
@@ -138,5 +173,8 @@ def _from_deep(image: Image.Image) -> Image.Image:
         low, high = 0.0, 1.0
     elif low >= 0 and high <= 255:
         low, high = 0.0, 255.0
-    scaled = (values - low) * (255.0 / max(high - low, 1e-12))
+    height, width = (max(1, side // factor) for side in values.shape)
+    values = values[: height * factor, : width * factor]
+    blocks = values.reshape(height, values.shape[0] // height, width, values.shape[1] // width)
+    scaled = (blocks.mean(axis=(1, 3), dtype=np.float32) - low) * (255.0 / max(high - low, 1e-12))
     return Image.fromarray(np.clip(np.round(scaled), 0, 255).astype(np.uint8))

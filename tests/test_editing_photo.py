@@ -9,12 +9,16 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from editing.align import Detection, MtcnnDetector, align, crop
 from editing.errors import EditingError, UnknownSessionError
 from editing.photo import PhotoLimits, decode
 from editing.photos import PhotoStore
+from editing.renderer import to_uint8
+from memorygan.checkpoint import load_generator
+from memorygan.manifest import default_checkpoint
 
 RED, BLUE = (220, 20, 20), (20, 20, 220)
 
@@ -75,6 +79,45 @@ def test_unusual_pixels_are_converted_with_a_notice(image, kind, notice):
 def test_sixteen_bit_values_keep_their_meaning():
     photo = decode(saved(Image.fromarray(np.full((40, 60), 257 * 100, dtype=np.uint16)), "PNG"))
     assert photo.pixels.min() == photo.pixels.max() == 100
+
+
+def deep_png(channels: int) -> bytes:
+    """Of 60 × 40 pixels with 16 bits per channel, all 100 · 257; Pillow cannot write colour like that."""
+    kind = {2: 4, 3: 2, 4: 6}[channels]
+    rows = (b"\0" + np.full((60, channels), 100 * 257, dtype=">u2").tobytes()) * 40
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 60, 40, 16, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+
+
+@pytest.mark.parametrize("data", [deep_png(2), deep_png(3), deep_png(4), b"P6 60 40 65535\n" + b"d" * (60 * 40 * 6)])
+def test_sixteen_bit_colour_is_told_as_well(data):
+    photo = decode(data)
+    assert photo.pixels.shape == (40, 60, 3)
+    assert any("more than 8 bits" in line for line in photo.notices)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGB", "L", "P", "1", "RGBA"])
+def test_large_pictures_are_reduced_before_they_are_copied(mode):
+    """Left half dark, right half light, turned by the orientation in the file: the right way up in every mode."""
+    grey = np.full((40, 4200), 60, dtype=np.uint16)
+    grey[:, 2100:] = 200
+    grey = np.repeat(grey, 60, axis=0)
+    image = Image.fromarray(grey * 257) if mode == "I;16" else Image.fromarray(grey.astype(np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = decode(saved(image, "PNG", exif=exif))
+    assert photo.pixels.shape[0] <= 2048
+    assert photo.pixels.shape[0] / photo.pixels.shape[1] == pytest.approx(4200 / 2400, rel=0.01)
+    top, bottom = photo.pixels[:900].mean(), photo.pixels[1200:].mean()
+    assert bottom - top > 100
+    if mode != "1":
+        assert (top, bottom) == (pytest.approx(60, abs=2), pytest.approx(200, abs=2))
 
 
 def test_transparent_areas_become_white():
@@ -249,6 +292,30 @@ def test_photos_are_forgotten():
     store.close(last)
     with pytest.raises(UnknownSessionError):
         store.framed(last, 0, (0, 0, 30), 32)
+
+
+def test_the_real_detector_finds_the_faces_of_the_bundled_generator():
+    """Pasted into a photo at another size and place; the frame it finds is the frame the face was trained in."""
+    pytest.importorskip("facenet_pytorch", exc_type=ImportError)
+    path = default_checkpoint()
+    if path is None:
+        pytest.skip("there is no bundled checkpoint")
+    generator = load_generator(path).generator
+    with torch.inference_mode():
+        faces = to_uint8(generator.synthesize(generator.sample([7, 12], truncation=0.5)).image)
+    found, side, left, top = MtcnnDetector(), 360, 150, 90
+    photo = np.full((600, 700, 3), 128, dtype=np.uint8)
+    for face in faces:
+        enlarged = Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC)
+        photo[top : top + side, left : left + side] = np.asarray(enlarged)
+        (detection,) = found(photo)
+        x, y = (detection.box[0] + detection.box[2]) / 2, (detection.box[1] + detection.box[3]) / 2
+        assert abs(x - left - side / 2) < 0.12 * side
+        assert abs(y - top - side / 2) < 0.2 * side
+        expected = left + side * face_landmarks()[:, 0] / 256, top + side * face_landmarks()[:, 1] / 256
+        assert np.abs(detection.landmarks - np.stack(expected, axis=1)).max() < 0.12 * side
+        framed = align(photo, detection.landmarks, len(face))
+        assert np.abs(framed.astype(int) - face).mean() < 30
 
 
 def test_the_real_detector_finds_nothing_where_there_is_nothing():
