@@ -21,28 +21,35 @@ _SUBJECTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(eye|sun)?glass(es)?$|spectacle|eyeglass|goggle|monocle", ("eyeglass",)),
     (r"eyebrow|brows?$|unibrow|browed", ("eyebrows",)),
     (r"eyeshadow|mascara|eyeliner|eyelash|lash(es)?$", ("eyes", "skin")),
-    (r"eyes?$|eyed|iris|gaze", _EYES),
+    (r"eyes?$|eyed|iris(es)?$|gaz(e|es|ing)$", _EYES),
     (r"earrings?$|jewel", ("earring",)),
     (r"ears?$|eared", ("ears",)),
-    (r"hats?$|caps?$|beanie|helmet|crown|hood|turban|headscarf|bonnet", ("hat",)),
+    (r"hats?$|caps?$|beanie|helmet|crown|hood(s|ed)?$|turban|headscarf|bonnet", ("hat",)),
     (r"beard|moustache|mustache|goatee|stubble|unshave|shaved?n?$|shaven|sideburn", ("skin", "mouth")),
     (r"bald|hairless", ("hair", "skin")),
     (
-        r"hair|blond|brunet|ginger|redhead|curl|wavy|bang|fringe|afro|ponytail|braid|bob$|mohawk|dreadlock|"
+        r"hair|blond|brunet|ginger|redhead|curl|wavy|bangs?$|fringe|afro|ponytail|braid|bob$|mohawk|dreadlock|"
         r"auburn|locks$|pixie",
         ("hair",),
     ),
     (r"lipstick|lips?$|mouth|teeth|tooth|tongue", ("mouth",)),
-    (r"smil|laugh|grin|happ|cheer|joy|frown|sad|angr|anger|pout|surpris|scream|serious", ("mouth", "skin")),
+    (
+        r"smil|laugh|grin(s|ned|ning)?$|happ(y|i)|cheer|joy|frown|sad(ly|der|ness)?$|angr(y|ily)|anger|pout|surpris|"
+        r"scream|serious",
+        ("mouth", "skin"),
+    ),
     (r"nose|nostril", ("nose",)),
-    (r"chin|jaw|cheek|forehead|dimple|wrinkl|freckle|skin|tan(ned)?$|pale|complexion|blush|mole$|scar$", ("skin",)),
+    (
+        r"chins?$|jaw|cheek|forehead|dimple|wrinkl|freckle|skin(s|ned)?$|tan(ned)?$|pale|complexion|blush|mole$|scar$",
+        ("skin",),
+    ),
     (r"make-?up|cosmetic|foundation|rouge", ("skin", "mouth", "eyes")),
     (r"neck(lace)?$|collar", ("neck", "cloth")),
-    (r"cloth|shirt|dress|suit|tie$|jacket|coat|sweater|scarf|uniform|blouse|hoodie", ("cloth",)),
-    (r"background|backdrop|wall$|sky$|outdoor|indoor|beach|forest|studio", ("background",)),
+    (r"cloth|shirt|dress|suits?$|ties?$|jacket|coat|sweater|scarf|uniform|blouse|hoodie", ("cloth",)),
+    (r"background|backdrop|wall$|sky$|outdoor|indoor|beach|forest|studios?$", ("background",)),
     (
         r"feminine|masculine|"
-        r"old(er)?$|young(er)?$|age|elder|child|kid$|baby|teen|asian|african|european|indian|latin",
+        r"old(er)?$|young(er)?$|aged?$|elder|child|kid$|baby|teen|asian|african|european|indian|latin",
         (*_FACE, "hair"),
     ),
 )
@@ -90,6 +97,9 @@ def for_judge(judge: ImageTextJudge, prompt: str, name: str = "the description")
         notices += (
             f"{judge.title} was not taught the word{plural} {shown}{more}; what it cannot read changes nothing.",
         )
+    if weak := judge.weak_phrases(prompt):
+        shown = ", ".join(f"“{phrase}”" for phrase in weak[:_SHOWN_WORDS])
+        notices += (f"{judge.title} hardly sees {shown}; the edit may show little of it.",)
     if not judge.closed and any(c.isalpha() and not c.isascii() for c in prompt):
         notices += (f"{judge.title} learned from English pages; other languages may lead elsewhere.",)
     if not notices and judge.length(prompt) > judge.context - 2:

@@ -353,6 +353,11 @@ def test_presets_are_ordered_and_can_be_changed():
         ("ein Zeppelin", {"skin", "eyes", "eyebrows", "mouth", "nose", "hair"}),
         ("🦊", {"skin", "eyes", "eyebrows", "mouth", "nose", "hair"}),
         ("", {"skin", "eyes", "eyebrows", "mouth", "nose", "hair"}),
+        ("in a hoodie", {"cloth"}),
+        ("in a hood", {"hat"}),
+        ("a double chin", {"skin"}),
+        # Words that only begin like one of the list say nothing of that part.
+        *((word, {"skin", "eyes", "eyebrows", "mouth", "nose", "hair"}) for word in ("Chinese", "Irish", "studious")),
     ],
 )
 def test_suggested_parts(prompt, expected):
@@ -378,7 +383,9 @@ def test_sentences_are_tidied():
         tidy("x" * 100_001)
 
 
-@pytest.mark.parametrize("prompt", ["🦊🔥", "红头发的女人", "рыжие волосы", "zeppelin", "a with", "?!", "42"])
+@pytest.mark.parametrize(
+    "prompt", ["🦊🔥", "红头发的女人", "рыжие волосы", "zeppelin", "'zeppelin'", "zeppelin's", "a with", "?!", "42"]
+)
 def test_a_sentence_without_a_known_word_is_refused(service, prompt):
     face = service.new_face(1).session
     with pytest.raises(EditingError, match="Colour judge knows no word of this"):
@@ -392,6 +399,10 @@ def test_what_the_judge_does_not_read_is_said(service):
     long = next(service.describe(face, "red " * 9))
     assert "its end is not used" in long.notices[0]
     assert next(service.describe(face, "red hair")).notices == ()
+    service._guides.judge._weak = lambda prompt: ("red",) if "red" in prompt else ()
+    (notice,) = next(service.describe(face, "red hair")).notices
+    assert "hardly sees “red”" in notice
+    service._guides.judge._weak = None
     very_long = next(service.describe(face, "red hair " * 1111))
     assert "only its beginning is used" in very_long.notices[0]
 

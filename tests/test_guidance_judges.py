@@ -17,11 +17,13 @@ from editing.guidance.attributes import DIRECTIONS, MEASURES, WORDS, describe, m
 from editing.guidance.captions import (
     PHRASES,
     VOCABULARY,
+    WEAK,
     Caption,
     alternatives,
     compose,
     hard_negative,
     unknown_words,
+    weak_phrases,
 )
 from editing.guidance.face_net import FaceEmbedder, FaceNetConfig, load_face_net, save_face_net
 from editing.guidance.training import identity, text, text_eval, text_refine
@@ -246,7 +248,23 @@ def test_unknown_words() -> None:
         assert unknown_words(prompt) == ()
     assert unknown_words("a young Elf with purple dreadlocks, an elf") == ("young", "elf", "dreadlocks")
     assert unknown_words("eine Frau mit rötlichem Haar") == ("eine", "frau", "mit", "rötlichem", "haar")
+    assert unknown_words("a 'zeppelin', a “blimp” and a woman's ‘hat’") == ("zeppelin", "blimp")
     assert all(word == word.lower() for word in VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "weak"),
+    [
+        ("a woman with a big nose and red lips", ("big nose", "red lips")),
+        ("a blue-eyed girl looking left", ("blue eyed", "looking left")),
+        ("a man with glasses", ("glasses",)),
+        ("a man without glasses", ()),
+        ("a man with a beard, gray hair and a smile", ()),
+    ],
+)
+def test_what_the_bundled_judge_hardly_tells_apart(prompt: str, weak: tuple[str, ...]) -> None:
+    assert weak_phrases(prompt) == weak
+    assert all(set(words) <= set(WORDS[attribute]) for attribute, words in WEAK.items())
 
 
 def test_captions_fit_the_context() -> None:
@@ -440,6 +458,15 @@ def test_damaged_embedders_are_refused(tmp_path: Path, damage: Callable[[Path], 
     damage(file)
     with pytest.raises(CheckpointError):
         load_face_net(file)
+
+
+def test_an_embedder_with_values_that_are_not_finite_is_refused(tmp_path: Path) -> None:
+    net = FaceEmbedder(TINY).eval()
+    with torch.no_grad():
+        net.head.bias[0] = float("nan")
+    save_face_net(tmp_path / "net.safetensors", net, Provenance())
+    with pytest.raises(CheckpointError, match="not finite"):
+        load_face_net(tmp_path / "net.safetensors")
 
 
 @pytest.mark.parametrize(("size", "widths", "dim"), [(60, (8, 16, 32), 8), (64, (8,), 8), (64, (8, 16), 1)])

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import json
+import sys
 import urllib.error
 from pathlib import Path
 
@@ -135,6 +136,7 @@ def names(info: GuidanceInfo) -> tuple[str, str]:
 
 HUB = ".cache/huggingface/hub/models--timm--vit_base_patch32_clip_224.openai/snapshots/abc/open_clip_model.safetensors"
 CLIP_CACHE = ".cache/clip/ViT-B-32.pt"
+VGGFACE2_CACHE = ".cache/torch/checkpoints/20180402-114759-vggface2.pt"
 TORCH_CACHE = ".cache/torch/hub/checkpoints/20180402-114759-vggface2.pt"
 
 
@@ -209,7 +211,7 @@ def test_standard_text_weights_are_preferred_wherever_they_lie(machine, monkeypa
 
 def test_standard_identity_weights_are_preferred(machine, vggface2):
     machine.bundle()
-    machine.put(".cache/torch/checkpoints/20180402-114759-vggface2.pt", vggface2)
+    machine.put(VGGFACE2_CACHE, vggface2)
     found = load_guidance()
     assert names(found.info) == ("bundled", "vggface2")
     images = torch.rand(2, 3, 64, 64, requires_grad=True)
@@ -230,7 +232,7 @@ def test_environment_and_argument_force_a_choice(machine, monkeypatch):
     assert Guides().identity() is None
     assert "turned off" in Guides().problem("identity")
     monkeypatch.setenv("MEMORYGAN_TEXT_JUDGE", "oracle")
-    with pytest.raises(EditingError, match="MEMORYGAN_TEXT_JUDGE is 'oracle'; use one of auto, openai, bundled"):
+    with pytest.raises(EditingError, match="MEMORYGAN_TEXT_JUDGE is 'oracle'; use one of auto, fetch, openai, bundled"):
         Guides()
     with pytest.raises(EditingError, match="the identity judge is 'mum'"):
         Guides("bundled", "mum")
@@ -277,6 +279,44 @@ def test_values_that_are_not_finite_are_refused(machine):
     state["text_projection"] = torch.full_like(state["text_projection"], float("nan"))
     with pytest.raises(ValueError, match="not finite"):
         build_judge("x", "X", "tiny-stand-in", state)
+
+
+def test_identity_weights_that_are_not_finite_give_way_to_the_bundled_judge(machine, vggface2):
+    machine.bundle()
+    state = torch.load(io.BytesIO(vggface2), weights_only=True)
+    state["last_bn.weight"][3] = float("nan")
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    machine.put(VGGFACE2_CACHE, stream.getvalue())
+    found = load_guidance()
+    assert names(found.info) == ("bundled", "bundled")
+    assert any("VGGFace2" in note and "not finite" in note for note in found.info.notes)
+    with pytest.raises(EditingError, match="not finite"):
+        Guides(identity="vggface2").identity()
+
+
+def test_without_facenet_pytorch_the_bundled_judge_takes_its_place(machine, monkeypatch, vggface2):
+    machine.bundle()
+    machine.put(VGGFACE2_CACHE, vggface2)
+    monkeypatch.setitem(sys.modules, "facenet_pytorch", None)
+    found = load_guidance()
+    assert names(found.info) == ("bundled", "bundled")
+    assert any("VGGFace2" in note and "not installed" in note for note in found.info.notes)
+    with pytest.raises(EditingError, match=r"not installed .*; install it or use 'bundled'"):
+        Guides(identity="vggface2").identity()
+
+
+def test_fetch_downloads_what_is_missing_or_falls_back_with_a_sentence(machine, monkeypatch):
+    machine.bundle()
+    monkeypatch.setenv("MEMORYGAN_TEXT_JUDGE", "fetch")
+    found = load_guidance(identity="fetch")
+    assert names(found.info) == ("bundled", "bundled")
+    assert len(machine.asked) == len(found.info.notes) == 2
+    for note in found.info.notes:
+        assert "could not be fetched (<urlopen error Name or service not known>), so the bundled judge" in note
+    monkeypatch.setattr(standard.urllib.request, "urlopen", lambda url, timeout: io.BytesIO(machine.archive))
+    assert told(load_guidance(identity="none").info).name == "openai"
+    assert (machine.home / CLIP_CACHE).is_file(), "from now on it is on the machine"
 
 
 def test_forced_without_a_network_is_refused_in_one_sentence(machine):

@@ -7,11 +7,11 @@ negative keeps the layout and changes one attribute, so nothing but that attribu
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from editing.guidance.attributes import COLOURS, WORDS
+from editing.guidance.splitting import split_words
 
 # Attribute → word → phrases. One that ends in "-" stands before the noun ("smiling-": a smiling woman), the others
 # after it. What stands after it begins with "with", "without", "wearing" or "who is".
@@ -241,11 +241,6 @@ def alternatives(attribute: str, dice: random.Random, person: str | None = None)
     return [Caption(((attribute, word),), person, layout) for word in WORDS[attribute]]
 
 
-def split_words(text: str) -> list[str]:
-    """The words of a text in lower case, apostrophes and what follows them left out."""
-    return re.findall(r"[^\W\d_]+", re.sub(r"['’][^\W\d_]*", "", text.lower()))
-
-
 def _vocabulary() -> frozenset[str]:
     phrases = [phrase for words in PHRASES.values() for options in words.values() for phrase in options]
     nouns = [noun for options in NOUNS.values() for noun in options]
@@ -259,3 +254,88 @@ VOCABULARY: frozenset[str] = _vocabulary()
 def unknown_words(prompt: str) -> tuple[str, ...]:
     """The words of a prompt that the bundled judge was never taught, in order, each once."""
     return tuple(dict.fromkeys(word for word in split_words(prompt) if word not in VOCABULARY))
+
+
+# What the bundled judge was taught and tells apart hardly better than by guessing, or was not shown often enough to
+# say, as its card lists it; measured by :func:`editing.guidance.training.text_eval.weak_words`.
+WEAK: Mapping[str, tuple[str, ...]] = {
+    "hair length": ("medium",),
+    "bangs": ("bangs",),
+    "moustache": ("moustache",),
+    "glasses": ("glasses", "sunglasses"),
+    "hat": ("hat",),
+    "earrings": ("earrings",),
+    "smile": ("none",),
+    "teeth": ("teeth",),
+    "mouth": ("open",),
+    "lipstick": ("lipstick",),
+    "nose": ("big",),
+    "face": ("narrow",),
+    "eye colour": ("blue", "green"),
+    "eye size": ("small",),
+    "pose": ("left", "right"),
+    "background": ("red", "orange", "yellow"),
+    "clothes": ("white", "pink", "brown", "yellow", "blue"),
+}
+# Words with which a phrase begins, and which a prompt may say otherwise.
+_OPENINGS = frozenset(("with", "wearing", "in", "who", "is", "has", "a", "an", "the"))
+
+
+def _bare(text: str) -> tuple[str, ...]:
+    return tuple(word for word in split_words(text) if word not in ("a", "an", "the"))
+
+
+def _said() -> dict[tuple[str, ...], tuple[str, str]]:
+    """The words of a phrase, without its opening → (attribute, word)."""
+    found: dict[tuple[str, ...], tuple[str, str]] = {}
+    for attribute, options in PHRASES.items():
+        for word, phrases in options.items():
+            for words in map(_bare, phrases):
+                while words and words[0] in _OPENINGS:
+                    words = words[1:]
+                found.setdefault(words, (attribute, word))
+    return found
+
+
+_SAID = _said()
+_LONGEST = max(map(len, _SAID))
+
+
+def read_claims(prompt: str) -> dict[str, tuple[str, str]]:
+    """What a prompt claims, as far as it is put in phrases of captions: attribute → (word, the phrase), in order."""
+    words, found, start = _bare(prompt), dict[str, tuple[str, str]](), 0
+    while start < len(words):
+        # The longest phrase counts: "without glasses" says nothing of glasses.
+        ends = (start + length for length in range(min(_LONGEST, len(words) - start), 0, -1))
+        end = next((end for end in ends if words[start:end] in _SAID), None)
+        if end is None:
+            start += 1
+            continue
+        attribute, word = _SAID[words[start:end]]
+        found.setdefault(attribute, (word, " ".join(words[start:end])))
+        start = end
+    return found
+
+
+def weak_phrases(prompt: str) -> tuple[str, ...]:
+    """What a prompt says that the bundled judge was taught and yet hardly tells apart, in order."""
+    return tuple(phrase for name, (word, phrase) in read_claims(prompt).items() if word in WEAK.get(name, ()))
+
+
+def rivals(prompt: str, ways: int = 4) -> tuple[tuple[str, ...], ...]:
+    """What a prompt does not mean: its claims with one attribute changed, for every other word of that attribute.
+
+    "A man with gray hair" has the rivals "a man with black hair", "a man with brown hair" and so on. That somebody is
+    a man or a woman is claimed by all of them alike, so that it decides nothing.
+
+    Returns:
+        For each rival, ``ways`` sentences that say it; nothing for a prompt that is not put in phrases of captions.
+    """
+    claims = {name: word for name, (word, _) in read_claims(prompt).items()}
+    nouns = {noun: person for person, options in NOUNS.items() if person for noun in options}
+    person = next((nouns[word] for word in split_words(prompt) if word in nouns), None)
+    found = []
+    for layout in range(ways):
+        caption = Caption(tuple(claims.items()), person, layout)
+        found.append([caption.changed(a, w).text for a, word in claims.items() for w in WORDS[a] if w != word])
+    return tuple(zip(*found, strict=True))

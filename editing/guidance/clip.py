@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from editing.guidance.finite import check_finite
+from editing.guidance.splitting import split_words
+
 _INITIALISED = "No pretrained weights loaded"
 
 
@@ -27,6 +30,7 @@ class ImageTextJudge:
         mean, std: of the pixels, per channel, that the model expects removed.
         unknown: sentence → its words that the judge was never taught; None for a judge of open vocabulary.
         fillers: words that say nothing by themselves.
+        weak: sentence → what it says that the judge was taught and hardly tells apart; None for nothing.
     """
 
     def __init__(
@@ -41,10 +45,11 @@ class ImageTextJudge:
         std: Sequence[float],
         unknown: Callable[[str], tuple[str, ...]] | None = None,
         fillers: frozenset[str] = frozenset(),
+        weak: Callable[[str], tuple[str, ...]] | None = None,
     ) -> None:
         self.name, self.title, self.context, self.image_size = name, title, context, image_size
         self._model = model.eval().requires_grad_(False)
-        self._tokenizer, self._unknown, self._fillers = tokenizer, unknown, fillers
+        self._tokenizer, self._unknown, self._fillers, self._weak = tokenizer, unknown, fillers, weak
         self._mean, self._std = (torch.tensor(list(values)).reshape(1, 3, 1, 1) for values in (mean, std))
 
     @property
@@ -62,12 +67,15 @@ class ImageTextJudge:
         """Words of a sentence that it was never taught; empty for a judge of open vocabulary."""
         return () if self._unknown is None else self._unknown(prompt)
 
+    def weak_phrases(self, prompt: str) -> tuple[str, ...]:
+        """What a sentence says that the judge was taught and yet hardly tells apart."""
+        return () if self._weak is None else self._weak(prompt)
+
     def understands(self, prompt: str) -> bool:
         """Whether anything in the sentence means something to it."""
         if self._unknown is None:
             return self.length(prompt) > 0
-        words = set("".join(c if c.isalpha() else " " for c in prompt.lower()).split())
-        return bool(words - set(self._unknown(prompt)) - self._fillers)
+        return bool(set(split_words(prompt)) - set(self._unknown(prompt)) - self._fillers)
 
     def length(self, prompt: str) -> int:
         """Tokens of a sentence, without start and end."""
@@ -101,11 +109,12 @@ def build_judge(
     weights: dict[str, Tensor],
     unknown: Callable[[str], tuple[str, ...]] | None = None,
     fillers: frozenset[str] = frozenset(),
+    weak: Callable[[str], tuple[str, ...]] | None = None,
 ) -> ImageTextJudge:
     """A judge from an open_clip model and its weights.
 
     Args:
-        name, title, unknown, fillers: see :class:`ImageTextJudge`.
+        name, title, unknown, fillers, weak: see :class:`ImageTextJudge`.
         config: name of an open_clip model, or the path of a JSON file that describes one.
         weights: its complete state dict; every tensor must fit.
 
@@ -121,8 +130,7 @@ def build_judge(
     # Its initial values are overwritten at once: nobody's random numbers may depend on them, nor need to hear of them.
     with torch.random.fork_rng(devices=[]), _without(_INITIALISED):
         model = open_clip.create_model(model_name, pretrained=None, pretrained_text=False)
-    if any(tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
-        raise ValueError("the weights hold values that are not finite")
+    check_finite(weights)
     try:
         model.load_state_dict({key: value.float() for key, value in weights.items()})
     except RuntimeError as error:
@@ -142,6 +150,7 @@ def build_judge(
         pixels["std"],
         unknown,
         fillers,
+        weak,
     )
 
 

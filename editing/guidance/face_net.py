@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from editing.guidance.finite import check_finite
 from memorygan.checkpoint import CheckpointError, Provenance, load_module, save_module
 from memorygan.layers import channels_last
 from memorygan.manifest import WEIGHTS_DIR
@@ -171,5 +172,9 @@ def load_face_net(path: str | os.PathLike[str] | None = None, device: torch.devi
     expected = {name: (value.shape, value.dtype) for name, value in net.state_dict().items()}
     if {name: (value.shape, value.dtype) for name, value in state.items()} != expected:
         raise CheckpointError(f"{file} is damaged: its tensors do not fit the network it describes")
+    try:
+        check_finite(state)
+    except ValueError as error:
+        raise CheckpointError(f"{file} cannot be used: {error}") from error
     net.load_state_dict(state, strict=True)
     return channels_last(net.to(device).eval().requires_grad_(False))

@@ -1,7 +1,8 @@
 """Which judges guide an edit: the standard ones where their weights are on the machine, else the bundled ones.
 
-"auto" takes what is there and never waits for a network. A judge that is named, by argument or else by environment
-variable, is that judge or a refusal; a standard one that is named is fetched if need be.
+"auto" takes what is there and never waits for a network. "fetch" first tries to download the standard judge where it is
+missing, and is "auto" if that fails. A judge that is named, by argument or else by environment variable, is that judge
+or a refusal; a standard one that is named is fetched if need be.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ import torch
 from editing.errors import EditingError
 from editing.guidance import standard
 from editing.guidance.clip import ImageTextJudge, build_judge
+from editing.guidance.finite import check_finite
 from editing.guidance.identity import IdentityNet
 from editing.guidance.standard import StandardWeights, file_hash
 from editing.results import GuidanceInfo, JudgeInfo
 from memorygan import manifest
 
 TEXT_VARIABLE, IDENTITY_VARIABLE = "MEMORYGAN_TEXT_JUDGE", "MEMORYGAN_IDENTITY_JUDGE"
-TEXT_JUDGES = ("auto", "openai", "bundled")
-IDENTITY_JUDGES = ("auto", "vggface2", "bundled", "none")
+TEXT_JUDGES = ("auto", "fetch", "openai", "bundled")
+IDENTITY_JUDGES = ("auto", "fetch", "vggface2", "bundled", "none")
 TEXT_FILE, IDENTITY_FILE = "face-text.safetensors", "identity.safetensors"
 _CONFIG = Path(__file__).parent / "configs" / "face-text.json"
 Judge = TypeVar("Judge", ImageTextJudge, IdentityNet)
@@ -94,8 +96,8 @@ class _Kind(Generic[Judge]):
         if wanted == "none":
             return Chosen(None, None, (), self.without)
         known = self.standard()
-        present = known.present() if wanted in ("auto", known.name) else ()
-        if present or wanted == known.name:
+        present = known.present() if wanted in ("auto", "fetch", known.name) else ()
+        if present or wanted in ("fetch", known.name):
             path = present[0] if present else known.home / known.file
             return Chosen(None, JudgeInfo(self.kind, known.name, known.title, str(path)))
         if self.bundled.is_file():
@@ -112,20 +114,27 @@ class _Kind(Generic[Judge]):
             return Chosen(None, None, (self.without,), self.without)
         notes: list[str] = []
         known = self.standard()
-        if wanted in ("auto", known.name):
-            found = self._load_standard(known, notes, fetch=wanted == known.name)
+        if wanted in ("auto", "fetch", known.name):
+            found = self._load_standard(known, notes, fetch=wanted != "auto", forced=wanted == known.name)
             if found is not None:
                 return found
         return self._load_bundled(notes, named=wanted == "bundled")
 
-    def _load_standard(self, known: StandardWeights, notes: list[str], fetch: bool) -> Chosen[Judge] | None:
+    def _load_standard(
+        self, known: StandardWeights, notes: list[str], fetch: bool, forced: bool
+    ) -> Chosen[Judge] | None:
         """The standard judge; None if it is not there or cannot be used, which the notes say."""
-        problems = []
+        problems: list[str] = []
+        remedy = "replace the file"
         paths = known.present()
         if fetch and not paths:
             try:
                 paths = (known.fetch(),)
             except (OSError, ValueError) as error:
+                if not forced:
+                    problems.append(f"its weights could not be fetched ({_reason(error)})")
+                    notes.append(_instead(known, problems))
+                    return None
                 raise EditingError(
                     f"the weights of {known.title} are not on this machine and could not be fetched "
                     f"({_reason(error)}); put {known.file} into the folder that {standard.GUIDANCE_DIR_VARIABLE} "
@@ -134,15 +143,19 @@ class _Kind(Generic[Judge]):
         for path in paths:
             try:
                 judge = self.build(known, path)
+            except ImportError as error:
+                problems.append(f"the package that runs it is not installed ({_reason(error)})")
+                remedy = "install it"
+                break
             except (ValueError, OSError) as error:
                 problems.append(f"{path.name} cannot be used ({_reason(error)})")
                 continue
             info = JudgeInfo(self.kind, known.name, known.title, str(path), file_hash(path))
             return Chosen(judge, info, tuple(notes))
-        if problems and fetch:
-            raise EditingError(f"{known.title} was asked for, but {problems[0]}; replace the file or use 'bundled'")
+        if problems and forced:
+            raise EditingError(f"{known.title} was asked for, but {problems[0]}; {remedy} or use 'bundled'")
         if problems:
-            notes.append(f"{known.title}: {problems[0]}, so the bundled judge takes its place.")
+            notes.append(_instead(known, problems))
         return None
 
     def _load_bundled(self, notes: list[str], named: bool) -> Chosen[Judge]:
@@ -178,17 +191,19 @@ def _openai(known: StandardWeights, path: Path) -> ImageTextJudge:
 
 
 def _face_text(title: str, path: Path) -> ImageTextJudge:
-    from editing.guidance.captions import STOP_WORDS, unknown_words
+    from editing.guidance.captions import STOP_WORDS, unknown_words, weak_phrases
 
-    return build_judge("bundled", title, _CONFIG, safetensors.torch.load_file(path), unknown_words, STOP_WORDS)
+    weights = safetensors.torch.load_file(path)
+    return build_judge("bundled", title, _CONFIG, weights, unknown_words, STOP_WORDS, weak_phrases)
 
 
 def _vggface2(known: StandardWeights, path: Path) -> IdentityNet:
     from facenet_pytorch import InceptionResnetV1  # heavy, and only needed here
 
-    net = InceptionResnetV1(pretrained=None)
+    net, weights = InceptionResnetV1(pretrained=None), known.read(path)
+    check_finite(weights)
     try:
-        net.load_state_dict(known.read(path))
+        net.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError("the weights do not fit InceptionResnetV1") from error
     return IdentityNet(known.name, known.title, net, 160)
@@ -308,6 +323,10 @@ def load_guidance(text: str = "auto", identity: str = "auto", device: torch.devi
     judge, net = guides._text.get().judge, guides.identity()
     info = guides.info()
     return Guidance(judge and judge.to(device), net and net.to(device), info)
+
+
+def _instead(known: StandardWeights, problems: list[str]) -> str:
+    return f"{known.title}: {problems[0]}, so the bundled judge takes its place."
 
 
 def _reason(error: Exception) -> str:
