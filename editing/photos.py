@@ -13,7 +13,7 @@ from editing.align import Detection, Detector, align, crop, thumbnail
 from editing.errors import EditingError, UnknownSessionError
 from editing.photo import Photo
 from editing.results import FoundFace, PhotoView
-from editing.store import new_token
+from editing.store import keep_expiring, new_token
 
 _PREVIEW_SIDE = 1024
 _THUMBNAIL_SIDE = 128
@@ -38,6 +38,7 @@ class PhotoStore:
         self.max_photos, self.max_age = max_photos, max_age
         self._lock = threading.Lock()
         self._photos: OrderedDict[str, _Kept] = OrderedDict()
+        keep_expiring(self)
 
     def __len__(self) -> int:
         return len(self._photos)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from editing.errors import UnknownSessionError
 from editing.recipe import Source
@@ -19,6 +21,35 @@ from memorygan.generator import ComposedGenerator
 def new_token() -> str:
     """Unguessable: whoever holds it may see and edit the face."""
     return secrets.token_urlsafe(16)
+
+
+class Expiring(Protocol):
+    """Something that forgets what is too old."""
+
+    max_age: float
+
+    def expire(self) -> None:
+        """Forgets it."""
+
+
+def keep_expiring(store: Expiring) -> None:
+    """Has a store forget what is too old, also while nobody asks for anything; ends with the store.
+
+    It is looked through every minute, or ten times within ``max_age`` seconds where that is shorter.
+    """
+    found, gone = weakref.ref(store), threading.Event()
+    weakref.finalize(store, gone.set)
+    pause = min(60.0, max(0.05, store.max_age / 10))
+
+    def work() -> None:
+        while not gone.wait(pause):
+            present = found()
+            if present is None:
+                return
+            present.expire()
+            del present  # or this thread would keep it alive while it waits
+
+    threading.Thread(target=work, name="expiry", daemon=True).start()
 
 
 class SessionStore:
@@ -47,6 +78,7 @@ class SessionStore:
         self._lock = threading.Lock()
         self._live: OrderedDict[str, Session] = OrderedDict()
         self._archived: OrderedDict[str, tuple[Archive, float]] = OrderedDict()
+        keep_expiring(self)
 
     def __len__(self) -> int:
         return len(self._live)
@@ -89,6 +121,7 @@ class SessionStore:
             UnknownSessionError: if it never existed, was closed, or has expired.
         """
         evicted: list[str] = []
+        self.expire()
         with self._lock:
             session = self._live.get(token)
             if session is None:
