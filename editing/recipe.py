@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
+import hashlib
 import io
 import json
 import math
@@ -12,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 from typing import Any, ClassVar
 
 import safetensors
@@ -21,9 +23,10 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from editing.errors import EditingError
+from memorygan.parts import FACE_PARTS
 
 FORMAT = "memorygan-studio/recipe"
-VERSION = 1
+VERSION = 2
 PNG_KEY = "memorygan-recipe"
 MAX_BYTES = 8 * 2**20
 MAX_EDITS = 1000
@@ -202,6 +205,8 @@ class SwapEdit:
         parts: names.
         group: "all" (the paper's layer rule of each part), "shape", "texture", or "every" layer.
         amount: 0 (none) to 1 (all of it).
+        base: the whole base code was taken along, as blending every foreground part does, so that base sliders before
+            it became part of the face. Kept here because the list of parts no longer tells once one of them was reset.
     """
 
     op: ClassVar[str] = "swap"
@@ -209,13 +214,14 @@ class SwapEdit:
     parts: tuple[str, ...]
     group: str = "all"
     amount: float = 1.0
+    base: bool = False
 
     def without(self, part: str) -> SwapEdit | None:
         """The edit with ``part`` left alone; None if nothing is left of it."""
         if part not in self.parts:
             return self
         left = tuple(name for name in self.parts if name != part)
-        return SwapEdit(self.face, left, self.group, self.amount) if left else None
+        return replace(self, parts=left) if left else None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -224,13 +230,15 @@ class SwapEdit:
             "parts": list(self.parts),
             "group": self.group,
             "amount": self.amount,
+            "base": self.base,
         }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SwapEdit:
         group = _choice(fields.get("group"), "layer group", SWAP_GROUPS)
         amount = _number(fields.get("amount"), "amount", 0, 1)
-        return cls(_source(fields.get("face")), _names(fields.get("parts")), group, amount)
+        base = _flag(fields.get("base"), "mark of the base code")
+        return cls(_source(fields.get("face")), _names(fields.get("parts")), group, amount, base)
 
     def describe(self) -> str:
         what = "" if self.group in ("all", "every") else f" ({self.group} only)"
@@ -422,6 +430,8 @@ class Recipe:
                 "update this program to open it"
             )
         edits = data.get("edits")
+        if version == 1:
+            edits = _edits_of_version_1(edits)
         if not isinstance(edits, list) or len(edits) > MAX_EDITS:
             raise EditingError(f"the recipe needs a list of at most {MAX_EDITS} edits; use another copy of the file")
         checkpoint = _mapping(data.get("checkpoint"), "checkpoint")
@@ -481,6 +491,22 @@ def _edit(data: Any) -> Edit:
     return EDITS[op](fields)
 
 
+def _edits_of_version_1(edits: Any) -> Any:
+    """Swaps did not say whether they took the base code: those of every layer of every foreground part did."""
+    if not isinstance(edits, list):
+        return edits
+    return [
+        {**edit, "base": edit.get("group") == "every" and _all_foreground(edit.get("parts"))}
+        if isinstance(edit, dict) and edit.get("op") == SwapEdit.op
+        else edit
+        for edit in edits
+    ]
+
+
+def _all_foreground(parts: Any) -> bool:
+    return isinstance(parts, list) and all(name in parts for name in FACE_PARTS.names[1:])
+
+
 def diff(first: Recipe, second: Recipe) -> tuple[str, ...]:
     """What one has to do to get from ``first`` to ``second``, in plain sentences; empty if they are the same."""
     lines: list[str] = []
@@ -488,11 +514,43 @@ def diff(first: Recipe, second: Recipe) -> tuple[str, ...]:
         lines.append(f"model: {first.model or first.checkpoint[:12]} → {second.model or second.checkpoint[:12]}")
     if first.source != second.source:
         lines.append(f"start: {first.source.describe()} → {second.source.describe()}")
+    if first.sliders != second.sliders and (first.edits == second.edits or (first.sliders and second.sliders)):
+        # Otherwise one of them uses no slider, which the list of edits shows.
+        lines.append(f"sliders: {(first.sliders or 'none')[:12]} → {(second.sliders or 'none')[:12]}")
+    if first.tuned != second.tuned:
+        lines.append(f"{'with' if second.tuned else 'without'}: fine tuning to a photo")
     for tag, a, b, c, d in difflib.SequenceMatcher(None, first.edits, second.edits, autojunk=False).get_opcodes():
         if tag != "equal":
-            lines += [f"without: {edit.describe()}" for edit in first.edits[a:b]]
-            lines += [f"with: {edit.describe()}" for edit in second.edits[c:d]]
+            gone, come = first.edits[a:b], second.edits[c:d]
+            lines += [f"without: {edit.describe()}{_told_apart(edit, come)}" for edit in gone]
+            lines += [f"with: {edit.describe()}{_told_apart(edit, gone)}" for edit in come]
     return tuple(lines)
+
+
+def _told_apart(edit: Edit, others: tuple[Edit, ...]) -> str:
+    """In brackets, what distinguishes an edit from those that read the same; "" where none does."""
+    names: set[str] = set()
+    for other in others:
+        if type(other) is type(edit) and other.describe() == edit.describe():
+            names |= {item.name for item in fields_of(edit) if getattr(edit, item.name) != getattr(other, item.name)}
+    told = [f"{item.name} {_brief(getattr(edit, item.name))}" for item in fields_of(edit) if item.name in names]
+    return f" [{', '.join(told)}]" if told else ""
+
+
+def _brief(value: Any) -> str:
+    """A field of an edit in a few characters; codes by a short hash."""
+    match value:
+        case Codes():
+            return hashlib.sha256(value.text.encode("ascii", "replace")).hexdigest()[:8]
+        case CodesSource():
+            return f"{value.describe()} {_brief(value.codes)}"
+        case SeedSource():
+            return value.describe()
+        case tuple():
+            return " ".join(_brief(item) for item in value) or "none"
+        case str() if len(value) > 60:
+            return f"{value[:59]}…"
+    return str(value) if value != "" else "none"
 
 
 # --- Inside a PNG -----------------------------------------------------------------------------------------------------
@@ -580,6 +638,12 @@ def _choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise EditingError(f"{name} is {value!r}; use one of {', '.join(choices)}")
     return str(value)
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise EditingError(f"the recipe's {name} is missing or damaged; use another copy of the file")
+    return value
 
 
 def _whole(value: Any, name: str, low: int, high: int) -> int:

@@ -211,14 +211,13 @@ class FaceEditor:
     def _swap(self, state: FaceState, edit: SwapEdit) -> FaceState:
         groups = GROUPS[edit.group]
         other = self._other(edit)
-        every = set(edit.parts) >= set(self.config.parts.names[1:]) and groups == ALL_LAYERS
         chosen = state.anchor.selection(edit.parts, groups)  # (K, L)
         # Part sliders in the way become part of the face; base sliders stay on top, unless the whole base is taken.
-        cleared = {name for name in state.sliders if self._covered(name, chosen, every)}
+        cleared = {name for name in state.sliders if self._covered(name, chosen, edit.base)}
         baked = self.codes(replace(state, sliders={name: state.sliders[name] for name in cleared}))
         mixed = baked.mix(other.anchor, edit.parts, groups, edit.amount)
         kept = {name: value for name, value in state.sliders.items() if name not in cleared}
-        return replace(state, anchor=mixed, sliders=kept, queries=self._mixed_queries(state, other, edit, every))
+        return replace(state, anchor=mixed, sliders=kept, queries=self._mixed_queries(state, other, edit))
 
     def _other(self, edit: SwapEdit) -> FaceState:
         if isinstance(edit.face, SeedSource) or edit.face.parts is None:
@@ -243,12 +242,12 @@ class FaceEditor:
         layers = self.config.layer_range(found.group)
         return bool(chosen[self.config.parts.index(found.part), layers.start : layers.stop].any())
 
-    def _mixed_queries(self, state: FaceState, other: FaceState, edit: SwapEdit, every: bool) -> Tensor | None:
+    def _mixed_queries(self, state: FaceState, other: FaceState, edit: SwapEdit) -> Tensor | None:
         """Query codes of parts that were mostly taken over follow along; others keep theirs."""
         if state.queries is None or other.queries is None or edit.amount < 0.5 or edit.group in ("shape", "texture"):
             return state.queries
         queries = state.queries.clone()
-        slots = [1 + self.config.parts.index(part) for part in edit.parts] + ([0] if every else [])
+        slots = [1 + self.config.parts.index(part) for part in edit.parts] + ([0] if edit.base else [])
         queries[:, slots] = other.queries[:, slots]
         return queries
 

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,11 +24,13 @@ from editing.recipe import (
     SeedSource,
     SliderEdit,
     SwapEdit,
+    TextEdit,
     diff,
     embed,
     extract,
     read_recipe,
 )
+from memorygan.parts import FACE_PARTS
 
 
 def example() -> Recipe:
@@ -174,3 +177,43 @@ def test_diff_tells_what_changed_and_nothing_else():
         "with: Nose: width -1",
     )
     assert diff(first, first) == ()
+
+
+def test_a_difference_is_named_whatever_it_is():
+    """Two recipes that are not the same never differ by nothing, nor by two lines that read the same."""
+    recipe = example()
+    assert diff(recipe, recipe) == ()
+    (line,) = diff(recipe, replace(recipe, sliders="c" * 64))
+    assert line == f"sliders: {'b' * 12} → {'c' * 12}"
+    assert diff(recipe, replace(recipe, tuned=True)) == ("with: fine tuning to a photo",)
+    assert diff(replace(recipe, tuned=True), recipe) == ("without: fine tuning to a photo",)
+    assert diff(replace(recipe, edits=()), replace(recipe, edits=(), sliders=None)) == (f"sliders: {'b' * 12} → none",)
+    codes = [Codes.of(torch.full((1, 4, 8), value)) for value in (0.0, 1.0)]
+    edit = TextEdit("red hair", ("hair",), codes[0])
+    for other, said in (
+        (
+            replace(edit, seed=5),
+            "seed 0",
+        ),
+        (replace(edit, strength="strong"), "strength normal"),
+        (replace(edit, weights=(("clip", 2.0),)), "weights none"),
+        (replace(edit, codes=codes[1]), "codes "),
+    ):
+        gone, come = diff(replace(recipe, edits=(edit,)), replace(recipe, edits=(other,)))
+        assert gone.startswith("without: Hair: “red hair” [")
+        assert said in gone
+        assert gone.removeprefix("without: ") != come.removeprefix("with: ")
+    unlike = diff(replace(recipe, edits=(edit,)), replace(recipe, edits=(replace(edit, prompt="blue hair"),)))
+    assert unlike == ("without: Hair: “red hair”", "with: Hair: “blue hair”")
+
+
+def test_recipes_of_the_first_version_say_whether_the_base_code_was_taken():
+    names = FACE_PARTS.names
+    blends = (SwapEdit(SeedSource(9), names, "every", 1.0, True), SwapEdit(SeedSource(9), names[3:], "every", 1.0))
+    recipe = replace(example(), edits=(*blends, *example().edits))
+    data = recipe.to_dict()
+    for edit in data["edits"]:
+        edit.pop("base", None)
+    assert Recipe.from_dict({**data, "version": 1}) == recipe
+    with pytest.raises(EditingError, match="mark of the base code"):
+        Recipe.from_dict(data)
