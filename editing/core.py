@@ -53,6 +53,8 @@ class Limits:
         max_batch: previews computed together.
         batch_window: seconds a preview waits for companions.
         max_jobs, max_waiting_jobs: reconstructions and edits by sentences that run and that wait.
+        max_jobs_of_owner: of these, running and waiting, of one owner.
+        max_decodes: uploads unpacked at the same time, each up to some hundred megabytes.
     """
 
     max_sessions: int = 64
@@ -68,6 +70,8 @@ class Limits:
     batch_window: float = 0.003
     max_jobs: int = 2
     max_waiting_jobs: int = 16
+    max_jobs_of_owner: int = 4
+    max_decodes: int = 2
 
 
 class ServiceCore:
@@ -90,8 +94,9 @@ class ServiceCore:
         self._lock = threading.Lock()
         self._renderer = Renderer(assets.generator, self.limits.cache_bytes)
         self._worker = Worker(
-            self._renderer.preview_batch,
+            self._preview_batch,
             self._leave_gpu,
+            self._renderer.cache.clear,
             self.limits.max_queue,
             self.limits.max_batch,
             self.limits.batch_window,
@@ -106,7 +111,8 @@ class ServiceCore:
             self._renderer.cache.drop,
         )
         self._photos = PhotoStore(self.limits.max_photos, self.limits.photo_age)
-        self._jobs = Turnstile(self.limits.max_jobs, self.limits.max_waiting_jobs)
+        self._jobs = Turnstile(self.limits.max_jobs, self.limits.max_waiting_jobs, self.limits.max_jobs_of_owner)
+        self._decoding = threading.BoundedSemaphore(self.limits.max_decodes)
 
     @property
     def notice(self) -> str | None:
@@ -164,10 +170,11 @@ class ServiceCore:
             raise EditingError(str(error)) from None
 
     def _side(self, size: int | None) -> int | None:
-        """None for the full size."""
+        """The smallest side the model renders that is no less than ``size``; None for the full size."""
         if size is None or size >= self.size:
             return None
-        return int(between(size, "size", 8, 4096))
+        wanted = int(between(size, "size", 8, 4096))
+        return next(side for side in self._assets.generator.config.render_sizes if side >= wanted)
 
     def _slider_hash(self) -> str | None:
         return None if self._assets.sliders is None else self._assets.sliders.sha256
@@ -194,7 +201,8 @@ class ServiceCore:
             source: Source = found.source
             if found.edits or not isinstance(source, SeedSource):
                 source = parts_source(found.state(), found.latents(), names)
-        return SwapEdit(source, names, group, float(amount))
+        base = group == "every" and set(names) >= set(self._scheme.names[1:])
+        return SwapEdit(source, names, group, float(amount), base)
 
     def _open(self, source: Source) -> FaceView:
         opened = self._store.open(source)
@@ -210,17 +218,27 @@ class ServiceCore:
             found.commit(edits(found))
             return self._view(found)
 
-    def _preview(self, session: str, edits: Callable[[Session], Edits], size: int | None) -> FaceView:
+    def _preview(self, session: str, kind: str, edits: Callable[[Session], Edits], size: int | None) -> FaceView:
         side = self._side(self.preview_size if size is None else size)
         with self._store.using(session) as found:
             wanted = edits(found)
             state = found.state(wanted, remember=False)
             request = PreviewRequest(session, found.latents(), self._editor.codes(state), side, found.generator)
             view = self._describe(found, wanted, state.sliders)
-        # Waits outside the lock: a newer preview of the same face may then replace this one.
-        key = (side, request.changed, id(request.generator))
-        picture: Rendered = self._worker.preview(session, key, request).result()
-        return replace(view, image=picture.image, part_map=picture.part_map, preview=True)
+        # Waits outside the lock: a newer preview of the same face, kind and size may then replace this one.
+        # What is said of it travels along, so that whoever asked first gets sliders that fit the picture.
+        shown: FaceView = self._worker.preview(
+            (session, kind, side), (side, id(request.generator)), (request, view)
+        ).result()
+        return shown
+
+    def _preview_batch(self, asked: Sequence[tuple[PreviewRequest, FaceView]]) -> list[FaceView]:
+        """Pictures for previews of the same size and generator; called on the device thread."""
+        pictures = self._renderer.preview_batch([request for request, _ in asked])
+        return [
+            replace(view, image=picture.image, part_map=picture.part_map, preview=True)
+            for (_, view), picture in zip(asked, pictures, strict=True)
+        ]
 
     def _batch(
         self, latents: Sequence[Latents], size: int | None, generator: ComposedGenerator | None = None

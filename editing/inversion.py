@@ -149,14 +149,14 @@ class _Fit:
 
     def measure(self) -> float:
         """Renders the present values, and keeps them if they are the best."""
+        self._follow()
         with torch.no_grad():
             synthesis, penalty = self.synthesize()
             return self._judge(synthesis, objective(synthesis, self.image, self.ids, self.settings) + penalty)
 
     def step(self) -> float:
         """Renders, judges, and takes one Adam step; returns the loss before the step."""
-        if self.image.device != self.generator.device:
-            self._build()  # the service moved to another device meanwhile
+        self._follow()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * _schedule(self.done / max(1, self.steps))
         self.optimizer.zero_grad(set_to_none=True)
@@ -174,6 +174,11 @@ class _Fit:
             self.rate *= 0.5
         self.done += 1
         return value
+
+    def _follow(self) -> None:
+        """To where the generator is: the service may have moved to another device meanwhile."""
+        if self.image.device != self.generator.device:
+            self._build()
 
     def _judge(self, synthesis: Synthesis, loss: Tensor) -> float:
         self.loss = float(loss.detach())
@@ -350,11 +355,11 @@ def invert(
     latents, queries = encode(generator, encoder, target, settings, run)
     refinement = run(lambda: _Refinement(generator, target, latents, settings))
     run(refinement.measure)
-    progress = _progress(progress, "encode", 0, refinement, identity, started)
+    progress = _progress(progress, "encode", 0, refinement, started, _similarity(refinement, identity, run))
     yield progress
     while refinement.done < settings.steps and not cancel.cancelled:
         run(refinement.step)
-        progress = _progress(progress, "refine", refinement.done, refinement, identity, started)
+        progress = _progress(progress, "refine", refinement.done, refinement, started, progress.identity)
         yield progress
     if refinement.done and not cancel.cancelled:
         run(refinement.measure)  # what the last step led to
@@ -363,34 +368,35 @@ def invert(
     own: ComposedGenerator | None = None
     fit: _Fit = refinement
     if settings.tune_steps and not cancel.cancelled:
-        own = with_own_render(generator)
+        own = run(lambda: with_own_render(generator))
         tuning = run(lambda: _Tuning(own, target, latents, settings))
         run(tuning.measure)
         fit = tuning
         while tuning.done < settings.tune_steps and not cancel.cancelled:
             run(tuning.step)
             step = settings.steps + tuning.done
-            progress = _progress(progress, "tune", step, tuning, identity, started)
+            progress = _progress(progress, "tune", step, tuning, started, progress.identity)
             yield progress
         if not cancel.cancelled:
             run(tuning.measure)
-        tuning.go_back()
+        run(tuning.go_back)
         own.render.requires_grad_(False)
-    progress = _progress(progress, "done", progress.step, fit, identity, started)
+    progress = _progress(progress, "done", progress.step, fit, started, _similarity(fit, identity, run))
     return InversionResult(latents, queries, own, replace(progress, cancelled=cancel.cancelled, seconds_left=0.0))
 
 
+def _similarity(fit: _Fit, identity: IdentityJudge | None, run: Runner) -> float | None:
+    """Asked when a phase ends: once a step it would cost as much as the step. On the device thread, like all of it."""
+    return None if identity is None else run(lambda: identity(fit.best_image, fit.target.pixels))
+
+
 def _progress(
-    last: InversionProgress, phase: str, step: int, fit: _Fit, identity: IdentityJudge | None, started: float
+    last: InversionProgress, phase: str, step: int, fit: _Fit, started: float, similarity: float | None
 ) -> InversionProgress:
     error = float(np.abs(fit.best_image.astype(np.float32) - fit.target.pixels.astype(np.float32)).mean())
     agreement = float("nan")
     if fit.best_map is not None and fit.target.part_ids is not None:
         agreement = float((fit.best_map == fit.target.part_ids).mean())
-    # Judged when a phase ends: once a step it would cost as much as the step.
-    similarity = last.identity
-    if identity is not None and phase in ("encode", "done"):
-        similarity = identity(fit.best_image, fit.target.pixels)
     left = (time.monotonic() - started) / step * (last.steps - step) if step else None
     return replace(
         last,

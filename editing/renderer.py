@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -57,7 +58,7 @@ class PreviewRequest:
     size: int | None
     generator: ComposedGenerator | None
 
-    @property
+    @cached_property
     def changed(self) -> tuple[int, ...]:
         """Indices of the parts whose codes differ from the committed ones."""
         same = (self.committed.w == self.latents.w).flatten(2).all(dim=2)[0]
@@ -203,23 +204,58 @@ class Renderer:
 
     @torch.inference_mode()
     def preview_batch(self, requests: Sequence[PreviewRequest]) -> list[Rendered]:
-        """Previews of several faces with the same size, changed parts and generator."""
-        first, changed = requests[0], list(requests[0].changed)
+        """Previews of several faces with the same size and generator, whatever parts each of them changes.
+
+        The memory is asked once for all faces that change the same parts; composing, which takes most of the time, is
+        done for all faces together.
+        """
+        first = requests[0]
         generator = self.of(first.generator)
-        latents = Latents(
-            torch.cat([request.latents.w for request in requests]).to(self.device),
-            first.latents.config,
-            all(request.latents.shared_base for request in requests),
-        )
-        if len(changed) == first.latents.config.part_count:
-            return rendered(generator.synthesize(latents, size=first.size))
+        latents = _together([request.latents for request in requests], self.device)
+        found: dict[int, Retrieved] = {}
+        for changed, rows in _by_changed_parts(requests).items():
+            for row, part in zip(
+                rows, self._retrieved(generator, [requests[row] for row in rows], changed), strict=True
+            ):
+                found[row] = part
+        parts = [found[row] for row in range(len(requests))]
+        retrieved = Retrieved(torch.cat([part.hidden for part in parts]), torch.cat([part.depth for part in parts]))
+        return rendered(generator.compose(retrieved, latents, size=first.size))
+
+    def _retrieved(
+        self, generator: ComposedGenerator, requests: Sequence[PreviewRequest], changed: tuple[int, ...]
+    ) -> list[Retrieved]:
+        """All parts of each face, of which only those that all of the faces change are asked for."""
+        latents = _together([request.latents for request in requests], self.device)
+        if len(changed) == latents.config.part_count:
+            return _one_by_one(generator.retrieve(latents))
         known = [self.retrieve(request.owner, request.committed) for request in requests]
-        hidden = torch.cat([part.hidden for part in known])  # fresh, so that it may be written to
-        depth = torch.cat([part.depth for part in known])
         if changed:
-            new = generator.retrieve(latents, changed)
-            hidden[:, changed], depth[:, changed] = new.hidden, new.depth
-        return rendered(generator.compose(Retrieved(hidden, depth), latents, size=first.size))
+            new, which = generator.retrieve(latents, changed), list(changed)
+            for row, part in enumerate(known):  # fresh tensors, so that they may be written to
+                part.hidden[:, which], part.depth[:, which] = new.hidden[row : row + 1], new.depth[row : row + 1]
+        return known
+
+
+def _by_changed_parts(requests: Sequence[PreviewRequest]) -> dict[tuple[int, ...], list[int]]:
+    """Rows of the faces that change the same parts."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, request in enumerate(requests):
+        groups.setdefault(request.changed, []).append(row)
+    return groups
+
+
+def _together(latents: Sequence[Latents], device: torch.device) -> Latents:
+    return Latents(
+        torch.cat([face.w for face in latents]).to(device),
+        latents[0].config,
+        all(face.shared_base for face in latents),
+    )
+
+
+def _one_by_one(retrieved: Retrieved) -> list[Retrieved]:
+    rows = range(len(retrieved.hidden))
+    return [Retrieved(retrieved.hidden[row : row + 1], retrieved.depth[row : row + 1]) for row in rows]
 
 
 def with_render(generator: ComposedGenerator, render: RenderNet) -> ComposedGenerator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -48,46 +48,44 @@ def composition_order(generator: ComposedGenerator, order: Sequence[str] | None)
 
 
 @torch.inference_mode()
-def composition_frames(
+def composition_frame(
     generator: ComposedGenerator,
     retrieved: Retrieved,
     latents: Latents,
-    order: Sequence[str] | None = None,
+    names: tuple[str, ...],
+    step: int,
     size: int | None = None,
-) -> Iterator[CompositionFrame]:
-    """Adds the parts one by one; the memory has answered already, so every step only fuses and renders.
+    before: Tensor | None = None,
+) -> tuple[CompositionFrame, Tensor]:
+    """One step of adding the parts one by one; the memory has answered already, so it only fuses and renders.
 
     Args:
         generator: of the face.
         retrieved: all K parts of one face.
         latents: (1, K, L, D) codes they came from.
-        order: part names, any order, any subset; None for all in the generator's order.
+        names: see :func:`composition_order`.
+        step: how many of them are there, from 1 on.
         size: side in pixels; None for the full size.
+        before: what the step before returned; None on the first.
 
-    Raises:
-        EditingError: for an order that names no, unknown or repeated parts.
+    Returns:
+        The frame, and its (1, K, S, S) fine mask, on the CPU.
     """
-    names = composition_order(generator, order)
-    scheme = generator.config.parts
+    scheme, name = generator.config.parts, names[step - 1]
     low, high = _depth_range(generator, retrieved, names)
-    before: Synthesis | None = None
-    for step, name in enumerate(names, start=1):
-        now = generator.compose(retrieved, latents, names[:step], size)
-        smse = float("nan")
-        if before is not None:
-            smse = float(step_smse(before.mask, now.mask, scheme.index(name)))
-        part_map = now.part_map[0].cpu().numpy()
-        yield CompositionFrame(
-            step=step,
-            steps=len(names),
-            part=name,
-            present=names[:step],
-            image=to_uint8(now.image)[0],
-            mask=scheme.colorize(part_map),
-            depth=_depth_picture(now, low, high),
-            smse=smse,
-        )
-        before = now
+    now = generator.compose(retrieved, latents, names[:step], size)
+    mask = now.mask.cpu()
+    frame = CompositionFrame(
+        step=step,
+        steps=len(names),
+        part=name,
+        present=names[:step],
+        image=to_uint8(now.image)[0],
+        mask=scheme.colorize(now.part_map[0].cpu().numpy()),
+        depth=_depth_picture(now, low, high),
+        smse=float("nan") if before is None else float(step_smse(before, mask, scheme.index(name))),
+    )
+    return frame, mask
 
 
 def _depth(mask: Tensor, depth: Tensor) -> Tensor:

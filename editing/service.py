@@ -107,7 +107,7 @@ from editing.results import (
     TextProposal,
     Variant,
 )
-from editing.sequence import composition_frames, composition_order, gif, mp4, mp4_writer
+from editing.sequence import composition_frame, composition_order, gif, mp4, mp4_writer
 from editing.session import Edits, Session
 from editing.sliders import Slider
 from editing.state import BASE
@@ -394,7 +394,7 @@ class EditingService(ServiceCore):
     def preview_sliders(self, session: str, values: Mapping[str, float], size: int | None = None) -> FaceView:
         """What :meth:`set_sliders` would show: smaller, faster, not committed; the newest preview of a face wins."""
         checked = self._slider_values(values)
-        return self._preview(session, lambda found: found.with_sliders(checked), size)
+        return self._preview(session, "sliders", lambda found: found.with_sliders(checked), size)
 
     def swap(
         self, session: str, other: str, parts: Sequence[str] | None = None, group: str = "all", amount: float = 1.0
@@ -426,7 +426,7 @@ class EditingService(ServiceCore):
     ) -> FaceView:
         """What :meth:`swap` would show: smaller, faster, not committed."""
         edit = self._swap_edit(other, parts, group, amount)
-        return self._preview(session, lambda found: (*found.edits, edit), size)
+        return self._preview(session, "swap", lambda found: (*found.edits, edit), size)
 
     def blend(self, session: str, other: str, amount: float, parts: Sequence[str] | None = None) -> FaceView:
         """Interpolates every layer of some parts (default: all) towards another face; otherwise as :meth:`swap`."""
@@ -438,7 +438,7 @@ class EditingService(ServiceCore):
     ) -> FaceView:
         """What :meth:`blend` would show: smaller, faster, not committed."""
         edit = self._swap_edit(other, parts, "every", amount)
-        return self._preview(session, lambda found: (*found.edits, edit), size)
+        return self._preview(session, "blend", lambda found: (*found.edits, edit), size)
 
     def variants(
         self, session: str, part: str, count: int = 6, seed: int | None = None, group: str = "all"
@@ -622,7 +622,7 @@ class EditingService(ServiceCore):
         owner: str,
     ) -> Iterator[TextProgress]:
         source = self._editor.codes(face.state)
-        ticket = self._jobs.enter()
+        ticket = self._jobs.enter(owner)
         try:
             waiting = TextProgress("waiting", 0, settings.steps, before.image, before.part_map, notices=notices)
             while ahead := self._jobs.position(ticket, wait=0.25):
@@ -695,15 +695,20 @@ class EditingService(ServiceCore):
             EditingError: for an empty order, or an unknown or repeated part.
             UnknownSessionError: if the session is gone.
         """
-        names = composition_order(self._assets.generator, order)
+        names, side = composition_order(self._assets.generator, order), self._side(size)
         with self._store.using(session) as found:
             latents, own = found.latents(), found.generator
-        retrieved = self._worker.call("retrieve", lambda: self._renderer.retrieve(session, latents))
-        shown = self._worker.call("retrieve", lambda: self._renderer.of(own))
-        frames = composition_frames(shown, retrieved, latents, names, self._side(size))
         made: list[CompositionFrame] = []
+        before: torch.Tensor | None = None
+
+        def add() -> tuple[CompositionFrame, torch.Tensor]:
+            # Every step by itself, from the codes: the device may have changed since the one before.
+            shown, retrieved = self._renderer.of(own), self._renderer.retrieve(session, latents)
+            return composition_frame(shown, retrieved, latents, names, len(made) + 1, side, before)
+
         for _ in names:
-            made.append(self._worker.step(session, lambda: next(frames)))
+            frame, before = self._worker.step(session, add)
+            made.append(frame)
         return tuple(made)
 
     def export_gif(
@@ -740,7 +745,8 @@ class EditingService(ServiceCore):
         Raises:
             EditingError: if the file is no usable picture.
         """
-        photo = decode(data, self.limits.photo)
+        with self._decoding:
+            photo = decode(data, self.limits.photo)
         detector, problem = self._face_detector()
         return self._photos.add(photo, detector, problem)
 
@@ -795,7 +801,7 @@ class EditingService(ServiceCore):
     ) -> Iterator[InversionProgress]:
         total = settings.steps + settings.tune_steps
         identity = self._identity_judge()
-        ticket = self._jobs.enter()
+        ticket = self._jobs.enter(owner)
         try:
             while ahead := self._jobs.position(ticket, wait=0.25):
                 waiting = InversionProgress("waiting", 0, total, pixels, pixels, position=ahead)

@@ -1,53 +1,97 @@
-"""First come, first served, for jobs that take long: only a few run at a time."""
+"""Turns for jobs that take long: only a few run at a time, and nobody's jobs hold up everybody else's."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 from editing.errors import BusyError
 
 
+@dataclass(eq=False)
+class Ticket:
+    """A place in the line.
+
+    Attributes:
+        owner: whose job it is.
+        running: it was let in.
+    """
+
+    owner: str
+    running: bool = False
+
+
 class Turnstile:
-    """Lets ``active`` jobs in at a time; the others wait in the order they came.
+    """Lets ``active`` jobs in at a time.
+
+    Those that wait go round robin between their owners, and first come, first served among the jobs of one owner: the
+    first job of somebody who comes late is let in before the second one of somebody who came early.
 
     Args:
         active: jobs that may run together.
         waiting: jobs that may wait; further ones are refused.
+        per_owner: jobs of one owner that may run and wait together; further ones are refused.
     """
 
-    def __init__(self, active: int, waiting: int) -> None:
-        self.active, self.waiting = active, waiting
+    def __init__(self, active: int, waiting: int, per_owner: int = 4) -> None:
+        self.active, self.waiting, self.per_owner = active, waiting, per_owner
         self._condition = threading.Condition()
-        self._line: list[object] = []
+        self._line: list[Ticket] = []  # in the order they came
 
-    def enter(self) -> object:
-        """A ticket: a place in the line.
+    def enter(self, owner: str) -> Ticket:
+        """A place in the line.
 
         Raises:
-            BusyError: if the line is full.
+            BusyError: if the line is full, or the owner has too many jobs in it.
         """
         with self._condition:
+            if sum(ticket.owner == owner for ticket in self._line) >= self.per_owner:
+                raise BusyError(
+                    f"{self.per_owner} of your long jobs are being worked on already; wait for one, or stop one"
+                )
             if len(self._line) >= self.active + self.waiting:
                 raise BusyError("too many long jobs are being worked on; try again in a few minutes")
-            ticket = object()
+            ticket = Ticket(owner)
             self._line.append(ticket)
+            self._let_in()
             return ticket
 
-    def position(self, ticket: object, wait: float = 0.0) -> int:
-        """How many are ahead; 0 means go. Waits up to ``wait`` seconds for the line to move."""
+    def position(self, ticket: Ticket, wait: float = 0.0) -> int:
+        """How many jobs have to end before this one begins; 0 means go. Waits up to ``wait`` seconds for a change."""
         with self._condition:
             if self._ahead(ticket) and wait > 0:
                 self._condition.wait(wait)
             return self._ahead(ticket)
 
-    def _ahead(self, ticket: object) -> int:
-        return max(0, self._line.index(ticket) - self.active + 1) if ticket in self._line else 0
+    def _ahead(self, ticket: Ticket) -> int:
+        waiting = self._in_turn()
+        return waiting.index(ticket) + 1 if ticket in waiting else 0
 
-    def leave(self, ticket: object) -> None:
+    def _in_turn(self) -> list[Ticket]:
+        """Those that wait, next one first; the lock is held."""
+        before: dict[str, int] = {}  # jobs of each owner that come before
+        for ticket in self._line:
+            if ticket.running:
+                before[ticket.owner] = before.get(ticket.owner, 0) + 1
+        ranked: list[tuple[int, int, Ticket]] = []
+        for place, ticket in enumerate(self._line):
+            if not ticket.running:
+                rank = before.get(ticket.owner, 0)
+                before[ticket.owner] = rank + 1
+                ranked.append((rank, place, ticket))
+        return [ticket for _, _, ticket in sorted(ranked, key=lambda entry: entry[:2])]
+
+    def _let_in(self) -> None:
+        room = self.active - sum(ticket.running for ticket in self._line)
+        for ticket in self._in_turn()[: max(0, room)]:
+            ticket.running = True
+
+    def leave(self, ticket: Ticket) -> None:
         """Makes room for the next; any number of times."""
         with self._condition:
             if ticket in self._line:
                 self._line.remove(ticket)
+                self._let_in()
                 self._condition.notify_all()
 
     def __len__(self) -> int:

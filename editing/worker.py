@@ -31,7 +31,7 @@ class _Call:
 class _Preview:
     """One item of a batch; ``futures`` are all that wait for the newest version of it."""
 
-    owner: str
+    slot: Hashable
     key: Hashable
     payload: Any
     futures: list[Future[Any]] = field(default_factory=list)
@@ -40,13 +40,17 @@ class _Preview:
 class Worker:
     """Runs everything that touches the device, in one thread.
 
-    Interactive work comes first in, first out; previews of several owners with equal keys are taken together; a newer
-    preview of the same owner replaces one that still waits, and both callers get the newer picture. Background steps
-    (optimisation) go round robin between their owners, and alternate with interactive work, so that neither starves.
+    Interactive work comes first in, first out; previews with equal keys are taken together; a newer preview of the same
+    slot replaces one that still waits, and both callers get the newer result. Background steps (optimisation) go round
+    robin between their owners, and alternate with interactive work, so that neither starves.
+
+    What does not fit into memory is tried again: a batch in two halves, a single item after ``free_memory``, and once
+    more after ``on_out_of_memory``.
 
     Args:
         run_batch: computes a list of preview payloads with equal keys.
         on_out_of_memory: called when even a single item did not fit; True if trying again makes sense.
+        free_memory: gives back what is only kept for speed.
         max_queue: interactive requests that may wait.
         max_batch: previews computed together.
         batch_window: seconds to wait for companions of a preview.
@@ -56,11 +60,12 @@ class Worker:
         self,
         run_batch: Callable[[Sequence[Any]], Sequence[Any]],
         on_out_of_memory: Callable[[], bool] = lambda: False,
+        free_memory: Callable[[], None] = lambda: None,
         max_queue: int = 256,
         max_batch: int = 8,
         batch_window: float = 0.003,
     ) -> None:
-        self._run_batch, self._on_out_of_memory = run_batch, on_out_of_memory
+        self._run_batch, self._on_out_of_memory, self._free_memory = run_batch, on_out_of_memory, free_memory
         self.max_queue, self.max_batch, self.batch_window = max_queue, max_batch, batch_window
         self._condition = threading.Condition()
         self._interactive: deque[_Call | _Preview] = deque()
@@ -90,8 +95,13 @@ class Worker:
             self._condition.notify_all()
         return future.result()
 
-    def preview(self, owner: str, key: Hashable, payload: Any) -> Future[Any]:
+    def preview(self, slot: Hashable, key: Hashable, payload: Any) -> Future[Any]:
         """Queues a preview; see the class for how it is batched and replaced.
+
+        Args:
+            slot: of two waiting previews with the same, only the newer one is computed.
+            key: previews with the same may be computed together.
+            payload: what to compute.
 
         Raises:
             BusyError: if too much is waiting.
@@ -100,12 +110,12 @@ class Worker:
         future: Future[Any] = Future()
         with self._condition:
             for waiting in self._interactive:
-                if isinstance(waiting, _Preview) and waiting.owner == owner:
+                if isinstance(waiting, _Preview) and waiting.slot == slot:
                     waiting.key, waiting.payload = key, payload
                     waiting.futures.append(future)
                     return future
             self._check(len(self._interactive))
-            self._interactive.append(_Preview(owner, key, payload, [future]))
+            self._interactive.append(_Preview(slot, key, payload, [future]))
             self._condition.notify_all()
         return future
 
@@ -222,32 +232,44 @@ class Worker:
         return sum(isinstance(task, _Preview) and task.key == first.key for task in self._interactive)
 
     def _batch(self, batch: list[_Preview]) -> None:
+        payloads = [task.payload for task in batch]
         try:
-            results = self._run_batch([task.payload for task in batch])
-        except torch.OutOfMemoryError as error:
-            _empty_cache()
-            if len(batch) > 1:
-                self._batch(batch[: len(batch) // 2])
-                self._batch(batch[len(batch) // 2 :])
-            elif self._on_out_of_memory():
-                self._batch(batch)
+            if len(batch) == 1:
+                results = self._retrying(lambda: self._run_batch(payloads))
             else:
-                _fail(batch, _no_memory(error))
+                results = self._run_batch(payloads)
+        except torch.OutOfMemoryError:
+            half = len(batch) // 2
         except BaseException as error:
-            _fail(batch, error)
+            return _fail(batch, error)
         else:
             for task, result in zip(batch, results, strict=True):
                 for future in task.futures:
                     future.set_result(result)
+            return
+        # Only here, where the error is gone, are the tensors that its traceback held free as well.
+        self._free()
+        self._batch(batch[:half])
+        self._batch(batch[half:])
 
     def _retrying(self, run: Callable[[], Any]) -> Any:
+        for remedy in (self._free, self._on_out_of_memory):
+            try:
+                return run()
+            except torch.OutOfMemoryError:
+                pass  # and leave this block, as the error's traceback holds the tensors that did not fit
+            if not remedy():
+                raise _no_memory()
         try:
             return run()
-        except torch.OutOfMemoryError as error:
-            _empty_cache()
-            if not self._on_out_of_memory():
-                raise _no_memory(error) from error
-        return run()
+        except torch.OutOfMemoryError:
+            raise _no_memory() from None
+
+    def _free(self) -> bool:
+        self._free_memory()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return True
 
     def _record(self, kind: str, started: float) -> None:
         seconds = time.perf_counter() - started
@@ -270,10 +292,5 @@ def _fail(batch: Sequence[_Preview], error: BaseException) -> None:
             future.set_exception(error)
 
 
-def _no_memory(error: BaseException) -> EditingError:
+def _no_memory() -> EditingError:
     return EditingError("the device ran out of memory; close other faces or start the program with --device cpu")
-
-
-def _empty_cache() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

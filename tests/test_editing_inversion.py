@@ -13,6 +13,7 @@ from PIL import Image
 from test_editing_photo import detector, face_landmarks  # type: ignore[import-not-found]
 from test_editing_toy import toy_assets  # type: ignore[import-not-found]
 
+from editing import inversion
 from editing.errors import BusyError, EditingError, UnknownSessionError
 from editing.inversion import InversionSettings, Target, invert, objective, with_own_render
 from editing.loading import Assets, untrained_generator
@@ -22,6 +23,8 @@ from editing.results import CancelToken
 from editing.service import EditingService, Limits
 from editing.state import run_here
 from editing.turns import Turnstile
+from memorygan.baseline import SemanticStyleGAN
+from memorygan.config import get_preset
 from memorygan.encoder import EncoderConfig, PartEncoder
 from memorygan.parser import FaceParser, ParserConfig
 
@@ -130,6 +133,35 @@ def test_encoder_and_parser_are_used(generator, pixels):
     assert math.isnan(finish(run(generator, pixels, steps=0))[1].progress.mask_agreement)
 
 
+def test_all_that_touches_the_device_goes_through_the_runner(generator, pixels, monkeypatch):
+    """What another thread did at the same time could meet a network on its way between two devices."""
+    inside: list[bool] = []
+    outside: list[str] = []
+
+    def run(function):
+        inside.append(True)
+        try:
+            return function()
+        finally:
+            inside.pop()
+
+    def watched(name, function):
+        def call(*arguments):
+            if not inside:
+                outside.append(name)
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr("editing.inversion.with_own_render", watched("copy", with_own_render))
+    monkeypatch.setattr("editing.inversion._Tuning.go_back", watched("go back", inversion._Tuning.go_back))
+    judge = watched("identity", lambda first, second: 0.5)
+    settings = InversionSettings(steps=1, tune_steps=1)
+    _, result = finish(invert(generator, None, None, pixels, settings, run, CancelToken(), judge))
+    assert result.progress.identity == 0.5
+    assert outside == []
+
+
 def test_the_mask_steers_the_codes(generator, pixels):
     ids = np.zeros((32, 32), dtype=np.uint8)
     with torch.no_grad():
@@ -158,6 +190,20 @@ def test_settings_out_of_range(values):
 def test_a_photo_of_the_wrong_size(generator):
     with pytest.raises(EditingError, match=r"\(32, 32, 3\)"):
         next(run(generator, np.zeros((16, 16, 3), dtype=np.uint8)))
+
+
+@pytest.mark.parametrize("tune_steps", [0, 8])
+def test_the_baseline_is_inverted_as_well(tune_steps):
+    torch.manual_seed(0)
+    baseline = SemanticStyleGAN(get_preset("tiny-32").generator).eval().requires_grad_(False)
+    with torch.no_grad():
+        target = to_uint8(baseline.synthesize(baseline.sample([123])).image)[0]
+    seen, result = finish(run(baseline, target, steps=20, tune_steps=tune_steps))
+    assert result.queries is None, "it has no controller"
+    assert result.progress.error < 0.9 * seen[0].error
+    assert (result.generator is not None) == bool(tune_steps)
+    shown = to_uint8((result.generator or baseline).synthesize(result.latents).image)[0]
+    assert np.abs(shown.astype(float) - target).mean() == pytest.approx(result.progress.error, abs=0.5)
 
 
 # --- through the service ----------------------------------------------------------------------------------------------
@@ -280,13 +326,29 @@ def test_without_a_detector_the_crop_remains(pixels):
 
 def test_turnstile_keeps_the_order():
     turns = Turnstile(1, 2)
-    first, second, third = turns.enter(), turns.enter(), turns.enter()
+    first, second, third = (turns.enter(owner) for owner in "abc")
     assert [turns.position(ticket) for ticket in (first, second, third)] == [0, 1, 2]
     turns.leave(second)
     assert turns.position(third) == 1
     turns.leave(first)
     turns.leave(first)
     assert turns.position(third) == 0
+
+
+def test_nobody_fills_the_line_alone():
+    """Whoever comes late with one job does not wait for all the jobs of somebody who came early with many."""
+    turns = Turnstile(2, 5, per_owner=4)
+    mine = [turns.enter("me") for _ in range(4)]
+    with pytest.raises(BusyError, match="4 of your long jobs"):
+        turns.enter("me")
+    yours = [turns.enter("you") for _ in range(2)]
+    assert [turns.position(ticket) for ticket in mine] == [0, 0, 3, 4]
+    assert [turns.position(ticket) for ticket in yours] == [1, 2]
+    turns.leave(mine[0])
+    assert [turns.position(ticket) for ticket in (*yours, *mine[1:])] == [0, 2, 0, 1, 3]
+    turns.enter("somebody else")
+    with pytest.raises(BusyError, match="few minutes"):
+        turns.enter("anybody") and turns.enter("one too many")
 
 
 def test_photos_of_one_service_do_not_leak_into_another():

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from test_editing_text import StandIns  # type: ignore[import-not-found]
 from test_editing_toy import lightness, toy_assets, toy_generator, toy_service  # type: ignore[import-not-found]
 
 from editing.errors import BusyError, EditingError, UnknownSessionError
 from editing.loading import Assets, choose_device, load_assets
 from editing.measure import measure_change, region
+from editing.photo import Photo
 from editing.recipe import Recipe
 from editing.renderer import Renderer
 from editing.service import EditingService, Limits
@@ -25,6 +30,8 @@ from memorygan.baseline import SemanticStyleGAN
 from memorygan.checkpoint import Provenance, save_generator
 from memorygan.config import get_preset
 from memorygan.generator import MemoryGAN
+from memorygan.latents import Latents
+from memorygan.memory import Retrieved
 from memorygan.parts import FACE_PARTS
 
 
@@ -242,6 +249,25 @@ def test_resets(service):
         service.reset_part(session, "beard")
 
 
+@pytest.mark.parametrize("amount", [1.0, 0.4])
+def test_resetting_one_part_of_a_blended_face_leaves_the_others(service, amount):
+    """The blend took the base slider in; it must not come back for all parts because one of them is reset."""
+    face, other = service.new_face(7).session, service.new_face(12).session
+    service.set_sliders(face, {"base.right": 3.0})
+    slid = codes(service, face)
+    assert service.blend(face, other, amount).sliders == {}
+    before, hair = codes(service, face), part(service, "hair")
+    view = service.reset_part(face, "hair")
+    assert view.sliders == {}
+    assert view.change is not None
+    assert view.change.parts == ("hair",)
+    changed = (before != codes(service, face)).flatten(1).any(dim=1)
+    assert changed.nonzero().flatten().tolist() == [hair]
+    assert torch.equal(codes(service, face)[hair], slid[hair]), "the hair as it was before the blend"
+    again = service.open_recipe(service.export_json(face)).session
+    assert torch.equal(codes(service, again), codes(service, face))
+
+
 def test_before_after_and_change(service):
     start = service.new_face(7)
     session = start.session
@@ -451,15 +477,33 @@ def test_unknown_sessions_are_refused_everywhere(service):
     service.close_session("nobody")
 
 
+def start(service: EditingService, number: int) -> str:
+    """A session: of four in a row one is edited by a sentence, and one is a photo that is rebuilt."""
+    view = service.new_face(number)
+    if number % 4 == 0:
+        *_, told = service.describe(view.session, "red hair", ["hair"], steps=3, seed=number)
+        assert told.proposal is not None
+        service.apply_description(view.session, told.proposal)
+    if number % 4 == 2:
+        stream = io.BytesIO()
+        Image.fromarray(view.image).save(stream, "PNG")
+        photo = service.open_photo(stream.getvalue())
+        *_, rebuilt = service.invert(photo.photo, crop=(0, 0, service.size), steps=2)
+        assert rebuilt.view is not None
+        return rebuilt.view.session
+    return view.session
+
+
 # --- many at once -----------------------------------------------------------------------------------------------------
 
 
 def test_sixteen_sessions_at_once_lose_nothing():
-    """With room for five live sessions, so that they are stored and restored all the time."""
-    with toy_service(Limits(max_sessions=5)) as service:
+    """With room for five live sessions, so that they are stored and restored all the time; eight of the sixteen also
+    run a long job: edits by sentences and reconstructions of photos."""
+    with toy_service(Limits(max_sessions=5), guides=StandIns(), detector=lambda pixels: []) as service:
 
         def work(number: int) -> tuple[str, np.ndarray, tuple[str, ...]]:
-            session = service.new_face(number).session
+            session = start(service, number)
             other = service.new_face(100 + number).session
             for value in (0.5, 1.0, 1.5):
                 service.preview_sliders(session, {"hair.lightness": value})
@@ -471,9 +515,10 @@ def test_sixteen_sessions_at_once_lose_nothing():
 
         with ThreadPoolExecutor(16) as pool:
             results = list(pool.map(work, range(16)))
-        with toy_service() as calm:
+        assert service.health()["jobs"] == 0
+        with toy_service(guides=StandIns(), detector=lambda pixels: []) as calm:
             for number, (session, image, history) in enumerate(results):
-                alone = calm.new_face(number).session
+                alone = start(calm, number)
                 calm.set_sliders(alone, {"hair.lightness": 1.5})
                 expected = calm.set_sliders(alone, {"skin.lightness": number / 8 - 1.1})
                 assert np.array_equal(image, expected.image)
@@ -483,12 +528,14 @@ def test_sixteen_sessions_at_once_lose_nothing():
 
 
 def test_previews_of_several_people_are_composed_together(service):
+    """Whatever part each of them is at."""
     sessions = [service.new_face(seed).session for seed in range(6)]
     gate = threading.Event()
     blocker = threading.Thread(target=lambda: service._worker.call("hold", gate.wait))
     blocker.start()
+    moves = [{"hair.lightness": 2.0}, {"mouth.lightness": 2.0, "base.right": 1.0}, {"mouth.lightness": -2.0}] * 2
     with ThreadPoolExecutor(6) as pool:
-        waiting = [pool.submit(service.preview_sliders, token, {"hair.lightness": 2.0}) for token in sessions]
+        waiting = [pool.submit(service.preview_sliders, *pair) for pair in zip(sessions, moves, strict=True)]
         deadline = time.monotonic() + 20
         while service.health()["queue"] < 6 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -496,9 +543,10 @@ def test_previews_of_several_people_are_composed_together(service):
         previews = [future.result() for future in waiting]
     blocker.join()
     assert service.health()["timings"]["batch"] == {"count": 1.0, "mean_size": 6.0}
-    for token, preview in zip(sessions, previews, strict=True):
+    for token, preview, move in zip(sessions, previews, moves, strict=True):
         assert preview.preview
-        committed = service.set_sliders(token, {"hair.lightness": 2.0})
+        assert preview.session == token
+        committed = service.set_sliders(token, move)
         assert np.abs(committed.image.astype(int) - preview.image).max() <= 1
 
 
@@ -514,11 +562,37 @@ def test_the_last_slider_value_wins(service):
             time.sleep(0.2)
         queued = service.health()["queue"]
         gate.set()
-        pictures = [future.result().image for future in waiting]
+        views = [future.result() for future in waiting]
     assert queued == 1
     blocker.join()
+    pictures = [view.image for view in views]
     assert np.array_equal(pictures[0], pictures[2])
+    assert [view.sliders for view in views] == [{"hair.lightness": 3.0}] * 3, "what is said fits what is shown"
     assert np.abs(service.set_sliders(session, {"hair.lightness": 3.0}).image.astype(int) - pictures[0]).max() <= 1
+
+
+def test_previews_of_another_kind_or_size_do_not_replace_each_other(service):
+    session, other = service.new_face(1).session, service.new_face(2).session
+    gate = threading.Event()
+    blocker = threading.Thread(target=lambda: service._worker.call("hold", gate.wait))
+    blocker.start()
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [
+            pool.submit(service.preview_sliders, session, {"hair.lightness": 3.0}, 16),
+            pool.submit(service.preview_sliders, session, {"hair.lightness": -3.0}, 32),
+            pool.submit(service.preview_blend, session, other, 1.0),
+            pool.submit(service.preview_swap, session, other, ["hair"]),
+        ]
+        deadline = time.monotonic() + 20
+        while service.health()["queue"] < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        gate.set()
+        small, large, blended, swapped = (future.result() for future in waiting)
+    blocker.join()
+    assert (small.size, small.sliders) == (16, {"hair.lightness": 3.0})
+    assert (large.size, large.sliders) == (32, {"hair.lightness": -3.0})
+    assert np.abs(blended.image.astype(int) - service.view(other).image).max() <= 1
+    assert swapped.history == ("Hair from face 2 (truncation 0.7)",)
 
 
 def test_a_preview_commits_nothing(service):
@@ -633,6 +707,156 @@ def test_out_of_memory_halves_the_batch_then_leaves_the_device():
     with pytest.raises(EditingError, match="out of memory"):
         stuck.call("render", fail)
     stuck.close()
+
+
+def test_what_did_not_fit_is_let_go_before_it_is_tried_again():
+    """The error's traceback holds the frames, and with them the tensors, of the call that failed."""
+    alive: list[weakref.ref[np.ndarray]] = []
+    seen: list[int] = []
+    failures = [3]
+
+    def run(payloads: Sequence[int]) -> Sequence[int]:
+        seen.append(sum(array() is not None for array in alive))
+        big = np.zeros(8)
+        alive.append(weakref.ref(big))
+        failures[0] -= 1
+        if failures[0] >= 0:
+            raise torch.OutOfMemoryError("out of memory")
+        return payloads
+
+    freed: list[int] = []
+    worker = Worker(run, lambda: True, lambda: freed.append(1), batch_window=0.0)
+    gate = threading.Event()
+    holder = threading.Thread(target=lambda: worker.call("hold", gate.wait))
+    holder.start()
+    time.sleep(0.1)
+    futures = [worker.preview(number, "key", number) for number in range(2)]
+    gate.set()
+    assert [future.result(10) for future in futures] == [0, 1]
+    holder.join()
+    assert seen == [0] * len(seen)
+    assert len(freed) == 2, "once for the batch, once for the single item, before the device was left"
+    seen.clear()
+    failures[0] = 2
+    assert worker.call("render", lambda: run([1])) == [1]
+    assert seen == [0, 0, 0], "here too, before the last attempt"
+    worker.close()
+
+
+def test_a_single_failure_does_not_leave_the_device():
+    """Memory that was kept for speed alone is given back first."""
+    room: list[str] = []
+    left: list[str] = []
+
+    def render() -> str:
+        if not room:
+            raise torch.OutOfMemoryError("out of memory")
+        return "a picture"
+
+    def leave() -> bool:
+        left.append("the device")
+        return True
+
+    worker = Worker(lambda payloads: payloads, leave, lambda: room.append("room"))
+    assert worker.call("render", render) == "a picture"
+    assert left == []
+    worker.close()
+
+
+class Card:
+    """Pretends that the renderer is on a graphics card on which nothing fits any more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = True
+        self.moved: list[str] = []
+        here, move = Renderer.device.fget, Renderer.move  # type: ignore[attr-defined]
+
+        def retrieve(renderer: Renderer, owner: str, latents: Latents) -> Retrieved:
+            if self.full:
+                raise torch.OutOfMemoryError("out of memory")
+            return found(renderer, owner, latents)
+
+        def leave(renderer: Renderer, device: str) -> None:
+            self.full = False
+            self.moved.append(device)
+            move(renderer, device)
+
+        found = Renderer.retrieve
+        monkeypatch.setattr(Renderer, "device", property(lambda r: torch.device("cuda") if self.full else here(r)))
+        monkeypatch.setattr(Renderer, "retrieve", retrieve)
+        monkeypatch.setattr(Renderer, "move", leave)
+
+
+def test_when_not_even_one_face_fits_the_work_goes_on_on_the_processor(monkeypatch):
+    expected = None
+    with toy_service() as calm:
+        expected = calm.new_face(7).image
+    with toy_service() as service:
+        assert service.notice is None
+        card = Card(monkeypatch)
+        view = service.new_face(7)
+        assert card.moved == ["cpu"]
+        assert np.array_equal(view.image, expected)
+        assert "ran out of memory" in (service.notice or "")
+        assert service.health()["device"] == "cpu"
+        assert service.health()["notice"] == service.notice
+
+
+def test_a_composition_survives_a_step_that_did_not_fit(monkeypatch, service):
+    session = service.new_face(4).session
+    expected = service.compose(session)
+    generator = service._renderer.generator
+    compose, calls = generator.compose, iter(range(1000))
+
+    def once_too_large(*arguments):
+        if next(calls) == 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return compose(*arguments)
+
+    monkeypatch.setattr(generator, "compose", once_too_large)
+    frames = service.compose(session)
+    assert [frame.part for frame in frames] == [frame.part for frame in expected]
+    for frame, other in zip(frames, expected, strict=True):
+        assert np.array_equal(frame.image, other.image)
+        assert frame.smse == pytest.approx(other.smse, nan_ok=True)
+
+
+def test_small_pictures_of_many_faces_are_made_in_halves_where_they_do_not_fit(monkeypatch):
+    renderer = Renderer(toy_generator())
+    latents = renderer.generator.sample(range(5))
+    expected = renderer.render_batch(latents, 16)
+    synthesize, sizes = renderer.generator.synthesize, []
+
+    def for_two(latents, *arguments, **options):
+        sizes.append(len(latents))
+        if len(latents) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return synthesize(latents, *arguments, **options)
+
+    monkeypatch.setattr(renderer.generator, "synthesize", for_two)
+    pictures = renderer.render_batch(latents, 16)
+    assert sizes == [5, 2, 3, 1, 2]
+    assert len(pictures) == 5
+    for picture, other in zip(pictures, expected, strict=True):
+        assert np.abs(picture.image.astype(int) - other.image).max() <= 1
+
+
+def test_uploads_are_unpacked_a_few_at_a_time(monkeypatch):
+    lock, running, most = threading.Lock(), [0], [0]
+
+    def slow(data, limits):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.05)
+        with lock:
+            running[0] -= 1
+        return Photo(np.zeros((40, 40, 3), dtype=np.uint8))
+
+    monkeypatch.setattr("editing.service.decode", slow)
+    with toy_service(Limits(max_decodes=2), detector=lambda pixels: []) as service, ThreadPoolExecutor(6) as pool:
+        assert len({view.photo for view in pool.map(service.open_photo, [b""] * 6)}) == 6
+    assert most[0] == 2
 
 
 def test_errors_reach_the_caller_and_the_thread_goes_on():
