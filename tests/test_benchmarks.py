@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from test_editing_text import StandIns  # type: ignore[import-not-found]
 
 from editing import benchmark as editing_benchmark
 from editing.benchmark import Speeds, untrained_assets, with_sliders
@@ -98,6 +101,11 @@ def test_the_command_writes_its_section(tmp_path, monkeypatch, capsys):
     assert "give one, or one each" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_face_of_the_paper_takes_less_than_one_and_a_half_gigabytes():
+    assert speed.resident_bytes("paper-256", 1) < 1.5e9
+
+
 # --- Training ---------------------------------------------------------------------------------------------------------
 
 
@@ -149,11 +157,25 @@ def test_waiting_times_of_an_untrained_service():
 def test_the_editing_report():
     speeds = Speeds(128, 64, {"preview": 12.3, "full": 45.6, "face": 7.8}, {"text": "no judge."}, 2.0, 1.0, 80)
     text = editing_benchmark.report("faces-128", speeds, 10, ["a machine"], "")
-    assert "| Slider moved: picture of 64 pixels | 12 | 60 |" in text
+    assert "| Slider moved: picture of 64 pixels | 12 | 60, reached |" in text
     assert "| One step of an edit by a sentence | not measured | 200 |" in text
     assert "| all at once | 12.5 |" in text and "2.00 times as fast" in text
     assert "every 100 ms" in text
     assert "Not measured: one step of an edit by a sentence: no judge." in text
+    assert "CUDA" not in text
+    slow = editing_benchmark.report("x", replace(speeds, milliseconds={"full": 121.0}), 10, [], "")
+    assert "| 121 | 120, **not reached** |" in slow
+    card = editing_benchmark.report("x", replace(speeds, device="cuda", long_edit=12.5), 10, [], "")
+    assert "| 12 | 60 |" in card, "that one is promised for a processor"
+    assert "Promised on CUDA: 3 times, **not reached**." in card
+    assert "256 pixels: 12.5 s; promised on CUDA: 12 s, **not reached**." in card
+
+
+def test_a_whole_edit_by_a_sentence_is_timed():
+    assets = with_sliders(untrained_assets("tiny-32", torch.device("cpu")))
+    with EditingService(assets, guides=StandIns()) as service:
+        assert editing_benchmark.long_edit(service, 3) > 0
+        assert service.health()["timings"]["step"]["count"] >= 5, "three steps, and two before the clock ran"
 
 
 def test_impossible_options_are_refused(capsys):
