@@ -2,7 +2,8 @@
 
     python docs/make_editing_pictures.py
 
-Every face in them is the model's own; the "photo" that is rebuilt is a sampled face as well.
+Every face in them is the model's own; the "photo" that is rebuilt is a sampled face as well. Nothing is picked by hand:
+faces are the first of the gallery, and every sentence is shown as it comes out.
 """
 
 from __future__ import annotations
@@ -25,19 +26,29 @@ from memorygan.analysis.grids import grid  # noqa: E402
 
 FACE, OTHER = 0, 1  # places in the gallery
 SIDE = 128
+# Colours, which are easy, and then what is not: an expression, a shape, a small part, something that is not there yet.
 SENTENCES = (
     "a person with blond hair",
     "a person with red hair",
     "a person with black hair",
     "a person with dark skin",
+    "a smiling person",
+    "a person with long hair",
+    "a person with blue eyes",
+    "a person wearing glasses",
 )
+STRENGTHS = ("subtle", "normal", "strong")
+AMOUNTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def heat(change: Change | None, image: np.ndarray) -> np.ndarray:
     """Black for no change, white for 64 steps of 255 and more."""
-    if change is None:
-        return np.zeros_like(image)
-    shade = np.clip(change.map / 64.0, 0, 1)
+    return shaded(np.zeros(image.shape[:2]) if change is None else change.map)
+
+
+def shaded(difference: np.ndarray) -> np.ndarray:
+    """(S, S) mean |Δ| in 8-bit steps → (S, S, 3) uint8; black for none, white for 64 steps and more."""
+    shade = np.clip(difference / 64.0, 0, 1)
     return np.repeat((shade * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
@@ -73,6 +84,22 @@ def swaps(service: EditingService, seed: int, other_seed: int) -> Image.Image:
     return grid(rows, ["all", "shape", "texture"], ["face", "other", *parts], footer, SIDE)
 
 
+def blends(service: EditingService, seed: int, other_seed: int) -> Image.Image:
+    """From one face to another in five steps: all of it, the hair alone, mouth and nose alone."""
+    face, other = service.new_face(seed), service.new_face(other_seed)
+    choices: dict[str, list[str] | None] = {"all parts": None, "hair": ["hair"], "mouth, nose": ["mouth", "nose"]}
+    rows = []
+    for parts in choices.values():
+        row: list[np.ndarray] = []
+        for amount in AMOUNTS:
+            view = service.blend(face.session, other.session, amount, parts)
+            row.append(view.image)
+            service.reset_all(face.session)
+        rows.append([*row, other.image])
+    columns = [*(f"{amount:.0%}" for amount in AMOUNTS), "other"]
+    return grid(rows, list(choices), columns, f"from face {seed} towards face {other_seed}", SIDE)
+
+
 def variants(service: EditingService, seed: int) -> Image.Image:
     """One part drawn anew given the others, six times."""
     face = service.new_face(seed)
@@ -91,24 +118,49 @@ def composition(service: EditingService, seed: int) -> Image.Image:
 
 
 def sentences(service: EditingService, seeds: Sequence[int], steps: int) -> Image.Image:
-    """Before, after and change for some sentences."""
-    rows, labels = [], []
+    """Before, after and change for every sentence at the default strength."""
+    rows = []
     for words in SENTENCES:
         row: list[np.ndarray] = []
         for seed in seeds:
             face = service.new_face(seed)
-            *_, last = service.describe(face.session, words, strength="strong", steps=steps, seed=0)
-            after = face if last.proposal is None else service.apply_description(face.session, last.proposal)
+            after = described(service, face, words, "normal", steps)
             row += [face.image, after.image, heat(after.change, face.image)]
         rows.append(row)
-        labels.append(words)
+    columns = ["before", "after", "change"] * len(seeds)
+    return grid(rows, SENTENCES, columns, f"strength normal, {judged(service, steps)}", SIDE)
+
+
+def strengths(service: EditingService, seed: int, steps: int) -> Image.Image:
+    """An easy and a difficult sentence at every strength, with the change."""
+    rows, chosen = [], (SENTENCES[1], SENTENCES[4])
+    for words in chosen:
+        face = service.new_face(seed)
+        row = [face.image]
+        for strength in STRENGTHS:
+            after = described(service, service.new_face(seed), words, strength, steps)
+            row += [after.image, heat(after.change, face.image)]
+        rows.append(row)
+    columns = ["before", *(label for strength in STRENGTHS for label in (strength, "change"))]
+    return grid(rows, chosen, columns, f"face {seed}, {judged(service, steps)}", SIDE)
+
+
+def described(service: EditingService, face: FaceView, words: str, strength: str, steps: int) -> FaceView:
+    """The face after an edit by a sentence, or as it was where nothing better was found."""
+    *_, last = service.describe(face.session, words, strength=strength, steps=steps, seed=0)
+    return face if last.proposal is None else service.apply_description(face.session, last.proposal)
+
+
+def judged(service: EditingService, steps: int) -> str:
     judge = service.guidance().text
-    footer = f"{steps} steps, judged by {judge.title if judge else 'nobody'}"
-    return grid(rows, labels, ["before", "after", "change"] * len(seeds), footer, SIDE)
+    return f"{steps} steps, judged by {judge.title if judge else 'nobody'}"
 
 
 def photo(service: EditingService, seed: int, steps: int) -> Image.Image:
-    """A picture given as an upload: encoder alone, refined, and with an edit."""
+    """A picture given as an upload: found, rebuilt by the encoder alone, refined, tuned, and then edited.
+
+    The second row shows how each differs from the found face.
+    """
     sampled = service.new_face(seed, 1.0)
     wide = Image.fromarray(sampled.image).resize((384, 384), Image.Resampling.BICUBIC)
     ground = Image.new("RGB", (640, 640), (120, 128, 132))
@@ -116,15 +168,25 @@ def photo(service: EditingService, seed: int, steps: int) -> Image.Image:
     data = io.BytesIO()
     ground.save(data, "JPEG", quality=92)
     upload = service.open_photo(data.getvalue())
-    pictures: list[np.ndarray] = []
-    for count in (0, steps):
-        *_, last = service.invert(upload.photo, crop=(128, 128, 384), steps=count)
+    how = "found by the detector" if upload.faces else "framed by hand"
+    crop = None if upload.faces else (128.0, 128.0, 384.0)
+    target = service.framed(upload.photo, crop=crop)
+    pictures: list[np.ndarray] = [np.asarray(ground.resize((service.size, service.size))), target]
+    below: list[np.ndarray | None] = [None, None]
+    errors = []
+    for count, tune_steps in ((0, 0), (steps, 0), (steps, steps)):
+        *_, last = service.invert(upload.photo, crop=crop, steps=count, tune_steps=tune_steps)
         assert last.view is not None
-        pictures += [last.view.image]
+        pictures.append(last.view.image)
+        difference = np.abs(last.view.image.astype(np.float32) - target.astype(np.float32)).mean(axis=2)
+        below.append(shaded(difference))
+        errors.append(f"{difference.mean():.1f}")
     donor = service.new_face(service.gallery()[OTHER])
-    pictures.append(service.swap(last.view.session, donor.session, ["hair"]).image)
-    columns = ["upload", "encoder", f"{steps} steps", "other hair"]
-    return grid([[np.asarray(wide.resize((SIDE, SIDE))), *pictures]], [], columns, f"face {seed} as an upload", SIDE)
+    edited = service.swap(last.view.session, donor.session, ["hair"])
+    rows = [[*pictures, edited.image], [*below, None]]
+    columns = ["upload", "face", "encoder", f"{steps} steps", f"+ {steps} tuning", "other hair"]
+    footer = f"face {seed} as an upload, {how}; mean error in steps of 255: {', '.join(errors)}"
+    return grid(rows, ["picture", "error"], columns, footer, SIDE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,9 +202,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pictures: dict[str, Callable[[], Image.Image]] = {
             "sliders": lambda: sliders(service, first),
             "swaps": lambda: swaps(service, first, second),
+            "blends": lambda: blends(service, first, second),
             "variants": lambda: variants(service, first),
             "composition": lambda: composition(service, first),
-            "sentences": lambda: sentences(service, seeds[:3], options.steps),
+            "sentences": lambda: sentences(service, seeds[:2], options.steps),
+            "strengths": lambda: strengths(service, first, options.steps),
             "photo": lambda: photo(service, seeds[2], options.steps),
         }
         for name, make in pictures.items():
