@@ -21,6 +21,8 @@ from memorygan.parts import LayerGroup, PartScheme
 _SHARPNESS = 8.0
 # Below this share of the picture a part counts as absent, and nothing else of it is measured.
 PRESENT = 5e-4
+# Chroma below which a colour is grey to the eye, and its hue chance.
+_GREY = 3.0
 FACE = ("skin", "eyes", "eyebrows", "mouth", "nose")
 
 
@@ -87,6 +89,7 @@ class Property:
         low, high: what a small and a large value look like.
         unit: "% of the picture", "L*" …
         measure: (scene, (B, P) weight of the part) → (B,); not-a-number where it has no meaning.
+        period: of an angle, after which it is the same again; 0 for anything else.
     """
 
     name: str
@@ -96,6 +99,23 @@ class Property:
     high: str
     unit: str
     measure: Callable[[Scene, Tensor], Tensor]
+    period: float = 0.0
+
+    def difference(self, after: Tensor, before: Tensor) -> Tensor:
+        """What has to be added to get from one value to the other, the shorter way round for an angle."""
+        change = after - before
+        return change if not self.period else (change + self.period / 2).remainder(self.period) - self.period / 2
+
+    def deviation(self, values: Tensor) -> float:
+        """Standard deviation over what is a number, about the circular mean for an angle; 0 for fewer than 8."""
+        known = values[torch.isfinite(values)]
+        if len(known) < 8:
+            return 0.0
+        if self.period:
+            angles = known * (2.0 * math.pi / self.period)
+            mean = torch.atan2(angles.sin().mean(), angles.cos().mean()) * (self.period / (2.0 * math.pi))
+            known = self.difference(known, mean)
+        return float(known.std())
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
@@ -255,6 +275,13 @@ def _saturation(scene: Scene, weight: Tensor) -> Tensor:
     return _if_present(_mean(chroma, weight), weight)
 
 
+def _hue(scene: Scene, weight: Tensor) -> Tensor:
+    """Angle of the mean colour in the a*b* plane: 0 red, 90 yellow, 180 green; grey has none."""
+    a, b = _mean(scene.lab[:, 1], weight), _mean(scene.lab[:, 2], weight)
+    hue = torch.where(torch.hypot(a, b) > _GREY, torch.rad2deg(torch.atan2(b, a)), torch.full_like(a, math.nan))
+    return _if_present(hue, weight)
+
+
 def _contrast(scene: Scene, weight: Tensor) -> Tensor:
     return _if_present(_deviation(scene.lab[:, 0], weight), weight)
 
@@ -269,6 +296,7 @@ COLOURS = (
     Property("lightness", "Lightness", _T, "darker", "lighter", "L*", _lightness),
     Property("redness", "Red–green", _T, "greener", "redder", "a*", _redness),
     Property("warmth", "Yellow–blue", _T, "bluer", "yellower", "b*", _yellowness),
+    Property("hue", "Hue", _T, "towards red", "towards yellow", "degrees", _hue, 360.0),
     Property("saturation", "Saturation", _T, "paler", "more vivid", "chroma", _saturation),
     Property("contrast", "Contrast", _T, "flatter", "more contrast", "L* deviation", _contrast),
 )
@@ -319,7 +347,10 @@ _ANY = (AREA, WIDTH, HEIGHT, UP)
 
 
 def properties_of(part: str) -> tuple[Property, ...]:
-    """What is measured of a part (or of "base"): shape first, then colour. Unknown parts get the general ones."""
+    """What is measured of a part (or of "base"): shape first, then colour; of each the plainest first.
+
+    Unknown parts get the general ones.
+    """
     if part == "base":
         return BASE_PROPERTIES
     return (*_OWN.get(part, _ANY), *COLOURS)

@@ -3,8 +3,9 @@
 For each part and layer group, faces are rendered twice: as they are, and with that part's code (in that group's layers
 only) taken from another face. Everything else stays, so the change of a property is caused by the code alone, which
 pictures of different faces could not tell. A ridge regression of the change of each property on the change of the code
-gives a direction; it is made orthogonal to the directions before it, scaled to one standard deviation of the codes,
-and then tried on faces it has not seen. Only what does there what it is called is kept under that name.
+gives a direction, and a second one that avoids the codes to which the picture outside the part answers. Each is made
+orthogonal to the directions before it, scaled to one standard deviation of the codes, and then tried on faces it has
+not seen; of the two the more local one is taken. Only what does there what it is called is kept under that name.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from editing.errors import EditingError
@@ -36,9 +38,17 @@ MAX_SLIDERS = 8
 MIN_SLIDERS = 4
 NEUTRAL_NAMES = "ABCDEFGH"
 _KEEP_BYTES = 2 * 2**30
-_TRIED = (-3.0, -1.5, 1.5, 3.0)
+_ENDS, _MIDDLE = (-3.0, 3.0), (-1.5, 1.5)
 # Mean change in 8-bit steps inside the part, below which a slider is not worth its place.
-_VISIBLE = 0.5
+_VISIBLE = 1.0
+# Areas along each side over which the change outside a part is averaged.
+_AREAS = 8
+# A more local direction may cost at most this share of the effect.
+_KEPT_STRENGTH = 0.6
+# Cosine between two directions, above which trying both is a waste of time.
+_SAME = 0.98
+# Mean change in 8-bit steps outside the part, above which the report names a slider.
+_FAR = 2.0
 
 
 @dataclass(frozen=True)
@@ -101,8 +111,25 @@ class Batch:
     region: Tensor
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What a direction did to the held-out faces.
+
+    Attributes:
+        effects: slider value → (N, number of properties) changes.
+        inside, outside: sum of |Δ| in 8-bit steps and number of pixels, in and outside the part, at the ends.
+    """
+
+    effects: dict[float, Tensor]
+    inside: tuple[float, float]
+    outside: tuple[float, float]
+
+
 class SliderFitter:
     """One generator, measured.
+
+    Attributes:
+        left_out: after :meth:`fit`, what has no slider and why, a line each.
 
     Args:
         generator: any of the family that can sample.
@@ -122,6 +149,7 @@ class SliderFitter:
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.checkpoint, self.log = checkpoint, log
+        self.left_out: list[str] = []
         self.settings = settings or FitSettings()
         if not hasattr(generator, "sample"):
             raise EditingError(f"sliders need sampled faces, which a {type(generator).__name__} cannot draw")
@@ -139,6 +167,7 @@ class SliderFitter:
             EditingError: if there is nothing that a slider could change.
         """
         settings = self.settings
+        self.left_out.clear()
         faces = self._sample(settings.seed, settings.faces)
         tests = self._sample(settings.seed + settings.faces, settings.test_faces)
         found: list[tuple[Slider, Tensor]] = []
@@ -213,12 +242,6 @@ class SliderFitter:
             region = torch.isin(made.part_map, torch.tensor(indices, device=device))
             yield Batch(measure(properties, scene(made, config.parts), target), images.cpu(), region.cpu())
 
-    def measured(
-        self, faces: Faces, target: str, group: LayerGroup, properties: tuple[Property, ...], change: Tensor | None
-    ) -> Tensor:
-        """(N, len(properties)) measures of all faces after a change, see :meth:`render`."""
-        return torch.cat([batch.measures for batch in self.render(faces, target, group, properties, change)])
-
 
 class _TargetFit:
     """The sliders of one part, or of the base code."""
@@ -230,7 +253,8 @@ class _TargetFit:
         self.scale = principal(self.codes, fitter.settings.components)
         self.properties = properties_of(target)
         self.groups = (LayerGroup.BASE,) if target == BASE else (LayerGroup.SHAPE, LayerGroup.TEXTURE)
-        # The held-out faces before any change: measures, images, regions.
+        # Before any change: measures, images, regions of the faces of the fit, and of the held-out ones.
+        self.fit_start = list(fitter.render(faces, target, self.groups[0], self.properties, None))
         self.start = list(fitter.render(tests, target, self.groups[0], self.properties, None))
 
     def fit(self) -> list[tuple[Slider, Tensor]]:
@@ -240,7 +264,10 @@ class _TargetFit:
         spare: list[tuple[LayerGroup, list[Tensor]]] = []
         for group in self.groups:
             named, taken = self._named(group)
-            named = sorted(named, key=lambda pair: -pair[0].strength * pair[0].correlation)[:room]
+            named = sorted(named, key=lambda pair: -pair[0].strength * pair[0].correlation)
+            for slider, _ in named[room:]:
+                self._leave_out(slider, f"{room} others of its layers are stronger")
+            named = named[:room]
             order = [item.name for item in self.properties]
             result[group] = sorted(named, key=lambda pair: order.index(pair[0].measured))
             spare.append((group, taken))
@@ -258,28 +285,67 @@ class _TargetFit:
         if not properties:
             return [], []
         other = self.codes.roll(1 + len(self.codes) // 3, 0) - self.codes
-        before = fitter.measured(self.faces, self.target, group, properties, None)
-        change = fitter.measured(self.faces, self.target, group, properties, other.float()) - before
+        z = other @ self.scale.to_z
+        after = list(fitter.render(self.faces, self.target, group, properties, other.float()))
+        leaks = _solve(z, torch.cat([leak(old, new) for old, new in zip(self.fit_start, after, strict=True)]), 100.0)
+        before, measures = torch.cat([b.measures for b in self.fit_start]), torch.cat([b.measures for b in after])
         slopes = []
         for number, item in enumerate(properties):
-            slope, explained = ridge(other @ self.scale.to_z, change[:, number])
-            if slope is not None:
-                slopes.append((explained, item, slope, deviation(before[:, number])))
+            then = before[:, self.properties.index(item)]
+            slope, _ = ridge(z, item.difference(measures[:, number], then))
+            slider = Slider(
+                f"{self.target}.{item.name}", self.target, item.label, group, item.low, item.high, item.name, item.unit
+            )
+            spread = item.deviation(then)
+            if slope is None or spread == 0.0:
+                self._leave_out(slider, "there is nothing to measure, or no code changes it")
+            else:
+                slopes.append((item, slider, slope, spread))
         kept: list[tuple[Slider, Tensor]] = []
         taken: list[Tensor] = []
-        for _, item, slope, spread in sorted(slopes, key=lambda entry: -entry[0]):
-            direction = orthogonal(slope, taken)
-            if direction is None or spread == 0.0:
+        # In the order of the list, plain properties first: where two go together, the plain one gives the name.
+        for item, slider, slope, spread in slopes:
+            found = [orthogonal(vector, taken) for vector in (slope, quieter(slope, leaks))]
+            directions = [direction for direction in found if direction is not None]
+            if not directions:
+                self._leave_out(slider, "it goes along with the sliders before it")
                 continue
-            w, name = self.scale.to_w(direction), f"{self.target}.{item.name}"
-            slider = Slider(name, self.target, item.label, group, item.low, item.high, item.name, item.unit)
-            tried = self._try(slider, w, item, spread)
-            if tried.correlation >= settings.min_correlation and tried.strength >= settings.min_strength:
-                kept.append((tried, w))
-                taken.append(direction)
+            if float(directions[0] @ directions[-1]) > _SAME:
+                directions = directions[:1]
+            direction, tried = self._most_local(slider, directions, item, spread)
+            reasons = [
+                f"correlation {tried.correlation:.2f}" if tried.correlation < settings.min_correlation else "",
+                f"strength {tried.strength:.2f}" if tried.strength < settings.min_strength else "",
+                f"a mean change of {tried.inside:.2f} inside" if tried.inside < _VISIBLE else "",
+            ]
+            if any(reasons):
+                self._leave_out(slider, "only " + ", ".join(reason for reason in reasons if reason))
             else:
-                fitter.log(f"  {name} left out: correlation {tried.correlation:.2f}, strength {tried.strength:.2f}")
+                kept.append((tried, self.scale.to_w(direction)))
+                taken.append(direction)
         return kept, taken
+
+    def _leave_out(self, slider: Slider, reason: str) -> None:
+        self.fitter.left_out.append(f"{slider.id}: {reason}")
+        self.fitter.log(f"  {slider.id} left out: {reason}")
+
+    def _most_local(
+        self, slider: Slider, directions: Sequence[Tensor], item: Property, spread: float
+    ) -> tuple[Tensor, Slider]:
+        """Of some unit z directions the one with the least change outside for its effect, and what it does.
+
+        One that loses too much of the effect of the first is not considered.
+        """
+        found = []
+        for direction in directions:
+            trial = self._trial(slider.group, self.scale.to_w(direction), (item,), _ENDS)
+            found.append((direction, trial, self._described(slider, trial, item, spread)))
+        least = _KEPT_STRENGTH * found[0][2].strength
+        good = [entry for entry in found if entry[2].strength >= least > 0.0] or found[:1]
+        direction, trial, _ = min(good, key=lambda entry: entry[2].outside / max(entry[2].strength, 1e-9))
+        middle = self._trial(slider.group, self.scale.to_w(direction), (item,), _MIDDLE)
+        whole = replace(trial, effects={**trial.effects, **middle.effects})
+        return direction, self._described(slider, whole, item, spread)
 
     def _fill(
         self,
@@ -295,7 +361,8 @@ class _TargetFit:
             letter = NEUTRAL_NAMES[sum(not slider.measured for slider, _ in result[group])]
             name = f"{self.target}.{group.value}_{letter.lower()}"
             w = self.scale.to_w(direction)
-            tried = self._try(Slider(name, self.target, f"{group.value.capitalize()} {letter}", group), w, None, 1.0)
+            slider = Slider(name, self.target, f"{group.value.capitalize()} {letter}", group)
+            tried = self._described(slider, self._trial(group, w, (), _ENDS))
             if tried.inside >= _VISIBLE:  # one that changes nothing to be seen would be a dead control
                 result[group].append((tried, w))
                 taken.append(direction)
@@ -303,33 +370,45 @@ class _TargetFit:
             if wanted == 0:
                 return
 
-    def _try(self, slider: Slider, direction: Tensor, item: Property | None, spread: float) -> Slider:
-        """The slider with what it does to faces that were not used to find it."""
-        properties = () if item is None else (item,)
-        effects, inside, outside = [], [0.0, 0.0], [0.0, 0.0]
-        for value in _TRIED:
+    def _trial(
+        self, group: LayerGroup, direction: Tensor, properties: tuple[Property, ...], values: Sequence[float]
+    ) -> Trial:
+        """What a (D,) direction does to faces that were not used to find it."""
+        before = torch.cat([batch.measures for batch in self.start])
+        effects, inside, outside = {}, [0.0, 0.0], [0.0, 0.0]
+        for value in values:
             change = (value * direction).float().expand(len(self.tests.own), -1)
-            after = list(self.fitter.render(self.tests, self.target, slider.group, properties, change))
-            effects.append(torch.cat([batch.measures for batch in after]))
-            if abs(value) < max(_TRIED):
-                continue
+            after = list(self.fitter.render(self.tests, self.target, group, properties, change))
+            measures = torch.cat([batch.measures for batch in after])
+            effects[value] = torch.stack(
+                [
+                    item.difference(measures[:, number], before[:, self.properties.index(item)])
+                    for number, item in enumerate(properties)
+                ]
+                or [torch.zeros(len(measures))],
+                dim=1,
+            )
             for old, new in zip(self.start, after, strict=True):
                 difference, region = (new.images - old.images).abs().mean(dim=1), old.region | new.region
                 inside = [inside[0] + float(difference[region].sum()), inside[1] + float(region.sum())]
                 outside = [outside[0] + float(difference[~region].sum()), outside[1] + float((~region).sum())]
+        return Trial(effects, (inside[0], inside[1]), (outside[0], outside[1]))
+
+    def _described(self, slider: Slider, trial: Trial, item: Property | None = None, spread: float = 1.0) -> Slider:
+        """The slider with what it was measured to do."""
         slider = replace(
             slider,
-            inside=round(inside[0] / max(1.0, inside[1]), 3),
-            outside=round(outside[0] / max(1.0, outside[1]), 3),
+            inside=round(trial.inside[0] / max(1.0, trial.inside[1]), 3),
+            outside=round(trial.outside[0] / max(1.0, trial.outside[1]), 3),
         )
         if item is None:
             return slider
-        before = torch.cat([batch.measures for batch in self.start])[:, self.properties.index(item)]
-        effect = torch.stack(effects)[..., 0] - before  # (values, faces)
+        tried = sorted(trial.effects)
+        effect = torch.stack([trial.effects[value][:, 0] for value in tried])  # (values, faces)
         effect = effect[:, torch.isfinite(effect).all(dim=0)]
         if effect.shape[1] < 3:
             return slider
-        values = torch.tensor(_TRIED, dtype=effect.dtype)[:, None].expand_as(effect)
+        values = torch.tensor(tried, dtype=effect.dtype)[:, None].expand_as(effect)
         span = float((effect[-1] - effect[0]).mean())
         return replace(
             slider,
@@ -398,6 +477,29 @@ def orthogonal(slope: Tensor, taken: Sequence[Tensor]) -> Tensor | None:
     return left / length if length > 0.3 * float(slope.norm()) and length > 0 else None
 
 
+def leak(old: Batch, new: Batch) -> Tensor:
+    """(b, 3 · 8²) float64: the signed change outside the part, averaged over areas of the picture."""
+    outside = ~(old.region | new.region)[:, None]
+    return F.adaptive_avg_pool2d((new.images - old.images) * outside, _AREAS).flatten(1).double()
+
+
+def quieter(slope: Tensor, leaks: Tensor) -> Tensor:
+    """The slope with less of what changes the picture outside the part.
+
+    Maximises the effect for a given sum of step length and expected change outside: (E + ē·1)⁻¹ s, where dᵀ E d is
+    the squared change outside for a step d, and ē its mean over directions.
+
+    Args:
+        slope: (R,) of the property.
+        leaks: (R, M) slopes of the changes outside, see :func:`leak`.
+    """
+    energy = leaks @ leaks.T
+    level = energy.diagonal().mean()
+    if not float(level) > 1e-12:
+        return slope
+    return torch.linalg.solve(energy + level * torch.eye(len(slope), dtype=slope.dtype), slope)
+
+
 def components(taken: Sequence[Tensor], scale: Principal, count: int) -> Iterator[Tensor]:
     """Unit z directions of the largest spread in w, orthogonal to those taken."""
     rank = len(scale.back)
@@ -414,12 +516,6 @@ def components(taken: Sequence[Tensor], scale: Principal, count: int) -> Iterato
             return
 
 
-def deviation(values: Tensor) -> float:
-    """Standard deviation over what is a number; 0 where there are fewer than 8."""
-    known = values[torch.isfinite(values)]
-    return float(known.std()) if len(known) >= 8 else 0.0
-
-
 def correlation(x: Tensor, y: Tensor) -> float:
     """Pearson's, of two (N,) tensors."""
     x, y = x - x.mean(), y - y.mean()
@@ -429,8 +525,13 @@ def correlation(x: Tensor, y: Tensor) -> float:
 # --- Report and command line ------------------------------------------------------------------------------------------
 
 
-def report(sliders: SliderSet) -> str:
-    """A Markdown table: what each slider was measured to do."""
+def report(sliders: SliderSet, left_out: Sequence[str] = ()) -> str:
+    """A Markdown table: what each slider was measured to do, which are not local, and what has none.
+
+    Args:
+        sliders: fitted.
+        left_out: see :class:`SliderFitter`.
+    """
     lines = [
         "| slider | layers | from −3 | to +3 | effect | in deviations | correlation | inside | outside |",
         "|---|---|---|---|---:|---:|---:|---:|---:|",
@@ -444,6 +545,12 @@ def report(sliders: SliderSet) -> str:
         )
     lines.append("")
     lines.append("Inside and outside: mean change in 8-bit steps, in and outside the part, between 0 and ±3.")
+    far = sorted((slider for slider in sliders if slider.outside > _FAR), key=lambda slider: -slider.outside)
+    if far:
+        told = ", ".join(f"{slider.id} ({slider.outside:.2f})" for slider in far)
+        lines += ["", f"Not local, with a mean change of more than {_FAR:g} steps outside the part: {told}."]
+    if left_out:
+        lines += ["", "Measured, but without a slider:", "", *(f"- {line}" for line in left_out)]
     return "\n".join(lines)
 
 
@@ -473,9 +580,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = replace(
             defaults, faces=options.faces, test_faces=options.test_faces, size=options.size, batch=options.batch
         )
-        sliders = SliderFitter(loaded.generator, loaded.sha256, settings, lambda line: print(line, flush=True)).fit()
+        fitter = SliderFitter(loaded.generator, loaded.sha256, settings, lambda line: print(line, flush=True))
+        sliders = fitter.fit()
         out = options.out or path.with_name("sliders.safetensors")
-        table = report(sliders)
+        table = report(sliders, fitter.left_out)
         digest = sliders.save(out, {"faces": settings.faces, "test_faces": settings.test_faces})
         if options.report:
             options.report.write_text(table + "\n", encoding="utf-8")

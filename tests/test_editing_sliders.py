@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
+import numpy as np
 import pytest
 import torch
 from test_editing_toy import measured, toy_generator, toy_sliders  # type: ignore[import-not-found]
 
 from editing.errors import EditingError
-from editing.loading import untrained_generator
+from editing.loading import Assets, untrained_generator
 from editing.properties import properties_of, rgb_to_lab, scene
+from editing.service import EditingService
 from editing.slider_fit import (
+    Batch,
     FitSettings,
     SliderFitter,
     components,
     correlation,
+    leak,
     main,
     orthogonal,
     principal,
+    quieter,
     report,
     ridge,
 )
 from editing.sliders import SliderSet
+from memorygan.baseline import SemanticStyleGAN
 from memorygan.checkpoint import save_module
+from memorygan.config import get_preset
 from memorygan.generator import Synthesis
 from memorygan.parts import FACE_PARTS, LayerGroup
 
@@ -184,6 +192,55 @@ def test_smile_openness_and_pose():
     assert value(left, "base", "yaw") < 0 < value(right, "base", "yaw")
 
 
+def test_hue_is_an_angle():
+    hue = next(item for item in properties_of("hair") if item.name == "hue")
+
+    def of(*rgb: float) -> float:
+        face = drawn({"hair": (5, 2, 35, 12)})
+        face.image[0, :, 2:12, 5:35] = torch.tensor(rgb)[:, None, None]
+        return value(face, "hair", "hue")
+
+    assert of(1.0, -1.0, -1.0) == pytest.approx(40, abs=8)
+    assert of(1.0, 1.0, -1.0) == pytest.approx(103, abs=8)
+    assert of(-1.0, -1.0, 1.0) == pytest.approx(-54, abs=8)
+    assert math.isnan(of(0.0, 0.0, 0.0)), "grey has none"
+    after, before = torch.tensor([-170.0, 10.0]), torch.tensor([170.0, 30.0])
+    assert hue.difference(after, before).tolist() == [20.0, -20.0], "the shorter way round"
+    around = torch.tensor([179.0, -179.0] * 8)
+    assert hue.deviation(around) == pytest.approx(1.0, abs=0.1)
+    assert hue.deviation(around[:7]) == 0.0
+
+
+def test_a_direction_can_avoid_what_leaks_out_of_the_part():
+    slope = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+    leaks = torch.tensor([[3.0, 0.0], [0.0, 0.0], [0.0, 0.1]], dtype=torch.float64)
+    found = quieter(slope, leaks)
+    assert float((found @ leaks).norm() / (found @ slope)) < 0.5 * float((slope @ leaks).norm() / (slope @ slope))
+    assert torch.equal(quieter(slope, torch.zeros_like(leaks)), slope)
+    old = Batch(torch.zeros(1, 0), torch.zeros(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.bool))
+    region = old.region.clone()
+    region[:, :, 8:] = True
+    areas = leak(old, Batch(old.measures, torch.full((1, 3, 16, 16), 4.0), region)).unflatten(1, (3, 8, 8))
+    assert torch.equal(areas[..., :4], torch.full_like(areas[..., :4], 4.0))
+    assert not areas[..., 4:].any(), "inside is not outside"
+
+
+def test_what_can_hardly_be_seen_gets_no_slider(generator, monkeypatch):
+    """Whatever it is called."""
+    monkeypatch.setattr("editing.slider_fit._VISIBLE", 300.0)
+    fitter = SliderFitter(generator, "c", dataclasses.replace(SETTINGS, faces=64))
+    with pytest.raises(EditingError, match="changes anything visible"):
+        fitter.fit(["mouth"])
+    assert any(line.startswith("mouth.lightness: only a mean change of") for line in fitter.left_out)
+
+
+def test_the_report_names_what_is_not_local_and_what_is_missing(fitted):
+    loud = dataclasses.replace(fitted.sliders[0], outside=4.5)
+    table = report(SliderSet([loud], fitted.directions[:1], "c"), ["base.yaw: only correlation 0.10"])
+    assert f"more than 2 steps outside the part: {loud.id} (4.50)." in table
+    assert table.endswith("Measured, but without a slider:\n\n- base.yaw: only correlation 0.10")
+
+
 def test_colours_are_measured_inside_the_part_only():
     dark = drawn({"hair": (5, 2, 35, 12)}, {"hair": -0.8})
     light = drawn({"hair": (5, 2, 35, 12)}, {"hair": 0.8})
@@ -238,6 +295,26 @@ def test_a_fit_that_finds_nothing_says_so(generator):
     deaf.extent.zero_()
     with pytest.raises(EditingError, match="changes anything visible"):
         SliderFitter(deaf, "c", dataclasses.replace(SETTINGS, faces=32, test_faces=4, components=4)).fit(["mouth"])
+
+
+@pytest.mark.parametrize("group", [LayerGroup.TEXTURE, LayerGroup.BASE])
+def test_the_baseline_gets_sliders_as_well(monkeypatch, group):
+    """An untrained one shows nearly nothing, so the bar for what can be seen is taken away."""
+    monkeypatch.setattr("editing.slider_fit._VISIBLE", 0.0)
+    torch.manual_seed(0)
+    baseline = SemanticStyleGAN(get_preset("tiny-32").generator).eval().requires_grad_(False)
+    settings = FitSettings(faces=32, test_faces=4, components=4)
+    target = "base" if group is LayerGroup.BASE else "mouth"
+    found = SliderFitter(baseline, "c", settings).fit([target])
+    assert 4 <= len(found) <= 8
+    assert any(slider.group is group for slider in found)
+    assets = Assets(baseline, "c", "tiny", found, None, None, (), {}, True, None)
+    with EditingService(assets) as service:
+        face = service.new_face(7)
+        slider = max(found, key=lambda slider: slider.inside)
+        moved = service.set_sliders(face.session, {slider.id: 10.0})
+        assert not np.array_equal(moved.image, face.image)
+        assert np.array_equal(service.set_sliders(face.session, {slider.id: 0.0}).image, face.image)
 
 
 def test_a_real_network_is_fitted_with_and_without_keeping_what_it_retrieved(monkeypatch):
