@@ -133,7 +133,7 @@ def sentences(service: EditingService, seeds: Sequence[int], steps: int) -> Imag
 
 def strengths(service: EditingService, seed: int, steps: int) -> Image.Image:
     """An easy and a difficult sentence at every strength, with the change."""
-    rows, chosen = [], (SENTENCES[1], SENTENCES[4])
+    rows, chosen = [], (SENTENCES[1], SENTENCES[5])
     for words in chosen:
         face = service.new_face(seed)
         row = [face.image]
