@@ -21,7 +21,7 @@ class Fused:
 
     Attributes:
         feature: (B, C, S, S) fused feature on the coarse grid.
-        coarse_mask: (B, K, S, S) float32 softmax of the pseudo-depths, sums to 1; 0 for absent parts.
+        coarse_mask: (B, K, S, S) float32, see :func:`coarse_mask`; 0 for absent parts.
     """
 
     feature: Tensor
@@ -36,7 +36,8 @@ def coarse_mask(depth: Tensor, present: Tensor | None = None) -> Tensor:
         present: (K,) or (B, K) 0/1 weights of the parts to compose; None for all.
 
     Returns:
-        (B, K, P), renormalised over the present parts.
+        (B, K, P), sums to 1 over all parts. Over present ones alone it is M / (ΣM + 1e-8), as published: the sum stays
+        below 1 where absent parts had claimed nearly everything, so that no noise is blown up there.
     """
     mask = torch.softmax(depth, dim=1)
     if present is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -93,6 +94,8 @@ class GeneratorConfig:
             value = getattr(self, item.name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ValueError(f"{item.name} is {value}; use at least 1")
+        if not 0 < self.mapping_lr_multiplier < math.inf:
+            raise ValueError(f"mapping_lr_multiplier is {self.mapping_lr_multiplier}; use a number above 0, as 0.01")
 
     @property
     def part_count(self) -> int:
@@ -112,6 +115,16 @@ class GeneratorConfig:
             sizes.append(side)
             side *= 2
         return tuple(sizes)
+
+    def check_size(self, size: int | None) -> None:
+        """Refuses a side at which the render net cannot stop; None stands for the full size.
+
+        Raises:
+            ValueError: naming the sides at which it can. The lowest one is drawn by the first block already.
+        """
+        if size is not None and size not in self.render_sizes:
+            sides = ", ".join(str(side) for side in self.render_sizes)
+            raise ValueError(f"a face cannot be drawn at {size} pixels; use one of {sides}")
 
     def render_channels(self, side: int) -> int:
         """Channels of the render net at ``side`` pixels."""
@@ -178,6 +191,9 @@ class DiscriminatorConfig:
         channel_base, channel_max, channel_min: channels at side s are channel_base // s within these bounds.
         mask_channel_divisor: the mask branch is this much narrower than the image branch.
         group_size: samples per minibatch-standard-deviation group.
+
+    Raises:
+        ValueError: for an impossible value, with the remedy.
     """
 
     size: int
@@ -191,8 +207,9 @@ class DiscriminatorConfig:
     def __post_init__(self) -> None:
         if not _is_power_of_two(self.size) or self.size < 8:
             raise ValueError(f"discriminator size is {self.size}; use a power of two of at least 8")
-        if self.mask_channel_divisor < 1:
-            raise ValueError(f"mask_channel_divisor is {self.mask_channel_divisor}; use at least 1")
+        for item in fields(self):
+            if (value := getattr(self, item.name)) < 1:
+                raise ValueError(f"{item.name} is {value}; use at least 1")
 
     def channels(self, side: int, divisor: int = 1) -> int:
         """Channels at ``side`` pixels."""

@@ -120,11 +120,12 @@ class ComposedGenerator(nn.Module):
             retrieved: all K parts, see :meth:`retrieve`.
             latents: the codes they came from.
             parts: which parts to compose, in any order; None for all.
-            size: stop the render net at this side for a preview; None for the full size.
+            size: stop the render net at this side (preview), one of ``config.render_sizes``; None for the full size.
 
         Raises:
-            ValueError: for an unknown part or an empty selection.
+            ValueError: for an unknown part, an empty selection, or a size that the render net does not pass.
         """
+        self.config.check_size(size)
         if parts is not None and not len(parts):
             raise ValueError("no part was chosen to compose; name at least one, for example 'background'")
         fused = fuse(retrieved, self.memory, self.config.parts.transparent, self._present(parts))
@@ -146,8 +147,9 @@ class ComposedGenerator(nn.Module):
         The memory is queried once; every step only fuses and renders.
 
         Raises:
-            ValueError: for an unknown or repeated part.
+            ValueError: for an unknown or repeated part, or a size that the render net does not pass.
         """
+        self.config.check_size(size)
         indices = [self.config.parts.index(part) for part in (order if order is not None else self.config.parts.names)]
         if len(set(indices)) != len(indices):
             raise ValueError("a part appears twice in the composition order; name every part once")

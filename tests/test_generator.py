@@ -69,12 +69,19 @@ def faces(model) -> Latents:
         ({"refine_sizes": (4,)}, "refine size 4", "use some of"),
         ({"query_dim": 0}, "query_dim is 0", "at least 1"),
         ({"style_dim": -3}, "style_dim is -3", "at least 1"),
+        ({"mapping_lr_multiplier": 0.0}, "mapping_lr_multiplier is 0", "above 0"),
     ],
 )
 def test_impossible_configurations_are_refused_with_value_and_remedy(changes, value, remedy):
     with pytest.raises(ValueError, match=value) as error:
         replace(TINY, **changes)
     assert remedy in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mask_channels", "group_size", "channel_max", "channel_min", "mask_channel_divisor"])
+def test_impossible_discriminators_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is 0; use at least 1"):
+        replace(get_preset("tiny-32").discriminator, **{name: 0})
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -391,6 +398,14 @@ def test_preview_is_the_lower_level_image(model, faces, size, level):
     face = model.synthesize(faces, size=size)
     assert face.image.shape == (2, 3, level, level) and face.mask.shape == (2, 13, level, level)
     assert close(face.image, image) and close(face.mask, mask)
+
+
+@pytest.mark.parametrize("size", [-3, 0, 4, 24, 64])
+def test_a_size_that_the_render_net_does_not_pass_is_refused(model, faces, size):
+    with pytest.raises(ValueError, match=f"cannot be drawn at {size} pixels; use one of 8, 16, 32"):
+        model.synthesize(faces, size=size)
+    with pytest.raises(ValueError, match="use one of 8, 16, 32"):
+        next(model.compose_sequence(faces, size=size))
 
 
 def test_shapes_and_ranges(model, faces):
