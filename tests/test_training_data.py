@@ -13,6 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from memorygan.checkpoint import load_generator
+from memorygan.generator import MemoryGAN
+from memorygan.manifest import default_checkpoint
 from memorygan.parts import CELEBAMASK_PAINT_ORDER, FACE_PARTS
 from memorygan.training import packing, sources
 from memorygan.training.cartoon.face import draw_face
@@ -517,6 +520,22 @@ def test_images_alone_are_parsed(tmp_path):
     assert torch.equal(dataset.masks(), torch.where(dataset.images()[:, 0] > 127, 7, 1).byte())
 
 
+def test_the_bundled_parser_finds_the_parts_of_pictures_alone(tmp_path):
+    """From generated faces, whose parts are known, through the command to the packed masks."""
+    generator = load_generator(default_checkpoint()).generator
+    assert isinstance(generator, MemoryGAN)
+    with torch.no_grad():
+        faces = generator.synthesize(generator.sample(range(4), truncation=0.7, temperature=0.7))
+    for i, image in enumerate(faces.image.clamp(-1, 1)):
+        save(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy(), tmp_path / "pictures" / f"{i}.png")
+    out, size = tmp_path / "out", generator.config.size
+    assert main([str(tmp_path / "pictures"), "--size", str(size), "--holdout", "0", "--out", str(out)]) == 0
+    dataset = PackedDataset.open(out / f"pictures-{size}-train.pack")
+    assert dataset.header.plan.kind == "images" and "bundled parser" in dataset.header.plan.source
+    same = (dataset.masks() == faces.part_map).float().mean()
+    assert same > 0.8, "parser and generator give most pixels to the same part"
+
+
 def test_a_missing_parser_is_one_sentence(tmp_path, monkeypatch):
     def missing():
         raise ValueError("the file is missing")
@@ -525,6 +544,26 @@ def test_a_missing_parser_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("memorygan.parser.load_parser", missing)
     with pytest.raises(DataError, match=r"images without masks need the face parser, .*: the file is missing"):
         prepare(open_source(tmp_path / "images"), tmp_path / "out", "x", SIZE, quiet=True)
+
+
+def test_a_mended_mask_asks_for_a_new_preparation(tmp_path):
+    root, out = make_pairs(tmp_path / "faces"), tmp_path / "out"
+    mask = root / "masks" / "00001.png"
+    good = mask.read_bytes()
+    unknown_id(root)
+    path = pack(root, out, skip_bad=True)["train"]
+    assert len(PackedDataset.open(path)) == 3
+    mask.write_bytes(good)
+    with pytest.raises(DataError, match="holds another preparation and is not overwritten"):
+        pack(root, out, skip_bad=True)
+
+
+def test_a_changed_region_of_celebamask_asks_for_a_new_preparation(tmp_path):
+    root = make_celeba(tmp_path, (0,))
+    before = CelebAMaskSource(root).stamp("0")
+    region = next((root / sources.CELEBAMASK_ANNOTATIONS).glob("*/00000_*.png"))
+    region.unlink()
+    assert CelebAMaskSource(root).stamp("0") != before
 
 
 # --- interruption, and nothing overwritten ----------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class PackPlan:
         source: one line on where the faces come from.
         kind: which reader made them (``celebamask``, ``pairs``, ``images`` or ``procedural``).
         encoding: how images are stored, e.g. ``"webp 95"`` or ``"webp lossless"``.
-        fingerprint: SHA-256 over the names and sizes of the source files.
+        fingerprint: SHA-256 over the names of the faces, and names, sizes and dates of their files.
     """
 
     resolution: int

@@ -44,8 +44,8 @@ class ProceduralSource:
     def names(self) -> list[str]:
         return [f"{index:06d}" for index in range(self._count)]
 
-    def stamp(self, name: str) -> int:
-        return DRAWING_VERSION
+    def stamp(self, name: str) -> list[object]:
+        return [DRAWING_VERSION]
 
     def problems(self, size: int) -> dict[str, str]:
         return {}

@@ -45,8 +45,8 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """All face names, in a fixed order."""
 
-    def stamp(self, name: str) -> int:
-        """A number that changes when the face does, such as the size of its file."""
+    def stamp(self, name: str) -> list[object]:
+        """Plain JSON values that change when the face does, such as size and date of its files."""
 
     def problems(self, size: int) -> dict[str, str]:
         """Faces that cannot be brought to ``size`` pixels, with the reason; looks at headers only."""
@@ -61,6 +61,11 @@ class Source(Protocol):
 
     def official_val(self, name: str) -> bool:
         """Whether the data set itself puts this face into its validation split."""
+
+
+def _file_stamp(path: Path) -> tuple[object, ...]:
+    status = path.stat()
+    return path.name, status.st_size, status.st_mtime_ns
 
 
 class FolderSource(ABC):
@@ -82,8 +87,12 @@ class FolderSource(ABC):
     def names(self) -> list[str]:
         return sorted(self.images)
 
-    def stamp(self, name: str) -> int:
-        return self.images[name].stat().st_size
+    def stamp(self, name: str) -> list[object]:
+        return [entry for path in self.files(name) for entry in _file_stamp(path)]
+
+    def files(self, name: str) -> list[Path]:
+        """Everything a face is made of: its image, and the files of its mask."""
+        return [self.images[name]]
 
     def official_val(self, name: str) -> bool:
         return False
@@ -138,6 +147,9 @@ class PairSource(FolderSource):
         super().__init__(root / "images", f"folder {root.name}: images with masks of part ids", parts)
         self.masks = index_by_stem(root / "masks")
 
+    def files(self, name: str) -> list[Path]:
+        return [self.images[name], *([self.masks[name]] if name in self.masks else [])]
+
     def mask_problem(self, name: str) -> str | None:
         return None if name in self.masks else "it has no mask"
 
@@ -163,6 +175,9 @@ class CelebAMaskSource(FolderSource):
 
     def names(self) -> list[str]:
         return sorted(self.images, key=int)
+
+    def files(self, name: str) -> list[Path]:
+        return [self.images[name], *self.regions.get(str(int(name)), {}).values()]
 
     def official_val(self, name: str) -> bool:
         return int(name) >= _OFFICIAL_TRAIN
