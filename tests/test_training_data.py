@@ -522,7 +522,9 @@ def test_images_alone_are_parsed(tmp_path):
 
 def test_the_bundled_parser_finds_the_parts_of_pictures_alone(tmp_path):
     """From generated faces, whose parts are known, through the command to the packed masks."""
-    generator = load_generator(default_checkpoint()).generator
+    path = default_checkpoint()
+    assert path is not None
+    generator = load_generator(path).generator
     assert isinstance(generator, MemoryGAN)
     with torch.no_grad():
         faces = generator.synthesize(generator.sample(range(4), truncation=0.7, temperature=0.7))
