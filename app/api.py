@@ -150,7 +150,8 @@ class Programs:
             raise EditingError(f"kind is {kind!r}; use 'gif' or 'mp4'")
         with self._opened(recipe) as view:
             make = self._service.export_gif if kind == "gif" else self._service.export_mp4
-            data = make(view.session, order or None, tuple(rows or ["image"]), int(frame_ms))
+            pause = round(_number(frame_ms, "frame_ms"))
+            data = make(view.session, order or None, tuple(rows or ["image"]), pause)
             return self._file(data, f"clip.{kind}")
 
     def invert(self, photo: Any, face: float = 0, steps: float = 200, crop: Any = None) -> Answer:
@@ -170,7 +171,10 @@ class Programs:
             raise EditingError("crop is no square; use [left, top, side] in pixels, or leave it out")
         opened = self._service.open_photo(uploads.take(photo))
         try:
-            square = None if crop is None else (float(crop[0]), float(crop[1]), float(crop[2]))
+            square = None
+            if crop is not None:
+                left, top, side = (_number(value, "each value of crop") for value in crop)
+                square = (left, top, side)
             wanted, count = _whole(face, "face") or 0, _whole(steps, "steps") or 0
             *_, last = self._jobs.invert(opened.photo, wanted, square, count)
         finally:
@@ -301,6 +305,13 @@ def _finite(value: float | None) -> float | None:
 def _whole(value: Any, name: str) -> int | None:
     if value is None:
         return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value != int(value):
+    found = _number(value, name)
+    if found != int(found):
         raise EditingError(f"{name} is {value!r}; use a whole number")
     return int(value)
+
+
+def _number(value: Any, name: str) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise EditingError(f"{name} is {'null' if value is None else repr(value)}; use a number")
+    return float(value)

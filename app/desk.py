@@ -97,10 +97,24 @@ class Desk:
             return view
 
     def commit(
-        self, visit: Visit, action: Callable[[str], FaceView], seq: int | None = None
+        self, visit: Visit, action: Callable[[str], FaceView], seq: int | None = None, owner: int = 0
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """An edit; returns the face to show and what the browser keeps. A refusal is said, and the face shown again."""
+        """An edit; returns the face to show and what the browser keeps. A refusal is said, and the face shown again.
+
+        Args:
+            visit: of the page.
+            action: makes the edit, given a session.
+            seq: number of the gesture, see :meth:`face`.
+            owner: :attr:`app.visit.Opened.id` of the face it is meant for; 0 for the one on show.
+        """
         try:
+            own = visit.called(owner)
+            if own is not visit.here():
+                # Another face was opened meanwhile; the edit is kept with its own.
+                if own is not None:
+                    own.thumb = pictures.thumb(action(own.token).image)
+                    own.recipe = self.service.export_json(own.token)
+                return self.show(visit), self.stored(visit)
             view = self.run(visit, action)
         except EditingError as error:
             refuse(error)
@@ -144,6 +158,7 @@ class Desk:
             # Gradio tells a widget only about a value that differs from the last one.
             "n": next(visit.numbers),
             "face": here.number,
+            "id": here.id,
             "revision": view.revision,
             "seq": seq,
             "image": image,
@@ -234,7 +249,7 @@ class Desk:
         visit = Visit()
         visit.current = self.opened(visit, view, face_label(view))
         try:
-            return self.face(visit, view) | {"face": 0, "n": 0}
+            return self.face(visit, view) | {"face": 0, "id": 0, "n": 0}
         finally:
             self.service.close_session(view.session)
 

@@ -19,7 +19,9 @@ class Opened:
 
     Attributes:
         token: of its session.
-        number: what the browser knows it by; tokens never leave the server.
+        number: what the browser tells its pictures by; it changes when the face is opened anew. Tokens never leave the
+            server.
+        id: what the browser calls it by when it asks for a change; the first number it had.
         label: a few words.
         thumb: small picture as a data address.
         recipe: JSON of its last committed state, to open it again should the session be gone.
@@ -32,6 +34,10 @@ class Opened:
     thumb: str
     recipe: str = ""
     before: str = ""
+    id: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.id = self.number
 
 
 @dataclass(eq=False)
@@ -91,6 +97,14 @@ class Visit:
         with self.lock:
             held = [*self.faces, *([self.current] if self.current else [])]
             return next((face for face in held if face.token == token), None)
+
+    def called(self, number: int) -> Opened | None:
+        """The face with this :attr:`Opened.id`, if this page has it; 0 is the face on show."""
+        if number == 0:
+            return self.here()
+        with self.lock:
+            held = [*self.faces, *([self.current] if self.current else [])]
+            return next((face for face in held if face.id == number), None)
 
     def enter(self, opened: Opened) -> list[str]:
         """Shows a face that was just opened; returns the tokens of faces that had to go for it."""

@@ -28,9 +28,10 @@ from app.server import Settings, launch  # noqa: E402
 from editing.service import EditingService  # noqa: E402
 
 TABS = ("face", "edit", "swap", "describe", "compose", "photo", "about")
-HEIGHTS = {"swap": 1240, "describe": 1180, "photo": 1500}
+# A wide window is as high as its page, up to this.
+TALLEST = 2000
 # What stands at the top of the window on a phone, where it is not the beginning of the tab.
-TOPS = {"describe": "#strength"}
+TOPS = {"describe": "#strength", "photo": "#photo", "about": "#measured"}
 LOOKS = {"light": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (360, 740, "light")}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SEED, PHOTO_SEED = 7, 21
@@ -109,13 +110,16 @@ def prepare(page: Page, tab: str, upload: bytes) -> None:
             page.click("#describe-advanced >> text=Advanced")
             page.fill("#describe-steps input[type=number]", str(STEPS))
             page.click("#describe-advanced >> text=Advanced")
-            page.click(".studio-example >> nth=0")
+            page.click(".studio-example:has-text('gray hair')")
             page.wait_for_selector("#allowed .studio-chip-hint")
             page.click("#describe")
             page.wait_for_function(ENDED.format("#guided"), timeout=PATIENCE)
     elif tab == "compose":
         page.wait_for_selector(".player-step >> nth=12")
+        page.click("text=Order of the parts")
         page.locator(".player-bar input").fill("7")
+    elif tab == "about":
+        page.wait_for_selector("#paper .figures")
     elif tab == "photo":
         drop = "#photo-drop input[type=file]"
         page.wait_for_selector(drop, state="attached")
@@ -139,10 +143,14 @@ def scroll(page: Page, tab: str, phone: bool) -> None:
     """Makes the window as high as the tab needs; on a phone the tab's own part lies below the face."""
     if not phone:
         width, height, _ = LOOKS["light"]
-        page.set_viewport_size({"width": width, "height": HEIGHTS.get(tab, height)})
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(300)
+        whole = page.evaluate("document.documentElement.scrollHeight")
+        page.set_viewport_size({"width": width, "height": min(max(height, whole), TALLEST)})
     page.evaluate("document.activeElement?.blur(); window.scrollTo(0, 0)")
     if phone and tab != "face":
-        page.evaluate(f"document.querySelector('{TOPS.get(tab, '#tab-column')}').scrollIntoView()")
+        top = next(place for place in (TOPS.get(tab), "#tab-column") if place and page.locator(place).count())
+        page.evaluate(f"document.querySelector('{top}').scrollIntoView()")
     page.wait_for_timeout(300)
 
 

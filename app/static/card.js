@@ -18,11 +18,13 @@ function face() {
 }
 
 function paintOverlay() {
-  Studio.paintMap(overlay, map, (id) => {
-    const name = props.parts[id]?.name;
-    if (id === hovered) return [255, 255, 255, 90];
-    return chosen.size && !chosen.has(name) ? [15, 23, 42, 85] : null;
-  });
+  Studio.paintMap(overlay, map, (id) => (id === hovered ? [255, 255, 255, 90] : null));
+  if (!map || !chosen.size) return;
+  const out = Studio.spread(map, (id) => id !== hovered && !chosen.has(props.parts[id]?.name));
+  const context = overlay.getContext("2d");
+  const picture = context.getImageData(0, 0, map.size, map.size);
+  for (let i = 0; i < out.length; i++) if (map.ids[i] !== hovered) picture.data.set([15, 23, 42, 85 * Math.min(1, 2 * out[i])], 4 * i);
+  context.putImageData(picture, 0, 0);
 }
 
 async function paint() {

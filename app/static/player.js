@@ -1,4 +1,4 @@
-// The composition, step by step. `props.value` is {key, frames: [{part, label, image, mask, depth, note}]}.
+// The composition, step by step. `props.value` is {key, frames: [{part, label, image, mask, depth, note}]}, or {key, problem}.
 const make = Studio.make;
 const root = element.querySelector(".panel");
 const ROWS = [["image", "Image"], ["mask", "Mask"], ["depth", "Depth"]];
@@ -12,11 +12,12 @@ const back = make("button", { type: "button", class: "studio-button", "aria-labe
 const next = make("button", { type: "button", class: "studio-button", "aria-label": "One step forward", onclick: () => { pause(); show(step + 1); } }, "▶");
 const scrub = make("input", { type: "range", min: 0, max: 0, step: 1, value: 0, "aria-label": "Step", oninput: () => { pause(); show(Number(scrub.value)); } });
 const words = make("p", { class: "player-words", "aria-live": "off" });
+const retry = make("button", { type: "button", class: "studio-small", hidden: true, onclick: () => { asked = null; ask(); } }, "Try again");
 const now = ROWS.map(([name, label]) => make("figure", {}, make("img", { alt: "", "data-row": name }), make("figcaption", {}, label)));
 const strip = make("div", { class: "player-strip", tabindex: "0", role: "group", "aria-label": "All steps; arrow keys move" });
 root.append(
   make("div", { class: "player-now" }, ...now),
-  words,
+  make("div", { class: "player-said" }, words, retry),
   make("div", { class: "player-bar" }, play, back, next, scrub),
   strip,
 );
@@ -79,7 +80,8 @@ function render() {
   scrub.max = Math.max(0, all.length - 1);
   play.disabled = scrub.disabled = !all.length;
   if (all.length) show(all.length - 1);
-  else words.textContent = "The steps are being computed …";
+  else words.textContent = props.value?.problem ?? "The steps are being computed …";
+  retry.hidden = !props.value?.problem;
 }
 strip.addEventListener("keydown", (event) => {
   const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
@@ -93,9 +95,13 @@ function ask() {
   const face = Studio.face;
   if (!face || Studio.tab !== "compose") return;
   const key = `${face.face}.${face.revision}`;
-  if (props.value?.key === key) return show(step);
+  if (props.value?.key === key && frames().length) return show(step);
   if (asked === key) return;
   asked = key;
+  if (props.value?.problem) {
+    words.textContent = "The steps are being computed …";
+    retry.hidden = true;
+  }
   trigger("compose");
 }
 watch("value", () => {
@@ -103,6 +109,10 @@ watch("value", () => {
   render();
 });
 Studio.on("face", element, ask);
-Studio.on("tab", element, (tab) => (tab === "compose" ? ask() : pause()));
+Studio.on("tab", element, (tab) => {
+  if (tab !== "compose") return pause();
+  asked = null; // what was asked for before may never have been answered
+  ask();
+});
 render();
 ask();

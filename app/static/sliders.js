@@ -1,11 +1,16 @@
-// Parts to choose from and the sliders of the chosen one. `props.value` is {seq, values}: slider id → value.
+// Parts to choose from and the sliders of the chosen one. `props.value` is {seq, face, values}: slider id → value.
 const make = Studio.make;
 const root = element.querySelector(".panel");
 const LIMIT = 3;
+const PATIENCE = 5000; // milliseconds to wait for an answer before going on without it
 let values = {};
-let held = null; // id of the slider under the pointer
+let face = 0; // id of the face that the values belong to
+let held = null; // the slider under the pointer: {id, start}
+let late = null; // a face that came while a slider was held
 let keyTimer = 0;
 let seq = 0;
+let committed = 0; // number of the last gesture that was committed
+let answered = 0; // and of the last one that was answered
 
 const chips = Studio.chips(props.parts, { many: false, name: "edit-part", onchange: (name) => Studio.pick(name) });
 const list = make(
@@ -17,8 +22,7 @@ const list = make(
 const heading = make("h2", { class: "panel-heading" });
 const resetPart = make("button", {
   type: "button", class: "studio-small reset-part", onclick: () => {
-    Studio.settle();
-    props.value = { seq: (seq = Studio.nextSeq()), part: Studio.part, values: {} };
+    props.value = { seq: (seq = committed = Studio.nextSeq()), face, part: Studio.part, values: {} };
     Studio.settle();
     trigger("reset_part");
   },
@@ -31,14 +35,32 @@ const inUse = () => Object.fromEntries(Object.entries(values).filter(([, value])
 
 function send() {
   seq = Studio.nextSeq();
-  props.value = { seq, part: Studio.part, values: { ...values } };
+  props.value = { seq, face, part: Studio.part, values: { ...values } };
 }
 
 function commit() {
   clearTimeout(keyTimer);
+  keyTimer = 0;
+  late = null;
   send();
+  committed = seq;
   Studio.settle();
   trigger("commit");
+}
+
+/** The pointer let go. `change` alone would not do: it does not fire for a thumb that is back where it was. */
+function release() {
+  if (!held) return;
+  const { id, start } = held;
+  held = null;
+  if ((values[id] ?? 0) !== start) return commit();
+  if (Studio.live) Studio.dropLive();
+  else Studio.settle();
+  if (late) sync(late);
+}
+for (const name of ["pointerup", "pointercancel"]) {
+  const listen = () => (element.isConnected ? release() : removeEventListener(name, listen, true));
+  addEventListener(name, listen, true);
 }
 
 function preview() {
@@ -67,26 +89,20 @@ function row(slider) {
     input.setAttribute("aria-valuetext", `${output.textContent}, ${value < 0 ? slider.low : value > 0 ? slider.high : "unchanged"}`);
     reset.disabled = value === 0;
   };
-  let byPointer = false;
-  input.addEventListener("pointerdown", () => { byPointer = true; held = slider.id; });
-  input.addEventListener("keydown", () => { byPointer = false; });
+  input.addEventListener("pointerdown", () => { held = { id: slider.id, start: values[slider.id] ?? 0 }; });
   input.addEventListener("input", () => {
     values[slider.id] = Math.abs(input.value) < 0.026 ? 0 : Number(input.value);
     const value = values[slider.id];
     show();
     values[slider.id] = value;
     preview();
-    if (!byPointer) {
-      // A held arrow key fires many changes; one step of history is enough for all of them.
-      clearTimeout(keyTimer);
-      keyTimer = setTimeout(commit, 500);
-    }
+    if (held) return;
+    // A held arrow key fires many changes; one step of history is enough for all of them.
+    clearTimeout(keyTimer);
+    keyTimer = setTimeout(commit, 500);
   });
-  input.addEventListener("change", () => {
-    held = null;
-    if (byPointer) commit();
-    byPointer = false;
-  });
+  // Whatever is done next elsewhere, it is done to the face as it is now.
+  input.addEventListener("blur", () => keyTimer && commit());
   input.addEventListener("dblclick", () => reset.disabled || reset.click());
   show();
   return make(
@@ -120,12 +136,24 @@ function render() {
   }
 }
 
-function sync(face) {
-  if (!face) return;
-  // An answer to an earlier movement must not pull back the slider that is moving now.
-  if (face.seq !== null && face.seq < seq) return;
-  if (held) return;
-  values = { ...face.sliders };
+function sync(now) {
+  if (!now) return;
+  answered = now.seq === null ? committed : Math.max(answered, now.seq);
+  if (now.id !== face) {
+    // What was moved, was moved on the face before.
+    if (keyTimer) commit();
+    held = null;
+    face = now.id;
+  } else {
+    // An answer to an earlier movement must not pull back the slider that is moving now.
+    if (now.seq !== null && now.seq < seq) return;
+    if (held || keyTimer) {
+      late = now;
+      return;
+    }
+  }
+  late = null;
+  values = { ...now.sliders };
   for (const input of box.querySelectorAll("input")) {
     const id = input.dataset.slider;
     if (Number(input.value) !== (values[id] ?? 0)) return render();
@@ -136,7 +164,20 @@ function sync(face) {
   }
 }
 
+/** Ends when the last commit was answered, or will not be any more. */
+function whenAnswered() {
+  const until = Date.now() + PATIENCE;
+  return new Promise((done) => {
+    const look = () => (answered >= committed || Date.now() > until ? done() : setTimeout(look, 20));
+    look();
+  });
+}
+
 Studio.on("face", element, sync);
+Studio.on("flush", element, (answers) => {
+  if (keyTimer) commit();
+  answers.push(whenAnswered());
+});
 Studio.on("pick", element, render);
 sync(Studio.face);
 render();

@@ -8,12 +8,14 @@ const MODES = [
   ["change", "Change map", "How much each pixel changed: dark is untouched, bright is most"],
 ];
 const ICONS = {
-  undo: "M9 7 4 12l5 5M4 12h10a6 6 0 0 1 0 12h-2",
-  redo: "m15 7 5 5-5 5m5-5H10a6 6 0 0 0 0 12h2",
+  undo: "M9 4 4 9l5 5M4 9h10a5.5 5.5 0 0 1 0 11h-3",
+  redo: "m15 4 5 5-5 5m5-5H10a5.5 5.5 0 0 0 0 11h3",
   reset: "M5 12a7 7 0 1 0 2-5L5 9m0-5v5h5",
   picture: "M12 4v11m0 0-4-4m4 4 4-4M5 20h14",
   recipe: "M8 4H6v16h12V8l-4-4H8m6 0v4h4M9 13h6m-6 3h4",
 };
+
+const PENDING = "A preview: it becomes part of the face only when it is applied.";
 
 let mode = "face";
 let over = null; // a picture another tab shows in place of the face
@@ -49,24 +51,30 @@ const slider = make("input", {
 });
 const tip = make("span", { class: "stage-tip", "aria-hidden": "true", hidden: true });
 const badge = make("span", { class: "stage-badge", "aria-hidden": "true", hidden: true }, "preview");
-const figure = make("div", { class: "stage-figure" }, image, before, overlay, line, slider, tip, badge);
+const sides = [["before", "Before"], ["now", "Now"]].map(([name, label]) =>
+  make("span", { class: `stage-badge stage-side-${name}`, "aria-hidden": "true", hidden: true }, label),
+);
+const figure = make("div", { class: "stage-figure" }, image, before, overlay, line, ...sides, slider, tip, badge);
 const sinceButtons = [["last", "Last edit"], ["all", "All edits"]].map(([name, label]) =>
   make("button", { type: "button", "aria-pressed": "false", "data-since": name, onclick: () => { since = name; paint(); } }, label),
 );
 const sinceBox = make("div", { class: "studio-segments stage-since", role: "group", "aria-label": "Changes since", hidden: true }, ...sinceButtons);
 const title = make("strong", { class: "stage-title" });
-const caption = make("p", { class: "stage-caption", "aria-live": "polite" });
+const words = make("span", {});
+const note = make("span", { class: "stage-note", hidden: true }, " The views above the picture are back in the other tabs.");
+const caption = make("p", { class: "stage-caption", "aria-live": "polite" }, words, note);
 const tools = {
   undo: tool("undo", "Undo", "Undo the last step (Ctrl+Z)", () => act("undo")),
   redo: tool("redo", "Redo", "Redo (Ctrl+Shift+Z)", () => act("redo")),
   reset: tool("reset", "Reset", "Take back every edit of this face; can be undone", () => act("reset")),
-  picture: tool("picture", "Picture", "Save the picture (PNG); the recipe that replays the edit is inside", () => trigger("picture")),
-  recipe: tool("recipe", "Recipe", "Save only the recipe (JSON): the face and every edit as plain data", () => trigger("recipe")),
+  picture: tool("picture", "Picture", "Save the picture (PNG); the recipe that replays the edit is inside", () => Studio.flush().then(() => trigger("picture"))),
+  recipe: tool("recipe", "Recipe", "Save only the recipe (JSON): the face and every edit as plain data", () => Studio.flush().then(() => trigger("recipe"))),
 };
 const miniImage = make("img", { alt: "" });
+const miniWords = make("span", {});
 const mini = make("button", {
   type: "button", class: "stage-mini", "aria-label": "Back to the face", onclick: () => figure.scrollIntoView({ block: "center" }),
-}, miniImage);
+}, miniImage, miniWords);
 const root = element.querySelector(".stage");
 root.append(
   make("div", { class: "studio-segments stage-modes", role: "group", "aria-label": "What is shown" }, ...modeButtons),
@@ -78,7 +86,9 @@ root.append(
 
 // --- What happens
 
-function act(name) {
+async function act(name) {
+  await Studio.flush();
+  if (tools[name].disabled) return;
   Studio.settle();
   // Named one by one, because the page listens for events by their quoted names.
   ({ undo: () => trigger("undo"), redo: () => trigger("redo"), reset: () => trigger("reset") })[name]();
@@ -102,7 +112,7 @@ function paint() {
     const change = since === "all" ? face.change_all : face.change;
     if (change) {
       source = change;
-      alt = `Change map: ${face.caption}`;
+      alt = `Change map: ${since === "all" ? face.caption_all : face.caption}`;
     }
   }
   if (image.getAttribute("src") !== source) image.src = source;
@@ -110,7 +120,7 @@ function paint() {
   image.alt = alt;
   const comparing = shown === "compare";
   if (comparing && before.getAttribute("src") !== face.before) before.src = face.before;
-  for (const node of [before, line, slider]) node.hidden = !comparing;
+  for (const node of [before, line, slider, ...sides]) node.hidden = !comparing;
   before.style.clipPath = `inset(0 ${100 - slider.value}% 0 0)`;
   line.style.left = `${slider.value}%`;
   badge.hidden = !live || Boolean(over);
@@ -119,9 +129,15 @@ function paint() {
   for (const button of modeButtons) {
     button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
     button.disabled = Boolean(over);
+    button.title = over ? "In the other tabs; here the composition is shown" : MODES.find(([name]) => name === button.dataset.mode)[2];
   }
   title.textContent = over ? over.title : face.title;
-  caption.textContent = over ? over.caption : shown === "change" && since === "all" ? face.caption_all : face.caption;
+  // While a slider moves, the last words stay: they would only flicker.
+  const pending = live && ["swap", "describe"].includes(Studio.tab);
+  const said = over ? `${over.caption}.` : pending ? PENDING : shown === "change" && since === "all" ? face.caption_all : face.caption;
+  if (words.textContent !== said) words.textContent = said;
+  note.hidden = !over;
+  miniWords.textContent = live ? "Preview" : face.title;
   tools.undo.disabled = !face.undo;
   tools.redo.disabled = !face.redo;
   tools.reset.disabled = face.edits === 0;
@@ -168,7 +184,7 @@ figure.addEventListener("click", (event) => {
 });
 slider.addEventListener("input", paint);
 // Tabs above which the face matters; in the others a copy of it would only be in the way.
-const showMini = (away) => mini.classList.toggle("stage-mini-on", away && ["edit", "swap", "describe", "compose"].includes(Studio.tab));
+const showMini = (away) => mini.classList.toggle("stage-mini-on", away && ["edit", "swap", "describe"].includes(Studio.tab));
 let away = false;
 new IntersectionObserver(([seen]) => showMini((away = seen.intersectionRatio < 0.35)), { threshold: [0.3, 0.35, 0.4] }).observe(figure);
 Studio.on("tab", element, () => showMini(away));
@@ -180,7 +196,7 @@ document.addEventListener("keydown", (event) => {
   const name = key === "y" || (key === "z" && event.shiftKey) ? "redo" : key === "z" ? "undo" : null;
   if (!name) return;
   event.preventDefault();
-  if (!tools[name].disabled) act(name);
+  act(name);
 });
 
 Studio.on("face", element, async (face) => {

@@ -72,6 +72,13 @@
       Studio.emit("live", null);
     },
 
+    /** Commits what a widget still holds back, and waits until the server has answered to it. */
+    async flush() {
+      const answers = [];
+      Studio.emit("flush", answers);
+      await Promise.all(answers);
+    },
+
     setTab(tab) {
       if (Studio.tab === tab) return;
       Studio.tab = tab;
@@ -138,6 +145,22 @@
         if (colors[id]) picture.data.set(colors[id], 4 * i);
       }
       context.putImageData(picture, 0, 0);
+    },
+
+    /** Share of the 5 × 5 points around each that are `wanted(id)`: parts of a map with soft edges, without speckles. */
+    spread({ size, ids }, wanted) {
+      let from = Float32Array.from(ids, (id) => (wanted(id) ? 1 : 0));
+      for (const stride of [1, size]) {
+        const to = new Float32Array(from.length);
+        for (let i = 0; i < to.length; i++) {
+          const place = stride === 1 ? i % size : Math.floor(i / size);
+          let sum = 0;
+          for (let by = -2; by <= 2; by++) sum += from[i + stride * (Math.min(size - 1, Math.max(0, place + by)) - place)];
+          to[i] = sum / 5;
+        }
+        from = to;
+      }
+      return from;
     },
 
     save(name, mime, base64) {

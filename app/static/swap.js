@@ -85,5 +85,7 @@ Studio.on("tab", element, (tab) => tab === "swap" && preview());
 Studio.on("face", element, (face) => {
   // Applied: what was taken is part of the face now.
   if (face.seq !== null && face.seq === seq && chosen.length) setAll(false);
+  // After an undo, or with another face: the mixture is of the face now on show.
+  else if (Studio.tab === "swap") preview();
 });
 preview();

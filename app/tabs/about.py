@@ -47,7 +47,10 @@ Weights trained on CelebAMask-HQ inherit that data set’s terms: non-commercial
 ## Your data
 
 Faces live in the memory of this server while the page is open and for a while after, and in this browser’s storage, so
-that a reload finds them again. Uploaded photos are read once and never stored on disk. No picture leaves this server.
+that a reload finds them again. An uploaded file arrives as a temporary file, is read once and then deleted; one that is
+never used is deleted after an hour or so. The photo itself stays in memory until the page is closed, or for an hour
+after it was last used. Pictures and clips made for programs are temporary files for as long. No picture leaves this
+server, except to whoever asked for it.
 """
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app import pictures, widgets
+from app.guard import explain, refuse
 from app.shell import Shell, names, present
 from app.visit import Visit
 from editing.errors import EditingError
@@ -53,8 +54,13 @@ def build(shell: Shell) -> None:
 
     def on_compose(visit: Visit | None, wanted: Any) -> dict[str, Any]:
         here = present(visit)
-        view = desk.run(here, service.view)
-        frames = service.compose(here.here().token, names(wanted) or None, SIDE)
+        try:
+            view = desk.run(here, service.view)
+            frames = service.compose(here.here().token, names(wanted) or None, SIDE)
+        except Exception as error:
+            # The player has to know, or it would wait for ever.
+            refuse(error)
+            return {"n": next(here.numbers), "key": "", "problem": explain(error)}
         return {
             "n": next(here.numbers),
             "key": f"{here.here().number}.{view.revision}",

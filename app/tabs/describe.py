@@ -22,8 +22,14 @@ STEPS, MAX_STEPS = 300, 1000
 DESCRIBING = 12
 # Points of a curve that are sent; a screen shows no more.
 _POINTS = 80
-# The first stands in the paper.
-EXAMPLES = ("a woman with red hair", "a smiling face", "a person with blond hair", "a man with a beard")
+# Those of the paper.
+EXAMPLES = (
+    "a man with a beard",
+    "a man with gray hair",
+    "a smiling woman",
+    "a woman with a big nose",
+    "a person with blue eyes",
+)
 LOSSES = (
     ("total", "All together", "the weighted sum of the four"),
     ("clip", "Words", "disagreement of picture and words (CLIP)"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import gradio as gr
+
 from app import widgets
 from app.shell import Shell, number, present, record
 from app.visit import Visit
@@ -15,7 +17,7 @@ def build(shell: Shell) -> None:
     desk, service = shell.desk, shell.service
     panel = widgets.panel(
         "sliders.js",
-        {"seq": 0, "values": {}},
+        {"seq": 0, "face": 0, "values": {}},
         elem_id="sliders",
         name="Parts and their sliders",
         parts=desk.parts_with_base(),
@@ -23,17 +25,21 @@ def build(shell: Shell) -> None:
         reason=desk.off("sliders"),
     )
 
-    def on_preview(visit: Visit | None, value: Any) -> dict[str, Any]:
+    def on_preview(visit: Visit | None, value: Any) -> Any:
         here, seq = present(visit), _seq(value)
+        if here.called(_owner(value)) is not here.here():
+            return gr.skip()  # another face was opened meanwhile
         view = desk.run(here, lambda token: service.preview_sliders(token, _values(value)))
         return desk.live(here, view, seq)
 
     def on_commit(visit: Visit | None, value: Any) -> tuple[Any, Any]:
-        return desk.commit(present(visit), lambda token: service.set_sliders(token, _values(value)), _seq(value))
+        here = present(visit)
+        return desk.commit(here, lambda token: service.set_sliders(token, _values(value)), _seq(value), _owner(value))
 
     def on_reset(visit: Visit | None, value: Any) -> tuple[Any, Any]:
         part = str(record(value).get("part"))
-        return desk.commit(present(visit), lambda token: service.reset_part(token, part), _seq(value))
+        here = present(visit)
+        return desk.commit(here, lambda token: service.reset_part(token, part), _seq(value), _owner(value))
 
     # "always_last": while one preview is computed, all that follow but the last are left out.
     shell.on(
@@ -56,6 +62,10 @@ def build(shell: Shell) -> None:
 
 def _seq(value: Any) -> int:
     return int(number(record(value).get("seq"), "the number of the gesture"))
+
+
+def _owner(value: Any) -> int:
+    return int(number(record(value).get("face"), "the number of the face"))
 
 
 def _values(value: Any) -> dict[str, float]:

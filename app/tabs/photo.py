@@ -33,8 +33,8 @@ def build(shell: Shell) -> None:
     desk, service = shell.desk, shell.service
     reason = desk.off("photo")
     widgets.note(
-        "Use pictures of yourself, or of people who agreed to it. The photo is read once, is "
-        "not stored on disk, and is forgotten with this page."
+        "Use pictures of yourself, or of people who agreed to it. The uploaded file is deleted as soon as it was read, "
+        "and the photo is forgotten with this page."
     )
     if reason:
         widgets.note(reason, "empty")
