@@ -147,7 +147,12 @@ def load_module(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tens
         CheckpointError: if the file is missing, empty, a directory, cut short, a pickle, made by another program,
             of another kind, or of a newer format.
     """
-    tensors, meta, _ = _read(Path(path), (kind,))
+    return parse_module(Path(path), read_bytes(Path(path)), kind)
+
+
+def parse_module(file: Path, data: bytes, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """As :func:`load_module`, from bytes that were read already; ``file`` is for the messages alone."""
+    tensors, meta, _ = _parse(file, data, (kind,))
     return tensors, meta
 
 
@@ -262,18 +267,44 @@ def _storable(file: Path, name: str, value: Any, half: bool) -> Tensor:
 
 def _read(file: Path, kinds: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """Tensors, metadata and sha256, all from one reading of the file."""
-    data = read_bytes(file)
+    return _parse(file, read_bytes(file), kinds)
+
+
+def _parse(file: Path, data: bytes, kinds: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     header = _header(file, data)
     try:
         tensors = safetensors.torch.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{file} is damaged or cut short ({error}); download or copy it again") from error
     meta = _metadata(file, header)
+    _check_kind(file, meta, kinds)
+    restored = {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
+    return restored, meta, hashlib.sha256(data).hexdigest()
+
+
+def _check_kind(file: Path, meta: Mapping[str, Any], kinds: tuple[str, ...]) -> None:
     if meta["kind"] not in kinds:
         wanted = " or ".join(repr(kind) for kind in kinds)
         raise CheckpointError(f"{file} holds a checkpoint of kind {meta['kind']!r}, but {wanted} is needed")
-    restored = {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
-    return restored, meta, hashlib.sha256(data).hexdigest()
+
+
+def read_metadata(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
+    """What a checkpoint says about itself, without reading its tensors.
+
+    Raises:
+        CheckpointError: see :func:`load_module`; that the tensors are whole is not checked.
+    """
+    file = Path(path)
+    try:
+        with open(file, "rb") as stream:
+            start = stream.read(8)
+            length = min(int.from_bytes(start, "little"), file.stat().st_size)
+            data = start + stream.read(length)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
+    meta = _metadata(file, _header(file, data))
+    _check_kind(file, meta, (kind,))
+    return meta
 
 
 def read_bytes(file: Path) -> bytes:
@@ -359,6 +390,12 @@ def write_atomically(target: Path, data: bytes) -> None:
     except OSError as error:
         raise CheckpointError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Deletes what killed calls of :func:`write_atomically` left behind; for directories that nobody else writes to."""
+    for temporary in directory.glob(".*.????????.tmp"):
         temporary.unlink(missing_ok=True)
 
 

@@ -72,11 +72,10 @@ def test_gradient_penalty_of_a_quadratic_score() -> None:
 def test_path_length_of_a_linear_generator() -> None:
     w = torch.ones(3, 1, 1, 2, requires_grad=True)
     image = (w[:, 0, 0] @ torch.tensor([[3.0, 0.0], [0.0, 4.0]])).view(3, 2, 1, 1).repeat(1, 1, 2, 2)
-    noise = torch.ones_like(image)
-    penalty, mean = losses.path_length_penalty(image, w, noise, torch.tensor(0.0), decay=0.5)
+    lengths = losses.path_lengths(image, w, torch.ones_like(image))
     length = math.sqrt((3.0 * 4 / 2) ** 2 + (4.0 * 4 / 2) ** 2)  # four pixels, divided by √(2·2)
-    assert mean.item() == pytest.approx(length / 2)
-    assert penalty.item() == pytest.approx((length / 2) ** 2)
+    assert lengths.tolist() == pytest.approx([length] * 3)
+    assert losses.path_length_penalty(lengths, torch.tensor(length / 4)).item() == pytest.approx((0.75 * length) ** 2)
 
 
 def test_kl_and_likelihood_of_gaussians() -> None:

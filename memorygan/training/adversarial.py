@@ -13,8 +13,10 @@ from memorygan.parts import LayerGroup
 from memorygan.training import losses
 from memorygan.training.augment import Transform, draw_transform
 from memorygan.training.batches import FaceBatch, ResidentFaces
-from memorygan.training.stages import Losses, Stage
+from memorygan.training.stages import Losses, Stage, mean_over
 from memorygan.training.state import TrainingState, trainable
+
+PATH_DECAY = 0.01  # of the running mean path length
 
 
 class AdversarialStage(Stage):
@@ -69,7 +71,8 @@ class AdversarialStage(Stage):
         return self.state.progress.steps % self.config.r1_interval == 0
 
     def make_discriminator_optimizer(self) -> torch.optim.Optimizer:
-        ratio = self.config.r1_interval / (self.config.r1_interval + 1)  # lazy regularisation correction
+        # Lazy regularisation correction, StyleGAN2: R1 adds a step to every r1_interval others.
+        ratio = self.config.r1_interval / (self.config.r1_interval + 1)
         betas = (self.config.beta1**ratio, self.config.beta2**ratio)
         parameters = trainable([self.state.discriminator])
         return self.adam(parameters, self.config.discriminator_lr * ratio, betas)
@@ -102,26 +105,25 @@ class MakeReal(AdversarialStage):
         return {"generator": adam, "discriminator": self.make_discriminator_optimizer()}
 
     def step(self) -> Losses:
-        state, total = self.state, {}
+        state, seen = self.state, []
         optimizer = state.optimizers["generator"]
         self.set_learning_rate(optimizer, self.config.real_generator_lr)
         for batch in self.micro_batches():
             count = len(batch.image)
             face, posterior, codes = self.generate(batch)
             transforms = (self.transform(count), self.transform(count))
-            total = self.improve(face, posterior, codes, batch, transforms)
-            total |= self.discriminate(batch, *self.judged(face), transforms)
-            if self.penalty_is_due():
-                total |= self.penalize(batch, self.transform(count))
+            terms = self.improve(face, posterior, codes, batch, transforms)
+            terms |= self.discriminate(batch, *self.judged(face), transforms)
+            if self.penalty_is_due():  # with the step's other gradients: a step of its own costs more than it gives
+                terms |= self.penalize(batch, self.transform(count))
+            seen.append(terms)
+        total = mean_over(seen)
         self.apply(optimizer)
         self.apply(state.optimizers["discriminator"])
         self.adapt(total["real_sign"])
         total["augment"] = torch.tensor(state.progress.augment)
         self.advance(self.images_per_step)
         state.update_averages(self.images_per_step)
-        if self.finished():
-            state.average_generator.update_mean_latents()
-            state.generator.mean_w.copy_(state.average_generator.mean_w)
         return total
 
     def generate(self, batch: FaceBatch) -> tuple[Synthesis, Posterior, Tensor]:
@@ -201,51 +203,66 @@ class PaperAdversarial(AdversarialStage):
         return {"generator": adam, "discriminator": self.make_discriminator_optimizer()}
 
     def step(self) -> Losses:
-        state, total = self.state, {}
-        for batch in self.micro_batches():
+        """Discriminator, R1, generator, path length: each that is due takes its own Adam step, as in StyleGAN2."""
+        total = self.train_discriminator() | self.train_generator()
+        self.adapt(total["real_sign"])
+        self.advance(self.images_per_step)
+        self.state.update_averages(self.images_per_step)
+        return total
+
+    def train_discriminator(self) -> Losses:
+        optimizer = self.state.optimizers["discriminator"]
+        batches, seen = list(self.micro_batches()), []
+        for batch in batches:
             count = len(batch.image)
             with torch.no_grad():
                 face, _ = self.sample(count)
             transforms = (self.transform(count), self.transform(count))
-            total = self.discriminate(batch, *self.judged(face), transforms)
-            if self.penalty_is_due():
-                total |= self.penalize(batch, self.transform(count))
-        self.apply(state.optimizers["discriminator"])
-        for _ in range(self.config.accumulate):
-            total |= self.improve()
-        if state.progress.steps % self.config.path_interval == 0:
-            total |= self.regularize_path()
-        self.apply(state.optimizers["generator"])
-        self.adapt(total["real_sign"])
-        self.advance(self.images_per_step)
-        state.update_averages(self.images_per_step)
-        # Cheap, and truncation is right in every checkpoint.
-        if self.finished() or state.progress.steps % 1000 == 0:
-            state.average_generator.update_mean_latents()
-            state.generator.mean_w.copy_(state.average_generator.mean_w)
-        return total
+            seen.append(self.discriminate(batch, *self.judged(face), transforms))
+        self.apply(optimizer)
+        if not self.penalty_is_due():
+            return mean_over(seen)
+        penalties = [self.penalize(batch, self.transform(len(batch.image))) for batch in batches]
+        self.apply(optimizer)
+        return mean_over(seen) | mean_over(penalties)
+
+    def train_generator(self) -> Losses:
+        optimizer, rounds = self.state.optimizers["generator"], range(self.config.accumulate)
+        seen = mean_over([self.improve() for _ in rounds])
+        self.apply(optimizer)
+        if self.state.progress.steps % self.config.path_interval:
+            return seen
+        penalties = mean_over([self.regularize_path() for _ in rounds])
+        self.apply(optimizer)
+        return seen | penalties
 
     def sample(self, count: int) -> tuple[Synthesis, Tensor]:
-        """Faces from noise, some of them mixed from two samples, and the KL of their query codes."""
+        """Faces from noise, some of them mixed with a second sample, and the KL of their query codes."""
         generator = self.state.generator
         queries = generator.controller(self.query_noise(count))
         latents = generator.map(queries.codes).expand(generator.config)
-        mixed = self.state.draws.uniform(count) < self.config.style_mixing
+        # Drawn whether needed or not, so that all processes stay at the same place of the random stream.
+        noise, mixed = self.query_noise(count), self.state.draws.uniform(count) < self.config.style_mixing
+        chance = self.state.draws.uniform(count, generator.config.part_count, 2)
         if bool(mixed.any()):
-            latents = self.mix(latents, mixed)
+            second = generator.map(generator.controller(noise).codes).expand(generator.config)
+            latents = self.mix(latents, second, (chance < 0.5) & mixed[:, None, None])
         return generator.synthesize(latents), queries.kl_to_unit_gaussian().mean()
 
-    def mix(self, latents: Latents, mixed: Tensor) -> Latents:
-        """Style mixing: in the chosen faces a random half of the parts' shape or texture codes comes from the next."""
-        config, count = latents.config, len(latents)
-        chance = self.state.draws.uniform(count, config.part_count, 2)
-        taken = (chance < 0.5) & mixed[:, None, None]
+    @staticmethod
+    def mix(latents: Latents, other: Latents, taken: Tensor) -> Latents:
+        """Style mixing: shape (``taken[..., 0]``) or texture codes (1) of the chosen parts come from the other sample.
+
+        Args:
+            latents, other: B faces each.
+            taken: (B, K, 2) bool.
+        """
+        config = latents.config
         chosen = torch.zeros(latents.w.shape[:3], dtype=torch.bool, device=latents.w.device)
         for column, group in enumerate((LayerGroup.SHAPE, LayerGroup.TEXTURE)):
             layers = config.layer_range(group)
             chosen[:, :, layers.start : layers.stop] = taken[:, :, column, None]
-        w = torch.where(chosen[..., None], latents.w.roll(1, 0), latents.w)
-        return latents.with_w(w, latents.shared_base)
+        return latents.with_w(torch.where(chosen[..., None], other.w, latents.w), latents.shared_base)
 
     def improve(self) -> Losses:
         """Backward pass of the generator: Eq. 14."""
@@ -268,8 +285,10 @@ class PaperAdversarial(AdversarialStage):
         latents = generator.map(codes).expand(generator.config)
         image = generator.synthesize(latents).image
         noise = state.draws.normal(count, *image.shape[1:])
+        lengths = losses.path_lengths(image, latents.w, noise)
         mean = torch.tensor(state.progress.path_mean, device=image.device)
-        penalty, new_mean = losses.path_length_penalty(image, latents.w, noise, mean)
-        (penalty * self.config.path_length * self.config.path_interval).backward()
-        state.progress.path_mean = float(state.processes.mean(new_mean))
+        mean = torch.lerp(mean, state.processes.mean(lengths.detach().mean()), PATH_DECAY)
+        penalty = losses.path_length_penalty(lengths, mean)
+        (penalty * (self.config.path_length * self.config.path_interval / self.config.accumulate)).backward()
+        state.progress.path_mean = float(mean)
         return {"path_length": penalty.detach()}

@@ -35,6 +35,7 @@ class Origin:
         networks: network name → state dict.
         averages: the same of the averaged networks; what a checkpoint holds is both.
         images, minutes: how long they were trained.
+        data: what they were trained on.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Origin:
     averages: dict[str, StateDict]
     images: int
     minutes: float = 0.0
+    data: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, source: Path) -> Origin:
@@ -61,7 +63,8 @@ class Origin:
         if (encoder := source.with_name(ENCODER_FILE)).exists():
             networks["encoder"] = load_encoder(encoder).state_dict()
         preset = get_preset(loaded.preset)
-        return cls(source.name, loaded.preset, preset, networks, networks, loaded.images_seen)
+        seen, data = loaded.images_seen, loaded.provenance.data
+        return cls(source.name, loaded.preset, preset, networks, networks, seen, data=data)
 
     @classmethod
     def _of_state(cls, source: Path) -> Origin:
@@ -75,7 +78,8 @@ class Origin:
         preset = TrainingConfig.from_dict(meta["config"]).preset
         progress = meta["progress"]
         images, minutes = int(progress["images"]), float(progress["minutes"])
-        return cls(source.name, preset, get_preset(preset), groups["network"], groups["average"], images, minutes)
+        data = tuple(meta.get("origins", ()))
+        return cls(source.name, preset, get_preset(preset), groups["network"], groups["average"], images, minutes, data)
 
 
 def start_from(state: TrainingState, source: Path) -> None:
@@ -134,7 +138,7 @@ def _fill(state: TrainingState, origin: Origin, adapt: Callable[[str, StateDict,
             if name in held:
                 load_weights(network, adapt(name, held[name], network.state_dict()), "", origin.name)
     # The filled codes stay valid, so a run may go straight to the stage the other one was in.
-    state.progress.images, state.progress.minutes = origin.images, origin.minutes
+    state.progress.images, state.progress.minutes, state.origins = origin.images, origin.minutes, origin.data
 
 
 def grow_generator(

@@ -80,25 +80,22 @@ def gradient_penalty(score: Tensor, *inputs: Tensor) -> list[Tensor]:
     return [g.float().square().sum(dim=(1, 2, 3)).mean() for g in gradients]
 
 
-def path_length_penalty(
-    image: Tensor, w: Tensor, noise: Tensor, mean: Tensor, decay: float = 0.01
-) -> tuple[Tensor, Tensor]:
-    """StyleGAN2 path length regularisation.
+def path_lengths(image: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+    """(B,) length of the step in the picture that a unit step of the latent codes makes, as StyleGAN2 measures it.
 
     Args:
         image: (B, 3, H, W) rendered from ``w``.
         w: latent codes (B, ..., D) that require gradients.
         noise: (B, 3, H, W) standard normal.
-        mean: () running mean of the path length.
-
-    Returns:
-        the penalty and the new running mean (detached).
     """
     scaled = (image * noise).sum() / math.sqrt(image.shape[2] * image.shape[3])
     (gradient,) = torch.autograd.grad(scaled, w, create_graph=True)
-    lengths = gradient.float().square().sum(dim=-1).flatten(1).mean(dim=1).sqrt()
-    new_mean = torch.lerp(mean, lengths.detach().mean(), decay)
-    return (lengths - new_mean).square().mean(), new_mean
+    return gradient.float().square().sum(dim=-1).flatten(1).mean(dim=1).sqrt()
+
+
+def path_length_penalty(lengths: Tensor, mean: Tensor) -> Tensor:
+    """Mean squared distance of path lengths (B,) from their running mean ()."""
+    return (lengths - mean).square().mean()
 
 
 def feature_matching(fake: tuple[Tensor, ...], real: tuple[Tensor, ...]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,13 @@ from memorygan.training.batches import FaceBatch, ResidentFaces
 from memorygan.training.state import TrainingState, trainable
 
 Losses = dict[str, Tensor]
+
+
+def mean_over(batches: Sequence[Losses]) -> Losses:
+    """Mean of every term over micro-batches, so that no loss goes unseen."""
+    if len(batches) == 1:
+        return batches[0]
+    return {key: torch.stack([terms[key].float() for terms in batches]).mean(dim=0) for key in batches[0]}
 
 
 class Stage(ABC):
@@ -128,7 +135,7 @@ class FillMemory(Stage):
         return {"fill": self.adam(parameters, self.config.generator_lr, betas)}
 
     def step(self) -> Losses:
-        optimizer, total = self.state.optimizers["fill"], {}
+        optimizer, seen = self.state.optimizers["fill"], []
         self.set_learning_rate(optimizer, self.config.generator_lr * self._decay())
         for batch in self.micro_batches():
             face, posterior = self.reconstruct(batch, self.query_noise(len(batch.image)))
@@ -136,11 +143,11 @@ class FillMemory(Stage):
             terms["consistency"] = losses.mask_consistency(face.mask, face.coarse_mask)
             terms["kl"] = posterior.kl().mean()
             (self.weighted(terms) / self.config.accumulate).backward()
-            total = {key: value.detach() for key, value in terms.items()}
+            seen.append({key: value.detach() for key, value in terms.items()})
         self.apply(optimizer)
         self.advance(self.images_per_step)
         self.state.update_averages(self.images_per_step)
-        return total
+        return mean_over(seen)
 
     def _decay(self) -> float:
         """1 for two thirds of the stage, then linearly down to ``lr_floor``."""
@@ -180,14 +187,7 @@ class LearnToQuery(Stage):
         if self.finished():
             average = self.state.average_generator
             average.controller.load_state_dict(self.state.generator.controller.state_dict())
-            self.measure_mean_latents()
         return {"negative_log_likelihood": loss.detach()}
-
-    def measure_mean_latents(self) -> None:
-        """Keeps the mean latent codes of the averaged generator beside its weights."""
-        average = self.state.average_generator
-        average.update_mean_latents()
-        self.state.generator.mean_w.copy_(average.mean_w)
 
     @torch.no_grad()
     def codes(self) -> Posterior:

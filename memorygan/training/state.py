@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memorygan.checkpoint import CheckpointError, load_module, save_module
+from memorygan.checkpoint import CheckpointError, parse_module, read_bytes, save_module
 from memorygan.config import get_preset
 from memorygan.discriminator import Discriminator
 from memorygan.encoder import EncoderConfig, PartEncoder
@@ -35,7 +35,9 @@ class Progress:
         augment: current augmentation probability.
         path_mean: running mean path length.
         best: best metric so far, None before the first measurement.
-        setbacks: how often a run had to step back from a loss that was not finite.
+        best_of: what it was measured with; another judge or another number of samples does not compare. Empty in states
+            written before this was kept.
+        setbacks: how often the run had to step back from a value that was not finite.
         minutes: wall-clock time spent training.
     """
 
@@ -46,6 +48,7 @@ class Progress:
     augment: float = 0.0
     path_mean: float = 0.0
     best: float | None = None
+    best_of: str = ""
     setbacks: int = 0
     minutes: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -58,12 +61,14 @@ class TrainingState:
         config: the hyper-parameters.
         faces: number of faces in the training set.
         processes: this process among all.
+        data: sha256 of the training set; empty for faces that come from no file.
     """
 
-    def __init__(self, config: TrainingConfig, faces: int, processes: Processes) -> None:
+    def __init__(self, config: TrainingConfig, faces: int, processes: Processes, data: str = "") -> None:
         torch.manual_seed(config.seed)
         preset = get_preset(config.preset)
-        self.config, self.processes = config, processes
+        self.config, self.processes, self.data = config, processes, data
+        self.origins: tuple[str, ...] = ()  # the data sets that the networks have seen
         self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         generator = MemoryGAN(preset.generator)
         self.networks: dict[str, nn.Module] = {
@@ -127,6 +132,23 @@ class TrainingState:
         for name, average in self.averages.items():
             torch._foreach_lerp_(list(average.parameters()), list(self.networks[name].parameters()), amount)
 
+    def measure_mean_latents(self) -> None:
+        """Keeps the mean latent codes of the averaged generator beside its weights.
+
+        Weights move on and their means with them: truncation towards an old mean leaves the faces that the generator
+        knows, so that every checkpoint needs its own. No random number of the run is drawn.
+        """
+        self.average_generator.update_mean_latents()
+        self.generator.mean_w.copy_(self.average_generator.mean_w)
+
+    def is_finite(self) -> bool:
+        """Whether every number that a checkpoint would hold is finite."""
+        networks = [*self.networks.values(), *self.averages.values()]
+        values = [value for network in networks for value in network.state_dict().values()]
+        for optimizer in self.optimizers.values():
+            values += [v for slots in optimizer.state.values() for v in slots.values() if isinstance(v, Tensor)]
+        return all(bool(torch.isfinite(value).all()) for value in values)
+
     def save(self, path: Path) -> None:
         """Writes the whole state atomically; the main process only."""
         tensors: dict[str, Tensor] = {}
@@ -147,6 +169,8 @@ class TrainingState:
             "kind": KIND,
             "config": self.config.to_dict(),
             "sampler": self.sampler.state_dict(),
+            "data": self.data,
+            "origins": list(self.origins),
             "progress": vars(self.progress),
             "optimizers": {name: len(o.param_groups) for name, o in self.optimizers.items()},
         }
@@ -155,14 +179,19 @@ class TrainingState:
     def load(self, path: Path, make_optimizers: Any) -> None:
         """Continues exactly where :meth:`save` was called.
 
+        The main process reads the file for all: only its host needs to have it.
+
         Args:
             path: a state file of the same preset and recipe.
             make_optimizers: called with this state after the stage is known; fills ``optimizers``.
 
         Raises:
-            CheckpointError: if the file is damaged, foreign, or belongs to another preset.
+            CheckpointError: if the file is damaged, foreign, or belongs to another preset or another training set.
         """
-        tensors, meta = load_module(path, KIND)
+        data = self.processes.share(read_bytes(path) if self.processes.is_main else None)
+        if data is None:
+            raise CheckpointError(f"there is no checkpoint {path}")
+        tensors, meta = parse_module(path, data, KIND)
         saved = meta["config"]
         for name in ("preset", "recipe"):
             if saved[name] != getattr(self.config, name):
@@ -170,10 +199,16 @@ class TrainingState:
                     f"{path.name} was trained with {name} {saved[name]!r}, this run has "
                     f"{getattr(self.config, name)!r}; use the same {name}, or --grow-from to change the size"
                 )
+        if self.data and meta.get("data", self.data) not in ("", self.data):
+            raise CheckpointError(
+                f"{path.name} was trained on other faces than --data holds; pass the file it was trained on, "
+                "or start a new run with --start-from"
+            )
         for group, networks in (("network", self.networks), ("average", self.averages)):
             for name, network in networks.items():
                 load_weights(network, tensors, f"{group}.{name}.", path.name)
         self.progress = Progress(**meta["progress"])
+        self.origins = tuple(meta.get("origins", ()))
         self.sampler.load_state_dict(meta["sampler"])
         self.draws.generator.set_state(tensors["random.draws"])
         torch.set_rng_state(tensors["random.torch"])
