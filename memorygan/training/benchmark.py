@@ -46,7 +46,8 @@ class StageSpeed:
         recipe, stage, preset: what ran.
         images_per_second: median of the fast step; faces' codes for the query stage, which sees no images.
         plain_images_per_second: median of the plain float32 step.
-        outside_matrix_units: share of the fast step's operator time outside convolutions and matrix products, 0–1.
+        outside_matrix_units: share of the fast step's operator time outside convolutions and matrix products, 0–1; on a
+            GPU of the time that kernels run there.
     """
 
     recipe: str
@@ -109,16 +110,25 @@ def measure_stage(recipe: str, name: str, preset: str, batch: int, repeats: int,
             if repeat:
                 taken.append(_now(stage) - started)
     fast.state.progress.steps = 1
-    with profile(activities=[ProfilerActivity.CPU]) as recorded:
-        fast.step()
-    operators = [
-        (event.key, event.self_cpu_time_total) for event in recorded.key_averages() if event.key.startswith("aten")
-    ]
-    inside = sum(spent for key, spent in operators if any(word in key for word in MATRIX_OPERATORS))
-    total = sum(spent for _, spent in operators)
+    outside = outside_matrix_units(fast)
     faces = fast.config.query_batch if name == "query" else batch
     rates = [faces / statistics.median(times[stage]) for stage in (fast, plain)]
-    return StageSpeed(recipe, name, preset, rates[0], rates[1], 1.0 - inside / max(total, 1e-9))
+    return StageSpeed(recipe, name, preset, rates[0], rates[1], outside)
+
+
+def outside_matrix_units(stage: Stage) -> float:
+    """Share of one step's operator time outside convolutions and matrix products, where the device spends it."""
+    on_gpu = stage.state.processes.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as recorded:
+        stage.step()
+        _now(stage)  # kernels still running belong to the step
+    spent = {
+        event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        for event in recorded.key_averages()
+        if event.key.startswith("aten")
+    }
+    inside = sum(time for key, time in spent.items() if any(word in key for word in MATRIX_OPERATORS))
+    return 1.0 - inside / max(sum(spent.values()), 1e-9)
 
 
 def _now(stage: Stage) -> float:
@@ -167,8 +177,8 @@ def main(arguments: list[str] | None = None) -> int:
         help="one or more presets; default: faces-64 faces-128",
     )  # fmt: skip
     parser.add_argument(
-        "--stage", nargs="+", choices=[name for _, name in MEASURED], default=["fill", "query", "real"],
-        help="default: fill query real",
+        "--stage", nargs="+", choices=[name for _, name in MEASURED], default=[name for _, name in MEASURED],
+        help="default: all four",
     )  # fmt: skip
     parser.add_argument("--batch", type=int, default=16, help="images per step (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each kind (default: %(default)s)")
