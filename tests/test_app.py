@@ -7,12 +7,14 @@ import copy
 import io
 import json
 import logging
+import math
 import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import httpx
@@ -24,6 +26,7 @@ from test_editing_text import StandIns  # type: ignore[import-not-found]
 from test_editing_toy import toy_assets, toy_service  # type: ignore[import-not-found]
 
 from app import cli, create_demo, figures, guard, pictures, uploads
+from app.api import Programs
 from app.desk import Desk, face_label
 from app.server import MAX_BODY, Settings, launch
 from app.visit import MAX_FACES, Visit, close_visit
@@ -31,7 +34,7 @@ from editing.align import Detection
 from editing.errors import EditingError
 from editing.loading import Assets
 from editing.results import CancelToken, Change
-from editing.service import EditingService
+from editing.service import EditingService, Limits
 from memorygan.analysis.blocks import Bar, Piece
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,6 +189,30 @@ def test_programs_are_refused_with_one_sentence(client, arguments, endpoint, wor
         client.predict(**arguments, api_name=endpoint)
     message = str(caught.value)
     assert message.endswith(".") and "\n" not in message and "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "endpoint", "words"),
+    [
+        ({"frame_ms": None}, "compose", "frame_ms is null; use a number"),
+        ({"frame_ms": "slow"}, "compose", "frame_ms is 'slow'; use a number"),
+        ({"frame_ms": math.inf}, "compose", "frame_ms is inf; use a number"),
+        ({"frame_ms": 1}, "compose", "20"),
+    ],
+)
+def test_values_that_are_no_numbers_are_refused(service, arguments, endpoint, words):
+    view = service.new_face(3)
+    with pytest.raises(EditingError, match=words):
+        getattr(Programs(service, service), endpoint)(service.recipe(view.session).to_dict(), **arguments)
+    assert service.health()["sessions"] == 1, "what was opened for the call is closed"
+
+
+@pytest.mark.parametrize("crop", [[1, 2, None], ["a", 2, 3], [math.nan, 2, 3]])
+def test_a_square_that_is_none_is_refused(service, crop, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "photo.jpg").write_bytes(photo_bytes())
+    with pytest.raises(EditingError, match=r"each value of crop is .*; use a number"):
+        Programs(service, service).invert({"path": str(tmp_path / "photo.jpg")}, crop=crop, steps=1)
 
 
 def test_the_examples_in_the_readme_run(served, tmp_path, monkeypatch):
@@ -359,6 +386,23 @@ def test_an_edit_of_a_face_that_was_left_does_not_replace_the_one_on_show(desk, 
     assert face["title"] == "Face 5" and service.view(old).history
 
 
+def test_an_edit_meant_for_a_face_that_was_left_is_kept_with_its_own(desk, visit, service):
+    old = visit.here()
+    view = service.new_face(5)
+    desk.enter(visit, view, face_label(view))
+    face, _ = desk.commit(visit, lambda token: service.set_sliders(token, {"hair.lightness": 1.0}), 4, old.id)
+    assert face["title"] == "Face 5" and face["edits"] == 0
+    assert service.view(old.token).sliders == {"hair.lightness": 1.0}
+    assert "hair.lightness" in old.recipe
+    # A face keeps its id when the server had to open it anew.
+    service.close_session(visit.here().token)
+    again, _ = desk.commit(visit, lambda token: service.set_sliders(token, {"hair.lightness": 2.0}), 5, visit.here().id)
+    assert again["title"] == "Face 5" and again["sliders"] == {"hair.lightness": 2.0}
+    # One that is gone takes the edit along.
+    gone, _ = desk.commit(visit, lambda token: service.set_sliders(token, {"hair.lightness": 3.0}), 6, 999)
+    assert gone["sliders"] == {"hair.lightness": 2.0}
+
+
 def test_the_strip_is_bounded_and_closes_what_it_drops(desk, visit, service):
     oldest = visit.here().token
     for seed in range(100, 100 + MAX_FACES):
@@ -508,6 +552,42 @@ def test_defaults_come_from_the_environment(monkeypatch):
     assert not options.share
     given = cli.parse(["--host", "127.0.0.1", "--port", "8000", "--no-mcp", "--queue-size", "3"])
     assert (given.host, given.port, given.mcp, given.queue_size) == ("127.0.0.1", 8000, False, 3)
+
+
+@pytest.mark.parametrize(
+    ("variable", "said", "name", "found"),
+    [
+        ("MEMORYGAN_MAX_SESSIONS", "5", "max_sessions", 5),
+        ("MEMORYGAN_QUEUE_SIZE", "9", "queue_size", 9),
+        ("MEMORYGAN_CHECKPOINT", "some/face.safetensors", "checkpoint", Path("some/face.safetensors")),
+        ("MEMORYGAN_SHARE", "true", "share", True),
+        ("MEMORYGAN_SHARE", "0", "share", False),
+    ],
+)
+def test_what_a_variable_says_reaches_the_service_and_the_server(monkeypatch, variable, said, name, found):
+    monkeypatch.setenv(variable, said)
+    assert getattr(cli.parse([]), name) == found
+    seen: dict[str, Any] = {}
+
+    def opened(checkpoint, device, *, limits, **_):
+        seen.update(checkpoint=checkpoint, max_sessions=limits.max_sessions)
+        return toy_service(limits)
+
+    def launched(demo, service, settings, **_):
+        seen.update(queue_size=settings.queue_size, share=settings.share)
+        raise OSError("no further")
+
+    monkeypatch.setattr(EditingService, "open", opened)
+    monkeypatch.setattr("app.server.launch", launched)
+    assert cli.main(["--device", "cpu"]) == 2
+    assert seen[name] == found
+
+
+def test_as_many_sessions_as_asked_for_are_kept_ready():
+    with toy_service(Limits(max_sessions=2)) as service:
+        for seed in range(4):
+            service.new_face(seed)
+        assert service.health()["sessions"] == 2 and service.health()["archived"] == 2
 
 
 @pytest.mark.parametrize(
