@@ -371,5 +371,5 @@ STUDY = Study(
     sheet=True,
     uses=("judges",),
     version=VERSION,
-    depends=judges,
+    depends=lambda lab: judges(),
 )

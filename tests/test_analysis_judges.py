@@ -23,11 +23,18 @@ from memorygan.analysis.features import (
     FeatureError,
     InceptionFeatures,
     ParserFeatures,
+    fid,
     find_features,
     inception_score,
     load_inception,
 )
-from memorygan.analysis.frechet import FeatureStatistics, feature_statistics, frechet_distance, symmetric_sqrt
+from memorygan.analysis.frechet import (
+    FeatureStatistics,
+    feature_statistics,
+    frechet_between,
+    frechet_distance,
+    symmetric_sqrt,
+)
 from memorygan.analysis.readings import Reader, Readings
 from memorygan.checkpoint import CheckpointError, Provenance
 from memorygan.config import get_preset
@@ -188,6 +195,20 @@ def test_inception_sees_rounded_bytes():
     assert seen[0].dtype == torch.uint8
     assert seen[0][:, 0, 0, 0].tolist() == [0, 0, 128, 255]
     assert list(FEATURE_NETWORKS) == ["inception", "parser"]
+
+
+@pytest.mark.parametrize("count", [200, 12])
+def test_our_frechet_distance_is_that_of_torch_fidelity(count):
+    """12 vectors of 20 features make covariances that are singular."""
+    random = torch.Generator().manual_seed(0)
+    first = torch.randn(count, 20, generator=random) @ torch.randn(20, 20, generator=random)
+    second = 1.5 * torch.randn(count, 20, generator=random) + 0.3
+    theirs = fid(first, second)
+    assert theirs > 10
+    assert frechet_between(first, second) == pytest.approx(theirs, rel=1e-4)
+    assert fid(first, first) == pytest.approx(0.0, abs=1e-3)
+    with pytest.raises(ValueError, match="at least 2"):
+        fid(first[:1], second)
 
 
 def test_inception_score_of_two_certain_classes_is_two():

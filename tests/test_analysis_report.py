@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from html.parser import HTMLParser
@@ -13,12 +14,14 @@ import torch
 from PIL import Image
 from test_editing_text import StandIns  # type: ignore[import-not-found]
 
-from editing import text_study, text_trials
+from editing import refinement_study, text_study, text_trials
+from editing.sliders import Slider, SliderSet
 from memorygan import parser as face_parser
 from memorygan.analysis import __main__ as cli
+from memorygan.analysis import features as feature_networks
 from memorygan.analysis import grids
 from memorygan.analysis.blocks import Bar, Figure, Piece, Table, Text, number
-from memorygan.analysis.features import INCEPTION_VARIABLE
+from memorygan.analysis.features import INCEPTION_VARIABLE, InceptionFeatures, fid
 from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
 from memorygan.analysis.report import Chapter, to_html, to_markdown
 from memorygan.analysis.study import Study, run_study
@@ -28,6 +31,7 @@ from memorygan.config import get_preset
 from memorygan.encoder import EncoderConfig, PartEncoder, save_encoder
 from memorygan.generator import MemoryGAN
 from memorygan.parser import FaceParser, ParserConfig, save_parser
+from memorygan.parts import LayerGroup
 from memorygan.training.prepare import main as prepare
 
 SAMPLES = "3"
@@ -39,7 +43,16 @@ def material(tmp_path_factory):
     folder = tmp_path_factory.mktemp("material")
     config = get_preset("tiny-32").generator
     torch.manual_seed(0)
-    save_generator(folder / "generator.safetensors", MemoryGAN(config), provenance=Provenance(images_seen=7))
+    path = folder / "generator.safetensors"
+    save_generator(path, MemoryGAN(config), provenance=Provenance(images_seen=7))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    group = LayerGroup.TEXTURE
+    sliders = [
+        Slider("hair.lightness", "hair", "Lightness", group, measured="lightness"),
+        Slider("nose.a", "nose", "A", group),
+    ]
+    directions = torch.randn(2, config.style_dim)
+    SliderSet(sliders, directions, sha256).save(folder / "sliders.safetensors")
     encoder = PartEncoder(EncoderConfig(config.part_count, config.query_dim, size=32, channels=(4, 8), hidden=16))
     save_encoder(folder / "encoder.safetensors", encoder)
     save_parser(folder / "parser.safetensors", FaceParser(ParserConfig(size=32, widths=(4, 6, 8))), Provenance())
@@ -57,6 +70,7 @@ def machine(material, monkeypatch, tmp_path):
         (text_study, "Guides", StandIns),
         (text_study, "STEPS", 2),
         (text_trials, "SPREAD_FACES", 2),
+        (refinement_study, "STEPS", 2),
     ):
         monkeypatch.setattr(module, name, value)
     monkeypatch.delenv(INCEPTION_VARIABLE, raising=False)
@@ -119,6 +133,7 @@ def test_the_whole_report(machine, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "private").iterdir()} == {
         "nearest-neighbours.png",
         "reconstructions-beside-originals.png",
+        "refinements-beside-originals.png",
     }
     assert str(tmp_path) not in markdown + "".join(path.read_text() for path in (out / "pieces").iterdir())
 
@@ -137,6 +152,33 @@ def test_one_study_prints_its_table(machine, tmp_path, capsys, name):
     assert "3 faces" in printed or "3 swaps" in printed
     assert "temperature 0.7" in printed
     assert (tmp_path / "report" / "pieces" / f"{name}.json").is_file()
+
+
+def stub_inception(images):
+    """Two certain classes, by brightness; four features that vary from face to face."""
+    bright = images.float().mean(dim=(1, 2, 3))
+    logits = torch.zeros(len(images), 1008)
+    logits[torch.arange(len(images)), (bright > bright.median()).long()] = 50.0
+    return images.float().mean(dim=3).flatten(1)[:, :4], logits
+
+
+def test_where_inception_is_there_its_figures_are_called_fid_and_is(machine, tmp_path, monkeypatch, capsys):
+    stub = InceptionFeatures(stub_inception)
+    monkeypatch.setitem(feature_networks.FEATURE_NETWORKS, "inception", lambda device: stub)
+    assert cli.main(["quality", *arguments(machine, tmp_path, "--samples", "10")]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split("  ")[0] for line in printed.splitlines()]
+    assert rows.count("FID") == 2 and rows.count("IS") == 1
+    assert "substitute" not in printed and "so there is no FID" not in printed
+    numbers = json.loads((tmp_path / "report" / "pieces" / "quality.json").read_text())["piece"]["numbers"]
+    lab = Lab(Settings(machine / "generator.safetensors", data=next((machine / "packs").glob("*train*.pack"))))
+    with torch.no_grad():
+        images = lab.drawing.synthesize(lab.sample(range(10), truncation=1.0)).image
+    faces = lab.training_faces
+    real = stub(faces.batch(torch.tensor(lab.face_rows(faces, 10))).image)
+    assert numbers["fid"] == pytest.approx(fid(stub(images), real), rel=1e-6)
+    # Ten splits of one face each: every one is as certain as the whole.
+    assert numbers["inception_score"] == pytest.approx(1.0)
 
 
 def test_without_data_or_judges_the_report_says_what_was_not_measured(machine, tmp_path, monkeypatch, capsys):
@@ -217,6 +259,46 @@ def test_bad_options_are_refused_in_one_sentence(machine, tmp_path, capsys, opti
     assert cli.main(["reconstruction", *arguments(machine, tmp_path), *options]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith("error: ") and message in printed and printed.count("\n") == 1
+
+
+def test_studies_are_skipped_and_counted_by_name(machine, tmp_path, monkeypatch, capsys):
+    calls: list[int] = []
+    monkeypatch.setattr(cli, "STUDIES", {"toy": counted(calls), "mixing": cli.STUDIES["mixing"]})
+    options = arguments(machine, tmp_path, "--samples", "3", "--count", "toy=5", "--skip", "mixing")
+    assert cli.main(["all", *options]) == 0
+    assert calls == [5]
+    assert "it was left out of this run" in (tmp_path / "report" / "README.md").read_text()
+    capsys.readouterr()
+    for wrong in ("toy=0", "toy", "other=3"):
+        with pytest.raises(SystemExit):
+            cli.main(["all", *arguments(machine, tmp_path), "--count", wrong])
+        assert "the studies are toy, mixing" in capsys.readouterr().err
+
+
+def test_an_interrupted_study_is_continued_by_the_next_run(machine, tmp_path):
+    """As the command runs it: what was measured lies outside the report, and is gone when the study is done."""
+    asked: list[list[int]] = []
+
+    def make(seeds):
+        asked.append(seeds)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return {"seed": torch.tensor(seeds)}
+
+    def run(lab: Lab, samples: int) -> Piece:
+        found = lab.gather("a toy", lab.face_seeds(samples), make)
+        return Piece((Text("text"),), {"sum": float(found["seed"].sum())})
+
+    study = Study("toy", "Toy", "nothing", run, 2, 2)
+    settings = Settings(machine / "generator.safetensors", out=tmp_path / "out", private=tmp_path / "own", batch=2)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, Lab(settings), 4)
+    assert len(list((tmp_path / "own").rglob("*.npz"))) == 1
+    assert run_study(study, Lab(settings), 4).piece.numbers == {"sum": 6.0}
+    assert asked == [[0, 1], [2, 3], [2, 3]]
+    assert not list((tmp_path / "own").rglob("*.npz")) and not list((tmp_path / "out").rglob("*.npz"))
+    run_study(study, Lab(settings), 4, force=True)
+    assert asked[3:] == [[0, 1], [2, 3]]
 
 
 def test_faces_of_another_size_are_refused(machine, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,13 +12,20 @@ import torch
 from memorygan.analysis.controller_study import resample_given_others
 from memorygan.analysis.lab import Lab, Settings
 from memorygan.analysis.latent_space import cosine_matrices, tsne
-from memorygan.analysis.locality import Change, measure_change, part_region, summarise, swap_part
+from memorygan.analysis.locality import measure_change, part_region, summarise, swap_part
 from memorygan.analysis.plausibility import Plausibility, paired_difference
+from memorygan.analysis.rarity import rarely_drawn, rarity_note, unrecognised
+from memorygan.analysis.readings import Reader
 from memorygan.analysis.reconstruction import part_errors
+from memorygan.analysis.render_time import render_times
+from memorygan.analysis.unfinished import Unfinished, joined
 from memorygan.checkpoint import Provenance, save_generator
 from memorygan.config import get_preset
 from memorygan.controller import QueryCodes
-from memorygan.generator import MemoryGAN
+from memorygan.generator import MemoryGAN, Synthesis
+from memorygan.latents import Latents
+from memorygan.parts import FACE_PARTS
+from memorygan.training.sheets import depth_picture
 
 # --- Cosine matrices --------------------------------------------------------------------------------------------------
 
@@ -98,17 +106,19 @@ def test_an_empty_region_has_no_change_inside():
 
 def test_swaps_that_do_not_show_the_part_count_outside_only():
     nan = math.nan
-    shown = Change(torch.zeros(0), torch.tensor([10.0]), torch.tensor([2.0]), torch.tensor([0.5]), torch.tensor([0.2]))
-    absent = Change(torch.zeros(0), torch.tensor([nan]), torch.tensor([4.0]), torch.tensor([1.0]), torch.tensor([0.0]))
+    inside, outside = np.array([10.0, nan]), np.array([2.0, 4.0])
+    preserved, area = np.array([0.5, 1.0]), np.array([0.2, 0.0])
 
-    summary = summarise([shown, absent])
+    summary = summarise(inside, outside, preserved, area)
 
     assert (summary.inside, summary.outside, summary.preserved) == (10.0, 3.0, 0.75)
-    assert (summary.swaps, summary.shown) == (2, 1)
+    assert (summary.edits, summary.shown) == (2, 1)
     assert summary.area == pytest.approx(0.1)
-    assert math.isnan(summarise([absent]).inside)
-    with pytest.raises(ValueError, match="no swap"):
-        summarise([])
+    assert summary.cells() == ("10", "3", "75.0 %")
+    absent = summarise(inside[1:], outside[1:], preserved[1:], area[1:])
+    assert math.isnan(absent.inside) and absent.cells()[0] == "–"
+    with pytest.raises(ValueError, match="no edit"):
+        summarise(*4 * (np.zeros(0),))
 
 
 def test_the_region_of_a_swap_is_where_the_part_was_or_is():
@@ -128,7 +138,7 @@ def lab(tmp_path):
 def test_a_swap_that_retrieves_one_part_equals_one_that_retrieves_all(lab, part):
     face, source = lab.generator.synthesize(lab.sample([0, 1])), lab.sample([2, 3])
     retrieved = lab.generator.retrieve(face.latents)
-    quick = swap_part(lab, face, retrieved, source, part)
+    quick = swap_part(lab.generator, face, retrieved, source, part)
     slow = lab.generator.synthesize(face.latents.mix(source, [part]))
     torch.testing.assert_close(quick.image, slow.image, atol=1e-4, rtol=1e-4)
     assert not torch.equal(quick.image, face.image)
@@ -212,3 +222,117 @@ def test_errors_are_summed_where_the_part_is():
     total, pixels = part_errors(change, ids, 3)
     assert total.tolist() == [6.0, 0.0, 10.0]
     assert pixels.tolist() == [3.0, 0.0, 1.0]
+
+
+# --- Parts that are hardly drawn --------------------------------------------------------------------------------------
+
+
+def test_parts_without_pixels_are_named_and_so_are_those_the_parser_does_not_see():
+    shares = {"skin": 0.3, "hat": 0.0, "eyeglass": 0.0004, "earring": 0.002}
+    assert rarely_drawn(shares) == ["hat", "eyeglass"]
+    assert unrecognised(shares, {"skin": 0.9, "hat": 0.0, "eyeglass": math.nan, "earring": 0.01}) == ["earring"]
+    (note,) = rarity_note(FACE_PARTS, shares, "So what.")
+    assert "Hat (0.000 %), Glasses (0.040 %). So what." in note.text
+    assert rarity_note(FACE_PARTS, {"skin": 0.3}, "So what.") == ()
+
+
+# --- Depth strips -----------------------------------------------------------------------------------------------------
+
+
+TINY = get_preset("tiny-32").generator
+NO_CODES = Latents(torch.zeros(1, TINY.part_count, TINY.local_layers, TINY.style_dim), TINY)
+
+
+def still(depth: list[list[float]]) -> Synthesis:
+    """A face of one part with these depths, shown at their own size."""
+    depths = torch.tensor(depth)[None, None]
+    return Synthesis(torch.zeros(1, 3, *depths.shape[2:]), depths, torch.ones_like(depths), depths, NO_CODES)
+
+
+def test_the_steps_of_a_strip_share_one_scale_of_depth():
+    finished = still([[0.0, 2.0], [4.0, 1.0]])
+    early = still([[0.0, 1.0], [1.0, 9.0]])
+
+    assert depth_picture(early, finished)[0, :, :, 0].tolist() == [[0, 64], [64, 255]]
+    # On its own, a nearly empty step would fill the whole scale.
+    assert depth_picture(still([[0.0, 0.01], [0.01, 0.01]]))[0].max() > 250
+    assert depth_picture(still([[0.0, 0.01], [0.01, 0.01]]), finished)[0].max() <= 1
+
+
+# --- Interruptions ----------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_study_goes_on_where_it_stopped(lab):
+    asked: list[list[int]] = []
+
+    def make(seeds: list[int]) -> dict[str, torch.Tensor | np.ndarray]:
+        asked.append(seeds)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return {"double": 2 * torch.tensor(seeds), "batch": np.array([[len(seeds)]])}
+
+    faces = list(range(5, 12))
+    with pytest.raises(KeyboardInterrupt), lab.studying({"toy": 1}):
+        lab.gather("a toy", faces, make, batch=2)
+    with lab.studying({"toy": 1}):
+        found = lab.gather("a toy", faces, make, batch=2)
+    assert asked == [[5, 6], [7, 8], [9, 10], [9, 10], [11]]
+    assert found["double"].tolist() == [10, 12, 14, 16, 18, 20, 22]
+    assert found["batch"].tolist() == [[2], [2], [2], [1]]
+    with lab.studying({"toy": 2}):  # depends on something else
+        lab.gather("a toy", faces[:2], make, batch=2)
+    assert asked[-1] == [5, 6]
+    lab.forget()
+    assert not list(lab.settings.private.rglob("*.npz"))
+
+
+def test_broken_and_absent_arrays_are_made_again(tmp_path):
+    store = Unfinished(tmp_path, ["key"])
+    assert store.load("a") is None
+    store.save("a", {"x": np.arange(3)})
+    np.testing.assert_equal(store.load("a"), {"x": np.arange(3)})
+    (store.folder / "a.npz").write_bytes(b"PK half of a file")
+    assert store.load("a") is None
+    assert Unfinished(tmp_path, ["other"]).folder != store.folder
+    with pytest.raises(ValueError, match="nothing to join"):
+        joined([])
+
+
+def test_generated_faces_survive_an_interruption(lab, monkeypatch):
+    monkeypatch.setattr(Lab, "reader", Reader(None, None))
+    lab.settings = dataclasses.replace(lab.settings, batch=2)
+    whole = Lab(dataclasses.replace(lab.settings, private=lab.settings.private / "other")).generated(5)
+    drawn = []
+    synthesize = lab.drawing.synthesize
+
+    def interrupted(latents):
+        drawn.append(len(latents.w))
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return synthesize(latents)
+
+    monkeypatch.setattr(lab.drawing, "synthesize", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lab.generated(5)
+    again = lab.generated(5)
+    assert drawn == [2, 2, 2, 1]
+    torch.testing.assert_close(again.readings.pixels, whole.readings.pixels, rtol=0, atol=0)
+
+
+# --- Render time ------------------------------------------------------------------------------------------------------
+
+
+def test_every_face_is_timed_by_itself(lab):
+    calls = []
+    synthesize = lab.generator.synthesize
+
+    def counted(latents):
+        calls.append(len(latents.w))
+        return synthesize(latents)
+
+    lab.generator.synthesize = counted
+    times = render_times(lab.generator, [lab.sample([0]), lab.sample([1])])
+    assert times.shape == (2,) and (times > 0).all()
+    assert calls == 5 * [1]  # three to warm up
+    with pytest.raises(ValueError, match="at least one"):
+        render_times(lab.generator, [])

@@ -20,6 +20,7 @@ from memorygan.analysis import (
     mixing,
     quality,
     reconstruction,
+    render_time,
     samples,
 )
 from memorygan.analysis.blocks import BAR_COLUMNS, Block, Figure, Piece, Table, Text
@@ -31,7 +32,7 @@ from memorygan.manifest import default_checkpoint
 
 # Chapters from other rooms, by name: nothing here imports upward, and a generator without the editor still gets its
 # report.
-CONTRIBUTED = ("editing.text_study",)
+CONTRIBUTED = ("editing.slider_study", "editing.refinement_study", "editing.text_study")
 
 
 def contributed() -> Iterator[Study]:
@@ -59,6 +60,7 @@ STUDIES: dict[str, Study] = {
         memorisation,
         reconstruction,
         complexity,
+        render_time,
     )
 } | {study.name: study for study in contributed()}
 
@@ -73,7 +75,8 @@ def make_parser() -> argparse.ArgumentParser:
     shared.add_argument("--out", type=Path, default=Settings.out, help="folder of the report (default: %(default)s)")
     shared.add_argument(
         "--private-out", type=Path, default=Settings.private,
-        help="folder for sheets that show faces of the data set, not to be published (default: %(default)s)",
+        help="folder for sheets that show faces of the data set, not to be published, and for what an interrupted run "
+        "continues from (default: %(default)s)",
     )  # fmt: skip
     shared.add_argument("--samples", type=int, help="faces per study; default: a count for CPUs, each study its own")
     shared.add_argument("--paper-counts", action="store_true", help="as many samples as the paper, for a GPU")
@@ -91,8 +94,23 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="study", required=True, metavar="STUDY")
     for study in STUDIES.values():
         commands.add_parser(study.name, parents=[shared], help=f"{study.title} ({study.paper})")
-    commands.add_parser("all", parents=[shared], help="everything, as a report in Markdown and HTML")
+    everything = commands.add_parser("all", parents=[shared], help="everything, as a report in Markdown and HTML")
+    everything.add_argument(
+        "--count", action="append", default=[], type=_count, metavar="STUDY=FACES",
+        help="another number of faces for one study, over --samples; may be repeated",
+    )  # fmt: skip
+    everything.add_argument(
+        "--skip", action="append", default=[], choices=sorted(STUDIES), metavar="STUDY",
+        help="leave a study out of this run; may be repeated",
+    )  # fmt: skip
     return parser
+
+
+def _count(text: str) -> tuple[str, int]:
+    name, _, count = text.partition("=")
+    if name not in STUDIES or not count.isdecimal() or int(count) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not STUDY=FACES; the studies are {', '.join(STUDIES)}")
+    return name, int(count)
 
 
 def make_settings(options: argparse.Namespace) -> Settings:
@@ -170,7 +188,10 @@ def _terminal(block: Block) -> str:
 
 
 def sample_count(study: Study, options: argparse.Namespace) -> int:
-    """The wanted count; sheets keep their own unless a single study is run."""
+    """The wanted count; sheets keep their own unless they are named or run alone."""
+    named = dict(getattr(options, "count", ()))
+    if study.name in named:
+        return int(named[study.name])
     if options.samples is not None and (options.study != "all" or not study.sheet):
         return int(options.samples)
     return study.paper_samples if options.paper_counts else study.samples
@@ -185,12 +206,15 @@ def main(arguments: list[str] | None = None) -> int:
         if options.study != "all":
             study = STUDIES[options.study]
             finished = run_study(study, lab, sample_count(study, options), options.force)
+            lab.forget()
             show(finished.piece, lab.settings.private)
             return 0
         results: list[Finished | Missing] = []
         pages: tuple[Path, ...] = ()
         for place, study in enumerate(STUDIES.values(), start=1):
             try:
+                if study.name in options.skip:
+                    raise StudyUnavailable("it was left out of this run")
                 result = run_study(study, lab, sample_count(study, options), options.force)
                 results.append(result)
                 state = "unchanged, taken from the last run" if result.reused else "done"
@@ -200,6 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"[{place}/{len(STUDIES)}] {study.title}: {state}", flush=True)
             # After every chapter: an interrupted run leaves a report of what there is.
             pages = write_report(lab.settings.out, subject_of(lab), results)
+        lab.forget()
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -76,23 +76,14 @@ def resample_given_others(
     return drawn[chosen.to(drawn.device), torch.arange(batch, device=drawn.device)]
 
 
-@dataclass
-class _Scores:
-    """Plausibility of the faces before (N,), and of every changed slot by both ways (N,)."""
-
-    before: list[np.ndarray]
-    after: dict[int, dict[str, list[np.ndarray]]]
-    sheet: list[list[np.ndarray]]
-
-
 class _Bench:
     """Faces with one part's code exchanged, and what the judge says of them."""
 
     def __init__(self, lab: Lab, judge: Plausibility) -> None:
-        self.lab, self.judge, self.generator = lab, judge, lab.memorygan
+        self.lab, self.judge, self.generator = lab, judge, lab.drawing
 
     def latents(self, codes: Tensor) -> Latents:
-        generator = self.generator
+        generator = self.lab.memorygan
         truncated = generator.map(codes).truncate(generator.mean_latents, self.lab.settings.truncation)
         return truncated.expand(self.lab.config)
 
@@ -111,29 +102,42 @@ class _Bench:
 
 
 @torch.no_grad()
-def _measure(lab: Lab, samples: int, judge: Plausibility) -> _Scores:
-    generator, bench = lab.memorygan, _Bench(lab, judge)
-    random = torch.Generator().manual_seed(lab.settings.seed)
+def _redrawn(lab: Lab, bench: _Bench, seeds: list[int], samples: int) -> Iterator[tuple[Synthesis, ...]]:
+    """For every slot: the faces, the faces with it drawn given the others, and with the next face's own."""
+    generator, first = lab.memorygan, lab.settings.seed
     temperature = lab.settings.temperature
-    codes = torch.cat([generator.sample_queries(seeds, temperature).codes for seeds in lab.seeds(samples, "codes")])
-    slots = range(2, 1 + len(lab.parts))
-    kept = _Scores([], {slot: {CONDITIONAL: [], INDEPENDENT: []} for slot in slots}, [[] for _ in slots])
-    for seeds in lab.seeds(samples, "redrawn parts"):
-        rows = torch.tensor(seeds) - lab.settings.seed
-        own, foreign = codes[rows], codes[(rows + 1) % samples]
-        latents = bench.latents(own)
-        retrieved = generator.retrieve(latents)
-        face = generator.compose(retrieved, latents)
-        kept.before.append(bench.score(face))
-        for row, slot in zip(kept.sheet, slots, strict=True):
-            code = resample_given_others(generator.controller, own, slot, random, temperature)
-            fitted = bench.change(own, retrieved, slot, code)
-            alone = bench.change(own, retrieved, slot, foreign[:, slot])
-            kept.after[slot][CONDITIONAL].append(bench.score(fitted))
-            kept.after[slot][INDEPENDENT].append(bench.score(alone))
-            for k in range(min(len(seeds), SHOWN - len(row) // 3)):
-                row += [grids.faces(shown.image)[k] for shown in (face, fitted, alone)]
-    return kept
+    own = generator.sample_queries(seeds, temperature).codes
+    following = [first + (seed - first + 1) % samples for seed in seeds]
+    foreign = generator.sample_queries(following, temperature).codes
+    # Of its own for every batch, so that a batch does not depend on those before it.
+    random = torch.Generator().manual_seed(seeds[0])
+    latents = bench.latents(own)
+    retrieved = bench.generator.retrieve(latents)
+    face = bench.generator.compose(retrieved, latents)
+    for slot in range(2, 1 + len(lab.parts)):
+        code = resample_given_others(generator.controller, own, slot, random, temperature)
+        yield face, bench.change(own, retrieved, slot, code), bench.change(own, retrieved, slot, foreign[:, slot])
+
+
+def _measure(lab: Lab, bench: _Bench, seeds: list[int], samples: int) -> dict[str, np.ndarray]:
+    """Plausibility of the faces before (B,), and of every changed slot in both ways (B, K − 1)."""
+    before: np.ndarray | None = None
+    found: dict[str, list[np.ndarray]] = {CONDITIONAL: [], INDEPENDENT: []}
+    for face, fitted, alone in _redrawn(lab, bench, seeds, samples):
+        before = bench.score(face) if before is None else before
+        found[CONDITIONAL].append(bench.score(fitted))
+        found[INDEPENDENT].append(bench.score(alone))
+    assert before is not None
+    return {"before": before, **{way: np.stack(scores, axis=1) for way, scores in found.items()}}
+
+
+def _sheet(lab: Lab, bench: _Bench, samples: int) -> list[list[np.ndarray]]:
+    """One row of pictures per slot: face, drawn given the others, drawn on its own, for a few faces."""
+    rows = []
+    for faces in _redrawn(lab, bench, lab.face_seeds(min(SHOWN, samples)), samples):
+        triples = zip(*(grids.faces(face.image) for face in faces), strict=True)
+        rows.append([picture for triple in triples for picture in triple])
+    return rows
 
 
 def run(lab: Lab, samples: int) -> Piece:
@@ -149,16 +153,18 @@ def run(lab: Lab, samples: int) -> Piece:
     real = lab.real(REAL_FACES).features
     if real is None:
         raise StudyUnavailable("the feature network read no real faces")
-    kept = _measure(lab, samples, Plausibility.fit(real.cpu().numpy()))
-    before = np.concatenate(kept.before)
+    if len(lab.parts) < 2:
+        raise StudyUnavailable("this generator has one part, and nothing it could depend on")
+    bench = _Bench(lab, Plausibility.fit(real.cpu().numpy()))
+    kept = lab.gather("redrawn parts", lab.face_seeds(samples), lambda seeds: _measure(lab, bench, seeds, samples))
+    before, parts = kept["before"], lab.parts.parts[1:]
     numbers = {"plausibility_original": float(before.mean())}
     rows: list[tuple[str, ...]] = []
     changes: dict[str, list[float]] = {CONDITIONAL: [], INDEPENDENT: []}
     errors: dict[str, list[float]] = {CONDITIONAL: [], INDEPENDENT: []}
     better = worse = 0
-    for slot, ways in kept.after.items():
-        part = lab.parts[slot - 1]
-        fitted, alone = (np.concatenate(ways[way]) for way in (CONDITIONAL, INDEPENDENT))
+    for k, part in enumerate(parts):
+        fitted, alone = (kept[way][:, k] for way in (CONDITIONAL, INDEPENDENT))
         difference, error = paired_difference(fitted, alone)
         better, worse = better + int(difference < -2 * error), worse + int(difference > 2 * error)
         numbers |= {f"{part.name}_conditional": float(fitted.mean()), f"{part.name}_independent": float(alone.mean())}
@@ -171,9 +177,10 @@ def run(lab: Lab, samples: int) -> Piece:
             errors[way].append(spread)
     numbers |= {"parts_more_plausible_conditional": better, "parts_less_plausible_conditional": worse}
     footer, of_sheet = lab.footer(samples), lab.footer(min(SHOWN, samples))
-    labels = [lab.parts[slot - 1].label for slot in kept.after]
+    labels = [part.label for part in parts]
     chart = charts.paired_bars(changes, labels, "change of the distance", footer, errors)
-    sheet = grids.grid(kept.sheet, labels, ["face", CONDITIONAL, INDEPENDENT] * SHOWN, of_sheet)
+    columns = ["face", CONDITIONAL, INDEPENDENT] * min(SHOWN, samples)
+    sheet = grids.grid(_sheet(lab, bench, samples), labels, columns, of_sheet)
     return Piece(
         (
             Text(
@@ -202,7 +209,8 @@ STUDY = Study(
     "Controller study",
     "beyond the paper",
     run,
-    samples=100,
+    samples=300,
     paper_samples=1000,
     uses=("data", "judges"),
+    version=2,
 )

@@ -197,3 +197,17 @@ def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
 
     scores = isc_features_to_metric(logits.cpu(), splits)
     return scores[KEY_METRIC_ISC_MEAN], scores[KEY_METRIC_ISC_STD]
+
+
+def fid(generated: Tensor, real: Tensor) -> float:
+    """FID of Inception features (N, 2048) and (M, 2048), computed by torch-fidelity in float64, never negative.
+
+    Raises:
+        ValueError: for fewer than two faces on a side.
+    """
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
+    if min(len(generated), len(real)) < 2:
+        raise ValueError("FID compares sets of faces; measure at least 2")
+    first, second = (fid_features_to_statistics(features.cpu().double()) for features in (generated, real))
+    return max(0.0, float(fid_statistics_to_metric(first, second, False)[KEY_METRIC_FID]))

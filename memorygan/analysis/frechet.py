@@ -68,3 +68,8 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
     cross = np.sqrt(np.clip(eigenvalues, 0.0, None)).sum()
     shift = float(np.square(first.mean - second.mean).sum())
     return max(0.0, shift + float(np.trace(first.covariance) + np.trace(second.covariance) - 2.0 * cross))
+
+
+def frechet_between(first: Tensor | np.ndarray, second: Tensor | np.ndarray) -> float:
+    """:func:`frechet_distance` of the Gaussians of two sets of features (N, F) and (M, F). Errors as there."""
+    return frechet_distance(feature_statistics(first), feature_statistics(second))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -19,13 +22,18 @@ from memorygan.analysis.agreement import confusion_matrix
 from memorygan.analysis.blocks import Figure
 from memorygan.analysis.features import inception_path
 from memorygan.analysis.readings import Reader, Readings
+from memorygan.analysis.unfinished import Arrays, Unfinished, joined
 from memorygan.checkpoint import load_generator
 from memorygan.encoder import PartEncoder, load_encoder
+from memorygan.fast import fold
 from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.latents import Latents
 from memorygan.manifest import bundled_checkpoint
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.data import PackedDataset
+
+# Folder of the private one in which an interrupted run waits.
+UNFINISHED = "unfinished"
 
 
 class StudyUnavailable(ValueError):
@@ -41,7 +49,8 @@ class Settings:
         encoder: part encoder; None for ``encoder.safetensors`` beside the checkpoint, or the bundled one.
         data, validation: packed training faces, and faces held out of training.
         out: folder of the report.
-        private: folder for pictures that show faces of the data set; never part of the report.
+        private: folder for pictures that show faces of the data set, never part of the report, and for what an
+            interrupted run has measured so far.
         seed: the first face's seed; N faces have the seeds ``seed`` to ``seed + N − 1``.
         temperature: scale of the controller's noise.
         truncation: psi of faces that are shown or edited. Distributions are measured without truncation.
@@ -77,6 +86,15 @@ class GeneratedFaces:
     confusion: Tensor
 
 
+def _batches(faces: Sequence[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(faces), size):
+        yield list(faces[start : start + size])
+
+
+def _array(values: Tensor | np.ndarray) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+
+
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -96,6 +114,8 @@ class Lab:
         self.parts, self.config = self.generator.config.parts, self.generator.config
         self._generated: dict[int, GeneratedFaces] = {}
         self._real: dict[int, Readings] = {}
+        self._stores: list[Unfinished] = []
+        self._study: Unfinished | None = None
 
     # --- Networks and data --------------------------------------------------------------------------------------------
 
@@ -109,6 +129,17 @@ class Lab:
         if not isinstance(self.generator, MemoryGAN):
             raise StudyUnavailable("this checkpoint has no controller, so there are no query codes to study")
         return self.generator
+
+    @cached_property
+    def drawing(self) -> ComposedGenerator:
+        """The same generator on the fast path, which the editor shows too: without gradients, rounded as the device
+        likes it best."""
+        return fold(self.generator)
+
+    @property
+    def arithmetic(self) -> str:
+        """Of the fast path: "bfloat16" or "float32"."""
+        return str(self.drawing.compute_dtype).removeprefix("torch.")
 
     @cached_property
     def encoder_path(self) -> Path | None:
@@ -201,19 +232,103 @@ class Lab:
             return self.generator.sample(seeds, psi, self.settings.temperature)
         return self.generator.sample(seeds, psi)
 
-    def seeds(self, count: int, label: str, offset: int = 0) -> Iterator[list[int]]:
+    def face_seeds(self, count: int) -> list[int]:
+        """The seeds of ``count`` faces."""
+        return list(range(self.settings.seed, self.settings.seed + count))
+
+    def seeds(self, count: int, label: str) -> Iterator[list[int]]:
         """The seeds of ``count`` faces in batches, with a progress bar."""
-        first = self.settings.seed + offset
         with tqdm(total=count, desc=label, unit="face", leave=False) as bar:
-            for start in range(0, count, self.settings.batch):
-                chosen = list(range(first + start, first + min(start + self.settings.batch, count)))
+            for chosen in _batches(self.face_seeds(count), self.settings.batch):
                 yield chosen
                 bar.update(len(chosen))
 
+    def face_rows(self, faces: ResidentFaces, count: int) -> list[int]:
+        """Indices of ``count`` evenly spaced real faces; of all of them if there are fewer."""
+        rows: list[int] = torch.linspace(0, len(faces) - 1, min(count, len(faces))).round().long().tolist()
+        return rows
+
     def rows(self, faces: ResidentFaces, count: int, label: str) -> Iterator[Tensor]:
-        """Indices of ``count`` evenly spaced real faces in batches, with a progress bar."""
-        chosen = torch.linspace(0, len(faces) - 1, min(count, len(faces))).round().long()
+        """The same indices in batches, with a progress bar."""
+        chosen = torch.tensor(self.face_rows(faces, count))
         yield from tqdm(chosen.split(self.settings.batch), desc=label, unit="batch", leave=False)
+
+    def gather(
+        self,
+        label: str,
+        faces: Sequence[int],
+        make: Callable[[list[int]], Mapping[str, Tensor | np.ndarray]],
+        batch: int | None = None,
+    ) -> Arrays:
+        """Measures faces batch by batch. Within a study, every batch is kept on disk until the study is done, so that
+        an interrupted run goes on where it stopped.
+
+        Args:
+            label: of the progress bar, and of the batches on disk; lower-case words.
+            faces: seeds or row numbers.
+            make: some of them → arrays whose first axis is joined over the batches.
+            batch: faces per call; None for the settings' own.
+
+        Raises:
+            ValueError: if there is no face.
+        """
+        return self._gather(self._study, label, faces, make, batch or self.settings.batch)
+
+    def _gather(
+        self,
+        store: Unfinished | None,
+        label: str,
+        faces: Sequence[int],
+        make: Callable[[list[int]], Mapping[str, Tensor | np.ndarray]],
+        batch: int,
+    ) -> Arrays:
+        found: list[Arrays] = []
+        with tqdm(total=len(faces), desc=label, unit="face", leave=False) as bar:
+            for chosen in _batches(faces, batch):
+                name = f"{label.replace(' ', '-')}-{chosen[0]}-{chosen[-1]}-{len(chosen)}"
+                arrays = store.load(name) if store else None
+                if arrays is None:
+                    arrays = {key: _array(values) for key, values in make(chosen).items()}
+                    if store:
+                        store.save(name, arrays)
+                found.append(arrays)
+                bar.update(len(chosen))
+        return joined(found)
+
+    # --- What an interrupted run leaves -------------------------------------------------------------------------------
+
+    def unfinished(self, key: Any) -> Unfinished:
+        """Where results that depend on ``key`` wait until they are complete; :meth:`forget` removes them."""
+        store = Unfinished(self.settings.private / UNFINISHED, key)
+        self._stores.append(store)
+        return store
+
+    @contextmanager
+    def studying(self, key: Any) -> Iterator[Unfinished]:
+        """:meth:`gather` keeps its batches under this key meanwhile."""
+        self._study = self.unfinished(key)
+        try:
+            yield self._study
+        finally:
+            self._study = None
+
+    def forget(self) -> None:
+        """Removes everything that was kept in case of an interruption."""
+        for store in self._stores:
+            store.clear()
+
+    # --- Faces before the judges --------------------------------------------------------------------------------------
+
+    def _reading(self, reading: Readings) -> dict[str, Tensor]:
+        return {"pixels": reading.pixels} | ({} if reading.features is None else {"features": reading.features})
+
+    def _readings(self, arrays: Arrays) -> Readings:
+        pixels, features = (
+            torch.from_numpy(arrays[key]).to(self.settings.device) if key in arrays else None
+            for key in ("pixels", "features")
+        )
+        assert pixels is not None
+        return Readings(pixels, features, None)
 
     @torch.no_grad()
     def generated(self, count: int) -> GeneratedFaces:
@@ -223,18 +338,23 @@ class Lab:
             StudyUnavailable: if the generator's images are not finite.
         """
         if count not in self._generated:
-            confusion = torch.zeros(len(self.parts), len(self.parts), dtype=torch.int64)
-            seen = []
-            for seeds in self.seeds(count, "generated faces"):
-                face = self.generator.synthesize(self.sample(seeds, truncation=1.0))
-                if not bool(torch.isfinite(face.image).all()):
-                    raise StudyUnavailable("this generator makes images that are not finite numbers")
-                reading = self.reader.read(face.image, self.parts)
-                if reading.ids is not None:
-                    confusion += confusion_matrix(face.part_map, reading.ids, len(self.parts))
-                seen.append(Readings(reading.pixels, reading.features, None))
-            self._generated[count] = GeneratedFaces(Readings.join(seen), confusion)
+            settings = self.settings
+            key = ["generated", self.inputs(("judges",)), settings.seed, settings.temperature, settings.features]
+            seeds = self.face_seeds(count)
+            found = self._gather(self.unfinished(key), "generated faces", seeds, self._judge, settings.batch)
+            confusion = torch.from_numpy(found["confusion"]).sum(dim=0)
+            self._generated[count] = GeneratedFaces(self._readings(found), confusion)
         return self._generated[count]
+
+    def _judge(self, seeds: list[int]) -> dict[str, Tensor]:
+        face = self.drawing.synthesize(self.sample(seeds, truncation=1.0))
+        if not bool(torch.isfinite(face.image).all()):
+            raise StudyUnavailable("this generator makes images that are not finite numbers")
+        reading, count = self.reader.read(face.image, self.parts), len(self.parts)
+        confusion = torch.zeros(count, count, dtype=torch.int64)
+        if reading.ids is not None:
+            confusion = confusion_matrix(face.part_map, reading.ids, count)
+        return {**self._reading(reading), "confusion": confusion[None]}
 
     @torch.no_grad()
     def real(self, count: int) -> Readings:
@@ -245,10 +365,15 @@ class Lab:
         """
         faces = self.training_faces
         if count not in self._real:
-            seen = [
-                self.reader.read(faces.batch(rows).image, self.parts) for rows in self.rows(faces, count, "real faces")
-            ]
-            self._real[count] = Readings.join([Readings(r.pixels, r.features, None) for r in seen])
+            store = self.unfinished(["real", self.inputs(("data", "judges")), self.settings.features, count])
+            found = self._gather(
+                store,
+                "real faces",
+                self.face_rows(faces, count),
+                lambda rows: self._reading(self.reader.read(faces.batch(torch.tensor(rows)).image, self.parts)),
+                self.settings.batch,
+            )
+            self._real[count] = self._readings(found)
         return self._real[count]
 
     # --- Results ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 from memorygan.analysis import grids
 from memorygan.analysis.blocks import Bar, Piece, Table, Text, number
 from memorygan.analysis.lab import Lab
+from memorygan.analysis.rarity import rarity_note
 from memorygan.analysis.study import Study
-from memorygan.generator import Synthesis
+from memorygan.generator import ComposedGenerator, Synthesis
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
 
@@ -21,6 +23,8 @@ OUTSIDE_BAR, INSIDE_BAR = 3.0, 8.0
 # Rounding to 8 bits alone moves a pixel by one step; two is below what anyone sees.
 TOLERANCE = 2.0
 SHOWN = 3
+# What is kept of every change: fields of Change, in the order of summarise().
+MEASURES = ("inside", "outside", "preserved", "area")
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,21 @@ def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(count > 0, total / count.clamp_min(1), torch.nan)
 
 
-def swap_part(lab: Lab, face: Synthesis, retrieved: Retrieved, source: Latents, part: str) -> Synthesis:
+def swap_part(
+    generator: ComposedGenerator, face: Synthesis, retrieved: Retrieved, source: Latents, part: str
+) -> Synthesis:
     """The face with one part of another, by the part's own rule; only that part is retrieved anew.
 
     Args:
-        lab: the bench.
+        generator: of the faces.
         face: B faces.
         retrieved: all their parts, from :meth:`ComposedGenerator.retrieve`.
         source: latents of the B faces to take the part from.
         part: its name.
     """
     mixed = face.latents.mix(source, [part])
-    fresh = lab.generator.retrieve(mixed, [part])
-    return lab.generator.compose(retrieved.with_part(lab.parts.index(part), fresh), mixed)
+    fresh = generator.retrieve(mixed, [part])
+    return generator.compose(retrieved.with_part(generator.config.parts.index(part), fresh), mixed)
 
 
 def part_region(before: Tensor, after: Tensor, part: int) -> Tensor:
@@ -98,76 +104,96 @@ def part_region(before: Tensor, after: Tensor, part: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class SwapSummary:
-    """All swaps of one part.
+class Summary:
+    """All edits of one kind.
 
     Attributes:
-        inside, outside: mean change in steps of 255; nan if no swap shows the part, or nothing lies outside.
+        inside, outside: mean change in steps of 255; nan if no edit shows the part, or nothing lies outside.
         preserved: mean share of preserved pixels outside.
         area: mean share of the picture inside.
-        swaps: number of swaps; shown: those in which the part shows at all.
+        edits: number of edits; shown: those in which the part shows at all.
     """
 
     inside: float
     outside: float
     preserved: float
     area: float
-    swaps: int
+    edits: int
     shown: int
 
+    def cells(self) -> tuple[str, str, str]:
+        """Change inside, change outside and preserved share, for a table."""
+        preserved = f"{100 * self.preserved:.1f} %" if np.isfinite(self.preserved) else "–"
+        return number(self.inside), number(self.outside), preserved
 
-def summarise(changes: list[Change]) -> SwapSummary:
-    """Means over all swaps of one part; those that do not show it count outside only.
+
+def summarise(inside: np.ndarray, outside: np.ndarray, preserved: np.ndarray, area: np.ndarray) -> Summary:
+    """Means over N edits; those that do not show the part count outside only.
+
+    Args:
+        inside, outside, preserved, area: (N,) as in :class:`Change`, nan where there is nothing to measure.
 
     Raises:
-        ValueError: if there is no swap.
+        ValueError: if there is no edit.
     """
-    if not changes:
-        raise ValueError("there is no swap to summarise")
-    inside, outside, preserved, area = (
-        torch.cat([getattr(change, name) for change in changes]).double()
-        for name in ("inside", "outside", "preserved", "area")
-    )
-    shown = int((area > 0).sum())
-    return SwapSummary(_nanmean(inside), _nanmean(outside), _nanmean(preserved), float(area.mean()), len(area), shown)
+    if not len(area):
+        raise ValueError("there is no edit to summarise")
+    return Summary(_mean(inside), _mean(outside), _mean(preserved), _mean(area), len(area), int((area > 0).sum()))
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)].astype(np.float64)
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def columns_of(changes: Sequence[Change]) -> dict[str, Tensor]:
+    """The numbers of several changes of the same B faces: name → (B, number of changes), without the maps."""
+    return {name: torch.stack([getattr(change, name) for change in changes], dim=1) for name in MEASURES}
 
 
 @torch.no_grad()
-def _swap_all(lab: Lab, samples: int) -> tuple[dict[str, SwapSummary], list[list[np.ndarray]]]:
-    """Summaries by part, and one row of pictures per part: face, swapped, change."""
-    found: dict[str, list[Change]] = {name: [] for name in lab.parts.names}
-    sheet: list[list[np.ndarray]] = [[] for _ in lab.parts.names]
-    for seeds in lab.seeds(samples, "swaps"):
-        source = lab.sample([seed + samples for seed in seeds])
-        face = lab.generator.synthesize(lab.sample(seeds))
-        retrieved = lab.generator.retrieve(face.latents)
-        for row, name in zip(sheet, lab.parts.names, strict=True):
-            swapped = swap_part(lab, face, retrieved, source, name)
-            region = part_region(face.part_map, swapped.part_map, lab.parts.index(name))
-            change = measure_change(face.image, swapped.image, region)
-            found[name].append(replace(change, map=change.map[:0]))
-            for k in range(min(len(seeds), SHOWN - len(row) // 3)):
-                row += [grids.faces(face.image)[k], grids.faces(swapped.image)[k], grids.heat(change.map)[k]]
-    return {name: summarise(changes) for name, changes in found.items()}, sheet
+def _swaps(lab: Lab, seeds: list[int], partners: int) -> Iterator[tuple[Synthesis, Synthesis, Change]]:
+    """Faces, swapped faces and their difference for every part, which comes from the face ``partners`` seeds on."""
+    generator, source = lab.drawing, lab.sample([seed + partners for seed in seeds])
+    face = generator.synthesize(lab.sample(seeds))
+    retrieved = generator.retrieve(face.latents)
+    for name in lab.parts.names:
+        swapped = swap_part(generator, face, retrieved, source, name)
+        region = part_region(face.part_map, swapped.part_map, lab.parts.index(name))
+        yield face, swapped, measure_change(face.image, swapped.image, region)
+
+
+def _sheet(lab: Lab, partners: int) -> list[list[np.ndarray]]:
+    """One row of pictures per part: face, swapped, change, for a few faces."""
+    rows = []
+    for face, swapped, change in _swaps(lab, lab.face_seeds(min(SHOWN, partners)), partners):
+        triples = zip(grids.faces(face.image), grids.faces(swapped.image), grids.heat(change.map), strict=True)
+        rows.append([picture for triple in triples for picture in triple])
+    return rows
 
 
 def run(lab: Lab, samples: int) -> Piece:
     """The table of all parts, and a sheet of swaps with their change maps."""
-    summaries, sheet = _swap_all(lab, samples)
+    found = lab.gather(
+        "swaps",
+        lab.face_seeds(samples),
+        lambda seeds: columns_of([change for _, _, change in _swaps(lab, seeds, samples)]),
+    )
     rows: list[tuple[str, ...]] = []
     numbers: dict[str, float] = {}
     bars: list[Bar] = []
-    for name, of in summaries.items():
+    shares: dict[str, float] = {}
+    for k, name in enumerate(lab.parts.names):
+        of = summarise(*(found[key][:, k] for key in MEASURES))
+        shares[name] = of.area
         numbers |= {f"swap_{name}_{key}": getattr(of, key) for key in ("inside", "outside", "preserved")}
-        preserved = f"{100 * of.preserved:.1f} %" if np.isfinite(of.preserved) else "–"
-        means = (number(of.inside), number(of.outside), preserved)
-        rows.append((lab.parts[name].label, *means, f"{100 * of.area:.1f} %", f"{of.shown:,}"))
+        rows.append((lab.parts[name].label, *of.cells(), f"{100 * of.area:.1f} %", f"{of.shown:,}"))
         if name in BAR_PARTS:
             swap = f"swap of {name}: mean change"
-            bars.append(Bar(f"{swap} outside the part, of 255", of.outside, OUTSIDE_BAR, False, of.swaps))
+            bars.append(Bar(f"{swap} outside the part, of 255", of.outside, OUTSIDE_BAR, False, of.edits))
             bars.append(Bar(f"{swap} inside the part, of 255", of.inside, INSIDE_BAR, True, of.shown))
     footer, of_sheet = (lab.footer(count, of="swaps per part") for count in (samples, min(SHOWN, samples)))
-    labels, columns = [part.label for part in lab.parts.parts], ["face", "swapped", "change"] * SHOWN
+    labels, columns = [part.label for part in lab.parts.parts], ["face", "swapped", "change"] * min(SHOWN, samples)
     header = ("part", "change inside", "change outside", "preserved outside", "area", "swaps that show the part")
     caption = "Swaps per part with their change maps (white: 64 of 255 and more)"
     return Piece(
@@ -175,18 +201,16 @@ def run(lab: Lab, samples: int) -> Piece:
             Text(
                 "Every part is taken from another random face. Inside is where the part lies before or after the swap, "
                 "by the generator's masks; a pixel is preserved if no channel moved by more than "
-                f"{TOLERANCE:g} of 255. Swaps in which the part shows in neither face count outside only."
+                f"{TOLERANCE:g} of 255. Swaps in which the part shows in neither face count outside only. Pictures are "
+                f"those of the fast path, which the editor shows too ({lab.arithmetic}); its rounding counts as change."
             ),
             Table(header, tuple(rows), f"Mean absolute change in steps of 255 ({footer})."),
-            lab.save(grids.grid(sheet, labels, columns, of_sheet), "locality.png", caption, of_sheet),
+            *rarity_note(lab.parts, shares, "That swapping them changes nothing is no proof of locality."),
+            lab.save(grids.grid(_sheet(lab, samples), labels, columns, of_sheet), "locality.png", caption, of_sheet),
         ),
         numbers,
         tuple(bars),
     )
 
 
-def _nanmean(values: Tensor) -> float:
-    return float(values.nanmean()) if bool(values.isfinite().any()) else float("nan")
-
-
-STUDY = Study("locality", "Locality of swaps", "beyond the paper", run, samples=100, paper_samples=1000)
+STUDY = Study("locality", "Locality of swaps", "beyond the paper", run, samples=1000, paper_samples=1000, version=2)

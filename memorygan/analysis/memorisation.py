@@ -125,7 +125,8 @@ STUDY = Study(
     "Diversity and memorisation",
     "beyond the paper",
     run,
-    samples=2000,
+    samples=10_000,
     paper_samples=10_000,
     uses=("data", "validation", "judges"),
+    version=2,
 )

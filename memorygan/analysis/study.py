@@ -29,7 +29,7 @@ class Study:
         sheet: the count belongs to the study: pictures to show, or runs that take minutes each.
         uses: inputs besides the checkpoint, see :meth:`Lab.inputs`.
         version: raise it when the study changes, so that finished pieces are made again.
-        depends: gives more inputs, name → hash, that the lab does not know.
+        depends: gives more inputs, name → hash, that the lab itself does not know.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Study:
     sheet: bool = False
     uses: tuple[str, ...] = ()
     version: int = 1
-    depends: Callable[[], Mapping[str, str]] = dict
+    depends: Callable[[Lab], Mapping[str, str]] = lambda lab: {}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _key(study: Study, lab: Lab, samples: int) -> dict[str, Any]:
         "temperature": settings.temperature,
         "truncation": settings.truncation,
         "features": settings.features if "judges" in study.uses else None,
-        "inputs": lab.inputs(study.uses) | dict(study.depends()),
+        "inputs": lab.inputs(study.uses) | dict(study.depends(lab)),
     }
 
 
@@ -85,11 +85,13 @@ def load_piece(path: Path, key: dict[str, Any], out: Path, private: Path) -> Pie
 def run_study(study: Study, lab: Lab, samples: int, force: bool = False) -> Finished:
     """Runs a study, or takes its finished piece if inputs, sample count and seed are unchanged.
 
+    One that was interrupted goes on with what it had measured, see :meth:`Lab.gather`.
+
     Args:
         study: which.
         lab: on what.
         samples: faces.
-        force: run it in any case.
+        force: run it in any case, from the start.
 
     Raises:
         StudyUnavailable: if something it needs is missing.
@@ -98,10 +100,14 @@ def run_study(study: Study, lab: Lab, samples: int, force: bool = False) -> Fini
     key = _key(study, lab, samples)
     if not force and (known := load_piece(path, key, lab.settings.out, lab.settings.private)) is not None:
         return Finished(study, known, samples, reused=True)
-    piece = study.run(lab, samples)
+    with lab.studying(key) as begun:
+        if force:
+            begun.clear()
+        piece = study.run(lab, samples)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     text = json.dumps({"key": key, "piece": piece.to_json()}, indent=1, ensure_ascii=False) + "\n"
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
+    begun.clear()
     return Finished(study, piece, samples, reused=False)

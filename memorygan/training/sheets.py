@@ -21,13 +21,29 @@ def to_rgb(image: Tensor) -> np.ndarray:
     return scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def depth_picture(face: Synthesis) -> np.ndarray:
-    """(B, S, S, 3) uint8: depth of the nearest part per point, brighter is nearer, at the image's size."""
-    expected = (face.coarse_mask * face.depth).sum(dim=1, keepdim=True)
-    low, high = expected.amin(dim=(2, 3), keepdim=True), expected.amax(dim=(2, 3), keepdim=True)
-    scaled = 2.0 * (expected - low) / (high - low + 1e-6) - 1.0
+def depth_picture(face: Synthesis, finished: Synthesis | None = None) -> np.ndarray:
+    """(B, S, S, 3) uint8: depth of the nearest part per point, brighter is nearer, at the image's size.
+
+    Args:
+        face: what to show.
+        finished: the same faces with all their parts; darkest and brightest are theirs, so that the steps of a sequence
+            have one scale. None for a scale of its own per face.
+    """
+    seen = _depth(face)
+    if finished is None:
+        low, high = seen.amin(dim=(2, 3), keepdim=True), seen.amax(dim=(2, 3), keepdim=True)
+    else:
+        whole = _depth(finished)
+        # Where no present part claims a point, its depth is 0.
+        low, high = whole.amin(dim=(2, 3), keepdim=True).clamp_max(0.0), whole.amax(dim=(2, 3), keepdim=True)
+    scaled = 2.0 * (seen - low) / (high - low + 1e-6) - 1.0
     grown = torch.nn.functional.interpolate(scaled, size=face.image.shape[-2:], mode="bilinear", align_corners=False)
     return to_rgb(grown.expand(-1, 3, -1, -1))
+
+
+def _depth(face: Synthesis) -> Tensor:
+    """(B, 1, s, s) pseudo-depths weighted by the coarse mask."""
+    return (face.coarse_mask * face.depth).sum(dim=1, keepdim=True)
 
 
 def tile(rows: list[list[np.ndarray]], gap: int = 2) -> Image.Image:
