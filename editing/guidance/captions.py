@@ -320,22 +320,3 @@ def read_claims(prompt: str) -> dict[str, tuple[str, str]]:
 def weak_phrases(prompt: str) -> tuple[str, ...]:
     """What a prompt says that the bundled judge was taught and yet hardly tells apart, in order."""
     return tuple(phrase for name, (word, phrase) in read_claims(prompt).items() if word in WEAK.get(name, ()))
-
-
-def rivals(prompt: str, ways: int = 4) -> tuple[tuple[str, ...], ...]:
-    """What a prompt does not mean: its claims with one attribute changed, for every other word of that attribute.
-
-    "A man with gray hair" has the rivals "a man with black hair", "a man with brown hair" and so on. That somebody is
-    a man or a woman is claimed by all of them alike, so that it decides nothing.
-
-    Returns:
-        For each rival, ``ways`` sentences that say it; nothing for a prompt that is not put in phrases of captions.
-    """
-    claims = {name: word for name, (word, _) in read_claims(prompt).items()}
-    nouns = {noun: person for person, options in NOUNS.items() if person for noun in options}
-    person = next((nouns[word] for word in split_words(prompt) if word in nouns), None)
-    found = []
-    for layout in range(ways):
-        caption = Caption(tuple(claims.items()), person, layout)
-        found.append([caption.changed(a, w).text for a, word in claims.items() for w in WORDS[a] if w != word])
-    return tuple(zip(*found, strict=True))
