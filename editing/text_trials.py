@@ -39,14 +39,12 @@ class Wish:
         prompt: the sentence.
         word: key of :data:`editing.guidance.attributes.DIRECTIONS`.
         group: what the report sums it up under.
-        shown: has a row in the sheet of edits.
         compared: is also followed with all codes free, and without the identity loss.
     """
 
     prompt: str
     word: str
     group: str
-    shown: bool = False
     compared: bool = False
 
     @property
@@ -58,26 +56,26 @@ class Wish:
 # The paper's five sentences ("a man with a beard", "… gray hair", "a smiling woman", "… a big nose", "… blue eyes") are
 # among them.
 WISHES: tuple[Wish, ...] = (
-    Wish("a person with red hair", "red hair", "hair colour", shown=True, compared=True),
-    Wish("a person with blond hair", "blond hair", "hair colour", shown=True),
-    Wish("a man with gray hair", "gray hair", "hair colour", shown=True, compared=True),
+    Wish("a person with red hair", "red hair", "hair colour", compared=True),
+    Wish("a person with blond hair", "blond hair", "hair colour"),
+    Wish("a man with gray hair", "gray hair", "hair colour", compared=True),
     Wish("a person with black hair", "black hair", "hair colour"),
     Wish("a person with long hair", "long hair", "hair form"),
-    Wish("a person with bangs", "bangs", "hair form", shown=True),
+    Wish("a person with bangs", "bangs", "hair form"),
     Wish("a bald man", "bald", "hair form"),
-    Wish("a smiling woman", "smile", "smile", shown=True, compared=True),
+    Wish("a smiling woman", "smile", "smile", compared=True),
     Wish("a person showing teeth", "teeth", "mouth"),
     Wish("a person with an open mouth", "open mouth", "mouth"),
-    Wish("a woman wearing red lipstick", "lipstick", "lipstick", shown=True),
-    Wish("a man with a beard", "beard", "beard", shown=True, compared=True),
+    Wish("a woman wearing red lipstick", "lipstick", "lipstick"),
+    Wish("a man with a beard", "beard", "beard", compared=True),
     Wish("a man with a moustache", "moustache", "moustache"),
-    Wish("a person with pale skin", "pale skin", "skin", shown=True),
+    Wish("a person with pale skin", "pale skin", "skin"),
     Wish("a person with dark skin", "dark skin", "skin"),
-    Wish("a woman with a big nose", "big nose", "nose", shown=True, compared=True),
-    Wish("a person with thick eyebrows", "thick brows", "eyebrows", shown=True),
-    Wish("a person with blue eyes", "blue eyes", "eyes", shown=True, compared=True),
+    Wish("a woman with a big nose", "big nose", "nose", compared=True),
+    Wish("a person with thick eyebrows", "thick brows", "eyebrows"),
+    Wish("a person with blue eyes", "blue eyes", "eyes", compared=True),
     Wish("a person with big eyes", "big eyes", "eyes"),
-    Wish("a person wearing glasses", "glasses", "glasses", shown=True),
+    Wish("a person wearing glasses", "glasses", "glasses"),
 )
 
 
