@@ -157,6 +157,8 @@ class Trainer:
         """The losses of one step; nothing is written."""
         if self.stage is None:
             self._enter_stage(self.state)
+        while self.stage is not None and self.stage.finished():
+            self._next_stage()
         if self.stage is None:
             raise TrainingError("this run is done; raise the length of a stage to go on")
         return {key: float(value.float().mean()) for key, value in self.stage.step().items()}
