@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
 
 import pytest
+from gradio_client import Client  # type: ignore[import-untyped]
 from test_app import full_service, photo_bytes, serve  # type: ignore[import-not-found]
 
+from app.server import Settings
+from editing.errors import EditingError
 from editing.text import STRENGTHS
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -25,14 +31,21 @@ def served(tmp_path_factory, chromium_path):
     yield from serve(full_service(), tmp_path_factory.mktemp("gradio"))
 
 
+# For containers: no sandbox without privileges, no GPU, little shared memory.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+
+
 @pytest.fixture(scope="module")
-def browser(chromium_path):
-    # The flags are for containers: no sandbox without privileges, no GPU, little shared memory.
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+def chromium(chromium_path):
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium_path, args=flags)
-        yield opened
-        opened.close()
+        yield lambda *flags: playwright.chromium.launch(executable_path=chromium_path, args=[*FLAGS, *flags])
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    opened = chromium()
+    yield opened
+    opened.close()
 
 
 class Desk:
@@ -99,6 +112,11 @@ class Desk:
             self.page.wait_for_timeout(30)
         if release:
             self.page.mouse.up()
+
+    def drag_on(self, slider: str, end: float) -> None:
+        """Goes on with a drag that was not released."""
+        box = self.page.locator(slider).bounding_box()
+        self.page.mouse.move(box["x"] + end * box["width"], box["y"] + box["height"] / 2, steps=4)
 
     def edits(self, count: int) -> None:
         self.wait(f"Studio.face.edits === {count}")
@@ -237,6 +255,7 @@ def test_edit(desk, served):
     assert desk.picture() == desk.ask("Studio.face.change")
     page.click("[data-since=all]")
     assert desk.picture() == desk.ask("Studio.face.change_all")
+    assert page.get_attribute("#stage .stage-image", "alt").startswith("Change map: All edits together")
     page.click("#stage [data-mode=face]")
 
     # Resetting: one slider, one part, everything; each can be undone.
@@ -259,6 +278,65 @@ def test_edit(desk, served):
     assert page.inner_text("#sliders .panel-heading") == "Pose and framing"
     page.check("#sliders input[value=nose]", force=True)
     assert "no sliders" in page.inner_text("#sliders .studio-empty")
+
+
+def test_a_thumb_that_is_pressed_or_put_back_changes_nothing_and_lets_go(desk):
+    page = desk.page
+    desk.tab("edit")
+    page.check("#sliders input[value=hair]", force=True)
+    desk.drag(HAIR, 0.5, 0.8)
+    desk.edits(1)
+    shown, value = desk.picture(), page.input_value(HAIR)
+    desk.drag("#sliders input[data-slider='hair.width']", 0.5, 0.5, steps=1)
+    # Dragged away, with previews, and back again.
+    desk.drag("#sliders input[data-slider='hair.width']", 0.5, 0.8, release=False)
+    page.wait_for_selector("#stage .stage-badge:not([class*=side]):not([hidden])")
+    desk.drag_on("#sliders input[data-slider='hair.width']", 0.5)
+    page.mouse.up()
+    page.wait_for_selector("#stage .stage-badge:not([class*=side])", state="hidden")
+    page.wait_for_timeout(300)  # a late preview would come now
+    assert desk.picture() == shown and desk.ask("Studio.face.edits") == 1
+    assert page.input_value(HAIR) == value
+
+    # Another face has its own values; none of those before gets into its edits.
+    page.click(".tool-undo")
+    desk.edits(0)
+    desk.wait(f"document.querySelector(\"{HAIR}\").value === '0'")
+    desk.drag("#sliders input[data-slider='hair.width']", 0.5, 0.7)
+    desk.edits(1)
+    assert desk.ask("Object.keys(Studio.face.sliders)") == ["hair.width"]
+
+
+def test_keys_are_committed_before_whatever_is_done_next(desk):
+    page = desk.page
+    width = "#sliders input[data-slider='hair.width']"
+    desk.tab("edit")
+    page.check("#sliders input[value=hair]", force=True)
+    # All at once, long before the pause after which a key counts.
+    at_once = """(what) => {
+        const slider = document.querySelector("#sliders input[data-slider='hair.width']");
+        slider.focus();
+        slider.value = Number(slider.value) + 0.5;
+        slider.dispatchEvent(new Event("input", { bubbles: true }));
+        const undo = new KeyboardEvent("keydown", { key: "z", ctrlKey: true, bubbles: true });
+        if (what === "undo") slider.dispatchEvent(undo);
+        else document.querySelector(what).click();
+    }"""
+    page.evaluate(at_once, "undo")
+    desk.wait("Studio.face.redo && Studio.face.edits === 0")
+    assert page.input_value(width) == "0"
+    with page.expect_download() as download:
+        page.evaluate(at_once, ".tool-recipe")
+    edits = json.loads(download.value.path().read_text())["edits"]
+    assert [(edit["slider"], edit["value"]) for edit in edits] == [("hair.width", 0.5)]
+
+    # A face that is opened meanwhile gets nothing of it; the one before keeps it.
+    page.evaluate(at_once, "#new-face")
+    desk.wait("Studio.face.title !== 'Face 3'")
+    page.wait_for_timeout(700)
+    assert desk.ask("Studio.face.edits") == 0
+    page.click(".tool-undo")
+    desk.wait("Studio.face.title === 'Face 3' && Studio.face.sliders['hair.width'] === 1")
 
 
 def test_swap(desk, served):
@@ -285,6 +363,19 @@ def test_swap(desk, served):
     desk.edits(1)
     assert page.locator("#swap-panel input[type=checkbox]:checked").count() == 0
     assert "hair" in page.inner_text("#stage .stage-caption")
+
+    # After an undo the mixture is of the face as it is then.
+    page.check("#swap-panel input[value=mouth]", force=True)
+    page.wait_for_selector("#stage .stage-badge:not([hidden])")
+    assert "only when it is applied" in page.inner_text("#stage .stage-caption")
+    page.click(".tool-undo")
+    desk.edits(0)
+    desk.wait("Studio.live && Studio.live.revision === Studio.face.revision")
+    assert desk.picture() not in (before, desk.ask("Studio.face.image"))
+    page.click(".tool-redo")
+    desk.edits(1)
+    page.uncheck("#swap-panel input[value=mouth]", force=True)
+    page.wait_for_selector("#stage .stage-badge", state="hidden")
 
     # Discarding shows the face as it is.
     page.check("#swap-panel input[value=skin]", force=True)
@@ -320,8 +411,8 @@ def test_describe(desk, served):
     original = desk.picture()
     desk.tab("describe")
     # An example fills the field, and the words point to a part.
-    page.click(".studio-example >> nth=0")
-    desk.wait("document.querySelector('#prompt textarea').value.includes('red hair')")
+    page.click(".studio-example:has-text('gray hair')")
+    desk.wait("document.querySelector('#prompt textarea').value === 'a man with gray hair'")
     page.wait_for_selector("#allowed .studio-chip-hint input[value=hair]")
     # A click on the face allows a part, and swaps nothing elsewhere.
     desk.click_face(0.5, 0.25)
@@ -471,6 +562,24 @@ def test_compose(desk, served):
     assert page.inner_text("#stage .stage-title") == "Face 3"
 
 
+def test_a_composition_that_is_refused_says_so_and_can_be_asked_for_again(desk, served, monkeypatch):
+    page = desk.page
+
+    def refused(*_: object, **__: object) -> None:
+        raise EditingError("too much is waiting; try again in a moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(served.service, "compose", refused)
+        desk.tab("compose")
+        page.wait_for_selector(".player-said button:not([hidden])")
+        assert page.inner_text(".player-words") == "Too much is waiting; try again in a moment."
+        assert "too much is waiting" in desk.message().lower()
+    page.click(".player-said button")
+    page.wait_for_selector(".player-step >> nth=11")
+    assert page.is_hidden(".player-said button")
+    assert "other tabs" in page.inner_text("#stage .stage-caption") and page.is_disabled("#stage [data-mode=parts]")
+
+
 def test_photo(desk, served, tmp_path):
     page = desk.page
     desk.tab("photo")
@@ -504,6 +613,90 @@ def test_photo(desk, served, tmp_path):
     page.click(".tool-undo")
     desk.wait("Studio.face.title === 'Face 3'")
     assert served.service.health()["jobs"] == 0
+
+
+def test_a_photo_can_be_taken_with_the_webcam(served, chromium):
+    # Chromium's stand-in for a camera, with its question for leave answered.
+    with contextlib.closing(
+        chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    ) as browser:
+        desk = Desk(browser, served.url).open()
+        page = desk.page
+        desk.tab("photo")
+        page.click("#photo-drop [aria-label='Capture from camera']")
+        page.click("#photo-drop button:has-text('Click to Access Webcam')")
+        page.wait_for_function("document.querySelector('#photo-drop video')?.videoWidth > 0")
+        page.click("#photo-drop [aria-label='capture photo']")
+        page.wait_for_selector("#photo .photo-face")
+        page.check("#effort input[value=quick]")
+        page.click("#rebuild")
+        page.wait_for_function("document.querySelector('#progress .progress-words')?.innerText.startsWith('Done')")
+        page.click("#send")
+        desk.wait("Studio.tab === 'edit' && Studio.face.title === 'Photo'")
+        assert desk.problems == []
+        desk.close()
+
+
+def test_two_visitors_have_nothing_of_each_other(desk, browser, served):
+    other = Desk(browser, served.url).open()
+    page = other.page
+    other.tab("face")
+    page.fill("#seed input", "11")
+    page.press("#seed input", "Enter")
+    other.wait("Studio.face.title === 'Face 11'")
+    theirs = other.picture()
+    desk.page.fill("#seed input", "12")
+    desk.page.press("#seed input", "Enter")
+    desk.wait("Studio.face.title === 'Face 12'")
+    desk.tab("edit")
+    desk.page.check("#sliders input[value=hair]", force=True)
+    desk.drag(HAIR, 0.5, 0.8)
+    desk.edits(1)
+    mine = desk.picture()
+    assert other.picture() == theirs and other.ask("Studio.face.edits") == 0
+    # Neither undo nor the strip leads to somebody else's face, and a reload brings back one's own.
+    labels = page.locator("#strip .grid-label").all_inner_texts()
+    assert "Face 11" in labels and "Face 12" not in labels
+    page.click(".tool-undo")
+    other.wait("Studio.face.title !== 'Face 11'")
+    page.click(".tool-redo")
+    other.wait("Studio.face.title === 'Face 11'")
+    page.wait_for_function("localStorage.getItem('memorygan-studio')?.length > 10")
+    page.reload()
+    other.ready()
+    assert other.ask("Studio.face.title") == "Face 11" and other.picture() == theirs
+    assert desk.picture() == mine
+    assert other.problems == []
+    other.close()
+
+
+def test_a_full_queue_refuses_with_a_sentence_on_the_page(browser, tmp_path, monkeypatch):
+    service = full_service()
+    gate, begun, real = threading.Event(), threading.Semaphore(0), service.new_face
+
+    def slow(*args, **kwargs):
+        begun.release()
+        gate.wait(120)
+        return real(*args, **kwargs)
+
+    for page in serve(service, tmp_path, Settings(queue_size=1)):
+        desk = Desk(browser, page.url).open()
+        program = Client(page.url, verbose=False)
+        monkeypatch.setattr(service, "new_face", slow)
+        try:
+            # Eight are at work, and of two more one waits and one is refused.
+            for _ in range(8):
+                program.submit(seed=3, api_name="/generate")
+                assert begun.acquire(timeout=60)
+            more = [program.submit(seed=3, api_name="/generate").future for _ in range(2)]
+            refused, _ = wait(more, timeout=60, return_when=FIRST_COMPLETED)
+            assert ["full" in str(future.exception()) for future in refused] == [True]
+            desk.page.click("#new-face")
+            message = desk.message()
+            assert "currently busy. Please try again." in message
+        finally:
+            gate.set()
+        desk.close()
 
 
 def test_a_page_that_is_closed_takes_its_job_and_its_faces_along(browser, served):
@@ -619,6 +812,23 @@ def test_nothing_is_wider_than_a_phone(desk):
         desk.tab("swap")
         desk.ask("document.querySelector('#surprise').scrollIntoView()")
         page.wait_for_selector(".stage-mini-on")
+        # It hides nothing for good: the last thing of the page ends above it.
+        desk.ask("scrollTo(0, document.documentElement.scrollHeight)")
+        page.wait_for_timeout(200)
+        ends = "document.querySelector('{}').getBoundingClientRect().{}"
+        assert desk.ask(ends.format("#variants", "bottom")) <= desk.ask(ends.format(".stage-mini", "top"))
+        # And the names of the tabs stand apart.
+        gaps = desk.ask(
+            """() => {
+                const range = document.createRange();
+                const boxes = [...document.querySelectorAll('#tabs button[role=tab]')].map((tab) => {
+                    range.selectNodeContents(tab);
+                    return range.getBoundingClientRect();
+                }).filter((box) => box.width > 0);
+                return boxes.slice(1).map((box, index) => [box.top - boxes[index].top, box.left - boxes[index].right]);
+            }"""
+        )
+        assert len(gaps) == len(TABS) - 1 and all(down > 5 or apart >= 6 for down, apart in gaps), gaps
     finally:
         page.set_viewport_size({"width": 1280, "height": 900})
 

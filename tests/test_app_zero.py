@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -209,49 +210,73 @@ def GPU(*, duration):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ZeroGPU forks, and runs on Linux")
 def test_the_program_as_a_zero_gpu_space_starts_it(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "spaces.py").write_text(textwrap.dedent(STAND_IN))
+    lent = {
+        "PYTHONPATH": str(tmp_path / "site"),
+        "SPACES_ZERO_GPU": "true",
+        "STAND_IN_LOG": str(tmp_path / "log"),
+        "MEMORYGAN_DEVICE": "cuda",
+    }
+    with started_as_a_space(tmp_path, lent) as (address, health, program):
+        assert health["device"] == "cpu", "the process of the page has no GPU"
+        studio = Client(address, verbose=False)
+        (tmp_path / "photo.jpg").write_bytes(photo_bytes())
+        for steps in (2, 52):
+            _, recipe, _ = studio.predict(
+                photo=handle_file(str(tmp_path / "photo.jpg")), steps=steps, crop=[5, 5, 100], api_name="/invert"
+            )
+            assert recipe["source"]["origin"] == "photo"
+    asked = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert [int(seconds) for seconds, _ in asked] == [zero.seconds("invert", 0, b"", {"steps": n}) for n in (2, 52)]
+    assert all(int(pid) != program.pid for _, pid in asked)
+
+
+def test_the_program_as_any_other_space_starts_it(tmp_path):
+    with started_as_a_space(tmp_path, {"MEMORYGAN_DEVICE": "cpu"}) as (address, health, _):
+        assert health["status"] == "ok" and health["model"] == "tiny" and health["device"] == "cpu"
+        page = httpx.get(address)
+        assert page.status_code == 200 and "studio-first" in page.text
+        picture, recipe = Client(address, verbose=False).predict(seed=7, api_name="/generate")
+        assert Path(picture).read_bytes().startswith(b"\x89PNG")
+        assert recipe["checkpoint"]["sha256"] == health["checkpoint"]
+
+
+@contextmanager
+def started_as_a_space(
+    folder: Path, more: dict[str, str]
+) -> Iterator[tuple[str, dict[str, Any], subprocess.Popen[bytes]]]:
+    """The file that the README names for Spaces, started as they do; gives its address, its health and the process."""
     torch.manual_seed(0)
     generator = MemoryGAN(get_preset("tiny-32").generator)
     generator.update_mean_latents(64)
-    provenance = Provenance(images_seen=1)
-    save_generator(tmp_path / "tiny.safetensors", generator, provenance=provenance)
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "spaces.py").write_text(textwrap.dedent(STAND_IN))
+    save_generator(folder / "tiny.safetensors", generator, provenance=Provenance(images_seen=1))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.search(r"^app_file: (.+)$", readme, re.MULTILINE)
     assert found is not None
-    environment = os.environ | {
-        "PYTHONPATH": str(tmp_path / "site"),
-        "SPACES_ZERO_GPU": "true",
-        "STAND_IN_LOG": str(tmp_path / "log"),
-        "GRADIO_TEMP_DIR": str(tmp_path / "gradio"),
+    own = {
+        "GRADIO_TEMP_DIR": str(folder / "gradio"),
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_SERVER_PORT": str(port),
-        "MEMORYGAN_CHECKPOINT": str(tmp_path / "tiny.safetensors"),
-        "MEMORYGAN_DEVICE": "cuda",
+        "MEMORYGAN_CHECKPOINT": str(folder / "tiny.safetensors"),
     }
-    with (tmp_path / "out").open("w") as out:
+    with (folder / "out").open("w") as out:
         program = subprocess.Popen(
-            [sys.executable, str(ROOT / found[1])], cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT
+            [sys.executable, str(ROOT / found[1])],
+            cwd=ROOT,
+            env=os.environ | own | more,
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
         try:
-            health = answer(f"http://127.0.0.1:{port}/health", program, tmp_path / "out")
-            assert health["device"] == "cpu", "the process of the page has no GPU"
-            studio = Client(f"http://127.0.0.1:{port}", verbose=False)
-            (tmp_path / "photo.jpg").write_bytes(photo_bytes())
-            for steps in (2, 52):
-                _, recipe, _ = studio.predict(
-                    photo=handle_file(str(tmp_path / "photo.jpg")), steps=steps, crop=[5, 5, 100], api_name="/invert"
-                )
-                assert recipe["source"]["origin"] == "photo"
+            address = f"http://127.0.0.1:{port}"
+            yield address, answer(f"{address}/health", program, folder / "out"), program
         finally:
             program.terminate()
             program.wait(timeout=60)
-    asked = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
-    assert [int(seconds) for seconds, _ in asked] == [zero.seconds("invert", 0, b"", {"steps": n}) for n in (2, 52)]
-    assert all(int(pid) != program.pid for _, pid in asked)
 
 
 def answer(address: str, program: subprocess.Popen[bytes], out: Path) -> dict[str, Any]:
