@@ -30,7 +30,7 @@ from memorygan.checkpoint import CheckpointError, load_generator
 from memorygan.fast import fold
 from memorygan.generator import ComposedGenerator
 from memorygan.latents import Latents
-from memorygan.manifest import default_checkpoint
+from memorygan.manifest import default_checkpoint, read_manifest, update_manifest
 from memorygan.memory import Retrieved
 from memorygan.parts import LayerGroup
 
@@ -585,6 +585,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = options.out or path.with_name("sliders.safetensors")
         table = report(sliders, fitter.left_out)
         digest = sliders.save(out, {"faces": settings.faces, "test_faces": settings.test_faces})
+        if any(entry.file == path.name for entry in read_manifest(out.parent)):  # bundled, so its sliders are too
+            licence = loaded.provenance.licence
+            update_manifest(out.parent, out.name, title=f"Sliders of {path.stem}", licence=licence)
         if options.report:
             options.report.write_text(table + "\n", encoding="utf-8")
     except (EditingError, CheckpointError, OSError) as error:

@@ -30,9 +30,10 @@ from editing.slider_fit import (
 )
 from editing.sliders import SliderSet
 from memorygan.baseline import SemanticStyleGAN
-from memorygan.checkpoint import save_module
+from memorygan.checkpoint import Provenance, save_generator, save_module
 from memorygan.config import get_preset
-from memorygan.generator import Synthesis
+from memorygan.generator import MemoryGAN, Synthesis
+from memorygan.manifest import update_manifest, verify_manifest
 from memorygan.parts import FACE_PARTS, LayerGroup
 
 SETTINGS = FitSettings(faces=64, test_faces=8, components=10, batch=32)
@@ -135,6 +136,15 @@ def test_unknown_sliders_name_the_ones_there_are(generator):
 def test_the_command_says_what_is_missing(tmp_path, capsys):
     assert main(["--checkpoint", str(tmp_path / "none.safetensors")]) == 1
     assert "there is no checkpoint" in capsys.readouterr().err
+
+
+def test_sliders_of_a_bundled_generator_replace_the_bundled_ones(tmp_path, fitted, monkeypatch):
+    file = tmp_path / "small.safetensors"
+    save_generator(file, MemoryGAN(get_preset("tiny-32").generator), provenance=Provenance(licence="MIT"))
+    update_manifest(tmp_path, file.name, title="Small", licence="MIT", default=True)
+    monkeypatch.setattr(SliderFitter, "fit", lambda self: fitted)
+    assert main(["--checkpoint", str(file), "--device", "cpu"]) == 0
+    assert {entry.file for entry in verify_manifest(tmp_path)} == {file.name, "sliders.safetensors"}
 
 
 # --- measures against known answers -----------------------------------------------------------------------------------
