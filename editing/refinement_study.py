@@ -18,7 +18,7 @@ from editing.state import run_here
 from memorygan.analysis import grids
 from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text
 from memorygan.analysis.lab import Lab
-from memorygan.analysis.reconstruction import ORIGINALS_ELSEWHERE
+from memorygan.analysis.reconstruction import show_sheets
 from memorygan.analysis.study import Study
 
 STEPS = 100
@@ -110,14 +110,8 @@ def _sheets(
         return grids.grid(rows, list(kinds) * len(lines), footer=footer)
 
     ours: dict[str, Sequence[np.ndarray]] = {"start": list(encoded), "refined": list(refined)}
-    private = [lab.save_private(sheet({"original": originals, **ours}), "refinements-beside-originals.png")]
-    if lab.held_out_are_celebrities:
-        private.append(lab.save_private(sheet(ours), "refinements.png"))
-    else:
-        caption = "Held-out faces as refinement finds and leaves them"
-        blocks.append(lab.save(sheet(ours), "refinements.png", caption, footer))
-    blocks.append(Text(ORIGINALS_ELSEWHERE))
-    return tuple(private)
+    beside, caption = sheet({"original": originals, **ours}), "Held-out faces as refinement finds and leaves them"
+    return show_sheets(lab, "refinements", sheet(ours), beside, caption, footer, blocks)
 
 
 STUDY = Study(

@@ -115,13 +115,37 @@ def _sheets(lab: Lab, kept: _Gathered, blocks: list[Block]) -> tuple[str, ...]:
         return grids.grid(rows, labels * len(lines), footer=footer)
 
     beside = sheet(kept.originals[:shown], kept.ours[:shown], ["original", "encoder"])
-    private = [lab.save_private(beside, "reconstructions-beside-originals.png")]
     alone = sheet(kept.ours[:shown], kept.masks[:shown], ["image", "mask"])
+    caption = "Held-out faces as encoder and generator give them back, with the masks drawn along"
+    return show_sheets(lab, "reconstructions", alone, beside, caption, footer, blocks)
+
+
+def show_sheets(
+    lab: Lab,
+    name: str,
+    alone: grids.Image.Image,
+    beside: grids.Image.Image,
+    caption: str,
+    footer: str,
+    blocks: list[Block],
+) -> tuple[str, ...]:
+    """Adds what came back to the report; with the originals, or of celebrities, it goes to the private folder.
+
+    Args:
+        lab: the bench.
+        name: of both files, without ending.
+        alone, beside: the sheet without and with the originals.
+        caption, footer: of the sheet in the report.
+        blocks: the chapter so far; a figure, where it may be shown, and a sentence are added.
+
+    Returns:
+        the private files.
+    """
+    private = [lab.save_private(beside, f"{name}-beside-originals.png")]
     if lab.held_out_are_celebrities:
-        private.append(lab.save_private(alone, "reconstructions.png"))
+        private.append(lab.save_private(alone, f"{name}.png"))
     else:
-        caption = "Held-out faces as encoder and generator give them back, with the masks drawn along"
-        blocks.append(lab.save(alone, "reconstructions.png", caption, footer))
+        blocks.append(lab.save(alone, f"{name}.png", caption, footer))
     blocks.append(Text(ORIGINALS_ELSEWHERE))
     return tuple(private)
 

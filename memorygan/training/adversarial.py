@@ -114,7 +114,7 @@ class MakeReal(AdversarialStage):
             transforms = (self.transform(count), self.transform(count))
             terms = self.improve(face, posterior, codes, batch, transforms)
             terms |= self.discriminate(batch, *self.judged(face), transforms)
-            if self.penalty_is_due():  # with the step's other gradients: a step of its own costs more than it gives
+            if self.penalty_is_due():  # in the same step as the critic's other gradients, unlike the paper's recipe
                 terms |= self.penalize(batch, self.transform(count))
             seen.append(terms)
         total = mean_over(seen)
