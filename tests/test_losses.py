@@ -53,6 +53,18 @@ def test_coarse_mask_loss_and_consistency() -> None:
     assert losses.mask_consistency(fine, coarse).item() == pytest.approx(0.25)  # (1 − 0.5)² and (−1 + 0.5)²
 
 
+def test_swap_locality_is_the_mean_change_outside_and_pulls_the_swapped_face_only() -> None:
+    face = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    swapped = torch.tensor([[1.0, 0.0], [0.0, 0.5]]).expand(1, 3, 2, 2).clone().requires_grad_()
+    region = torch.tensor([[[True, False], [False, False]]])
+    loss = losses.swap_locality(face, swapped, region)
+    assert loss.item() == pytest.approx(0.5 / 3)
+    loss.backward()
+    assert face.grad is None and swapped.grad is not None
+    assert torch.equal(swapped.grad[0, 0] > 0, torch.tensor([[False, False], [False, True]]))
+    assert losses.swap_locality(face, swapped, torch.ones_like(region)).item() == 0.0  # no outside
+
+
 def test_adversarial_losses() -> None:
     real, fake = torch.tensor([2.0]), torch.tensor([-1.0])
     expected = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))

@@ -17,7 +17,7 @@ from memorygan.checkpoint import CheckpointError, Provenance, save_module
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, load_parser, save_parser
 from memorygan.parts import FACE_PARTS, numbered_parts
 from memorygan.training import parser_eval
-from memorygan.training.parser import ParserTrainer, TrainingConfig, main, parsing_loss
+from memorygan.training.parser import ParserTrainer, TrainingConfig, growing_sizes, main, parsing_loss
 from memorygan.training.parser_data import Augmentation, FaceSampler, PackedFaces, jpeg_blocks, pack
 
 TINY = ParserConfig(size=32, widths=(4, 6, 8))
@@ -273,6 +273,24 @@ def test_training_resumes_exactly(faces: PackedFaces, tmp_path: Path) -> None:
         fresh().restore(tmp_path / "none")
     with pytest.raises(ValueError, match="another --state"):
         ParserTrainer(config, ParserConfig(32, (4, 4, 4)), [faces], [1.0]).restore(tmp_path / "state.safetensors")
+
+
+def test_a_run_starts_from_trained_weights_at_another_size(tmp_path: Path, faces: PackedFaces) -> None:
+    def fresh(size: int, widths: tuple[int, ...] = TINY.widths) -> ParserTrainer:
+        return ParserTrainer(TrainingConfig(sizes=((1.0, size),)), ParserConfig(size, widths), [faces], [1.0])
+
+    first = fresh(32)
+    first.step()
+    save_parser(tmp_path / "p.safetensors", first.result(), Provenance())
+    again = fresh(48)
+    again.start_from(tmp_path / "p.safetensors")
+    assert again.model.config.size == 48 and again.steps == 0
+    for name, value in first.average.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], value, rtol=2e-3, atol=2e-3)  # half precision
+        torch.testing.assert_close(again.average.state_dict()[name], again.model.state_dict()[name])
+    with pytest.raises(ValueError, match="--widths"):
+        fresh(32, (4, 4, 4)).start_from(tmp_path / "p.safetensors")
+    assert [size for _, size in growing_sizes(224)] == [160, 192, 224]
 
 
 def test_the_result_is_free_of_the_loss_weights(faces: PackedFaces) -> None:

@@ -401,6 +401,34 @@ def test_sampled_masks_learn_from_the_parser_and_pictures_do_not(packs: dict[int
     assert "parsing" in stage.step()
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_swapped_sample_differs_from_its_photo_in_one_part(
+    packs: dict[int, Path], tmp_path: Path, share: float
+) -> None:
+    trainer = make(packs, tmp_path, fill_images=0, query_steps=0, swapped=share)
+    trainer._next_stage()
+    trainer._next_stage()
+    stage = trainer.stage
+    assert isinstance(stage, MakeReal)
+    batch = next(stage.micro_batches())
+    face, _, _, swapped = stage.generate(batch)
+    w = face.latents.w[:, :, -1]  # (B, K, D); the first layers take the base code
+    changed = (w[::2] != w[1::2]).any(dim=-1)  # (B / 2, K)
+    if share == 0:
+        assert (swapped == -1).all() and changed.all()
+        assert stage.locality(face, swapped).item() == 0.0  # nothing of such a face was to stay
+    else:
+        assert torch.equal(changed.nonzero()[:, 1], swapped) and changed.sum() == len(swapped)
+        assert stage.locality(face, swapped).item() > 0.0
+    drawn = stage.draw_swapped_parts(4000)
+    assert (drawn >= 0).all() if share else (drawn == -1).all()
+    if share:
+        shares = torch.bincount(drawn, minlength=13) / 4000
+        expected = stage.faces.frequencies.sqrt() / stage.faces.frequencies.sqrt().sum()
+        torch.testing.assert_close(shares, expected, atol=0.03, rtol=0)
+    assert "locality" in stage.step()
+
+
 def test_augmentation_moves_image_and_mask_alike_and_is_off_at_zero() -> None:
     draws = Draws(0, start_processes("cpu"))
     image = torch.rand(4, 3, 16, 16)

@@ -82,8 +82,9 @@ class MakeReal(AdversarialStage):
     """Stage 3: controller samples and reconstructions are judged side by side.
 
     Half of every batch reconstructs photos, half is sampled from the controller; one generator pass serves both
-    players, which are then updated together. The controller follows the posteriors (KL) and not the critic: that would
-    teach it to prefer the faces that are easy to draw.
+    players, which are then updated together. A share of the samples are photos with one part taken from a sample: what
+    people make with the editor has to look real too, and may change nothing but the part. The controller follows the
+    posteriors (KL) and not the critic: that would teach it to prefer the faces that are easy to draw.
     """
 
     name = "real"
@@ -110,9 +111,9 @@ class MakeReal(AdversarialStage):
         self.set_learning_rate(optimizer, self.config.real_generator_lr)
         for batch in self.micro_batches():
             count = len(batch.image)
-            face, posterior, codes = self.generate(batch)
+            face, posterior, codes, swapped = self.generate(batch)
             transforms = (self.transform(count), self.transform(count))
-            terms = self.improve(face, posterior, codes, batch, transforms)
+            terms = self.improve(face, posterior, codes, swapped, batch, transforms)
             terms |= self.discriminate(batch, *self.judged(face), transforms)
             if self.penalty_is_due():  # in the same step as the critic's other gradients, unlike the paper's recipe
                 terms |= self.penalize(batch, self.transform(count))
@@ -126,23 +127,36 @@ class MakeReal(AdversarialStage):
         state.update_averages(self.images_per_step)
         return total
 
-    def generate(self, batch: FaceBatch) -> tuple[Synthesis, Posterior, Tensor]:
-        """Reconstructions (even rows) and samples (odd rows); with the reconstructions' posterior and codes.
+    def generate(self, batch: FaceBatch) -> tuple[Synthesis, Posterior, Tensor, Tensor]:
+        """Reconstructions (even rows) and samples (odd rows), with the reconstructions' posterior and codes.
 
+        The last answer (B / 2,) tells which part of the row before the sample shows, or −1 where all parts are new.
         Alternating rows keep a batch that is split over processes the same batch.
         """
         state, noise = self.state, self.query_noise(len(batch.image))
         posterior = state.encoder(batch.image[::2], batch.one_hot[::2])
         codes = posterior.sample(noise[::2])
         sampled = state.generator.controller(noise[1::2]).codes.detach()
+        swapped = self.draw_swapped_parts(len(batch.image))[1::2]
+        slots = torch.arange(codes.shape[1], device=codes.device) - 1  # slot 0 is the base code
+        new = (swapped[:, None] < 0) | (swapped[:, None] == slots)
+        sampled = torch.where(new[..., None], sampled, codes.detach())
         latents = state.generator.map(torch.stack((codes, sampled), dim=1).flatten(0, 1))
-        return state.generator.synthesize(latents.expand(state.generator.config)), posterior, codes
+        return state.generator.synthesize(latents.expand(state.generator.config)), posterior, codes, swapped
+
+    def draw_swapped_parts(self, count: int) -> Tensor:
+        """(count,) the part that is swapped, or −1; large parts more often, as they disturb more of the picture."""
+        chance = self.state.draws.uniform(count, 2)
+        edges = self.faces.frequencies.sqrt().cumsum(0)
+        parts = torch.searchsorted(edges / edges[-1], chance[:, 1].contiguous()).clamp_max(len(edges) - 1)
+        return torch.where(chance[:, 0] < self.config.swapped, parts, -1)
 
     def improve(
         self,
         face: Synthesis,
         posterior: Posterior,
         codes: Tensor,
+        swapped: Tensor,
         batch: FaceBatch,
         transforms: tuple[Transform, Transform],
     ) -> Losses:
@@ -163,12 +177,22 @@ class MakeReal(AdversarialStage):
             "consistency_real": losses.mask_consistency(face.mask, face.coarse_mask),
             "kl_controller": posterior.kl(prior.mean, prior.log_variance).mean(),
         }
+        if self.config.locality:
+            terms["locality"] = self.locality(face, swapped)
         if self.parser is not None:
             terms["parsing"] = self.parsing_loss(self.parser, face.image[1::2], face.mask[1::2])
         rebuilt = self.reconstruction_terms(restored, photos)
         terms["reconstruction"] = self.weighted(rebuilt)
         (self.weighted(terms) / self.config.accumulate).backward()
         return {key: value.detach() for key, value in {**terms, **rebuilt}.items()}
+
+    @staticmethod
+    def locality(face: Synthesis, swapped: Tensor) -> Tensor:
+        """Change outside the swapped parts (B / 2,) between reconstructions (even rows) and their swaps (odd rows)."""
+        part = swapped[:, None, None]
+        before, after = face.part_map[::2], face.part_map[1::2]
+        region = (before == part) | (after == part) | (part < 0)  # a face of new parts only has no outside
+        return losses.swap_locality(face.image[::2], face.image[1::2], region)
 
     def parsing_loss(self, parser: FaceParser, image: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy of the samples' fine masks (B, K, H, W) against the parts that the parser sees.

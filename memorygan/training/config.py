@@ -36,6 +36,8 @@ class TrainingConfig:
         adversarial, feature, reconstruction: weights of the real stage.
         parsing: weight of the cross-entropy of a sample's mask against what the bundled parser finds in its image (real
             stage); without it the masks of samples fall behind their pictures.
+        swapped: share of the real stage's samples that are not all new: a photo's face with one part from a sample.
+        locality: weight of the change that such a swap makes outside the part (mean over all samples, the new ones 0).
         r1_image, r1_mask, r1_interval: gradient penalty, halved, every r1_interval steps.
         path_length, path_interval, path_shrink: path length regularisation (paper recipe).
         style_mixing: chance that a face is mixed from two samples (paper recipe).
@@ -82,6 +84,8 @@ class TrainingConfig:
     feature: float = 2.0
     reconstruction: float = 4.0
     parsing: float = 2.0
+    swapped: float = 0.5
+    locality: float = 8.0
     r1_image: float = 10.0
     r1_mask: float = 1000.0
     r1_interval: int = 16

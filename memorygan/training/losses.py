@@ -102,3 +102,16 @@ def feature_matching(fake: tuple[Tensor, ...], real: tuple[Tensor, ...]) -> Tens
     """Mean absolute difference of discriminator features, averaged over levels; the real ones are constants."""
     terms = [(f - r.detach()).abs().float().mean() for f, r in zip(fake, real, strict=True)]
     return torch.stack(terms).mean()
+
+
+def swap_locality(face: Tensor, swapped: Tensor, region: Tensor) -> Tensor:
+    """Mean over faces of the mean absolute change that a swap makes outside the part; the face before is a constant.
+
+    Args:
+        face, swapped: images (B, 3, H, W).
+        region: (B, H, W) bool, where the part lies before or after the swap.
+    """
+    outside = ~region[:, None]
+    change = ((swapped - face.detach()).abs() * outside).mean(dim=(1, 2, 3))
+    share = outside.float().mean(dim=(1, 2, 3))
+    return (change / share.clamp_min(1e-6)).mean()

@@ -1,11 +1,13 @@
 """Train or evaluate the face parser.
 
     python -m memorygan.training.parser --data data/celebamask data/synthetic --shares 3 1 --minutes 28
+    python -m memorygan.training.parser --data data/celebamask data/synthetic --start-from weights/parser.safetensors
     python -m memorygan.training.parser --data data/celebamask --evaluate
 
 The budget is wall-clock time, or a number of images where the machine has other work to do. Learning rate and image
 size follow the share of it that is spent, so the schedule ends when the budget does. A killed run continues with
 ``--resume`` from the last state; a larger budget than the run had carries it on at the learning rate that fits.
+Where only the weights are left, ``--start-from`` trains them on with a fresh optimiser.
 """
 
 from __future__ import annotations
@@ -33,6 +35,11 @@ from memorygan.training.parser_data import FaceSampler, PackedFaces, pack
 from memorygan.training.parser_eval import evaluate, evaluate_conditions, format_table, milliseconds_per_face
 
 
+def growing_sizes(size: int) -> tuple[tuple[float, int], ...]:
+    """(share of the budget, image size) of three stages that end at the working size ``size``: small ones are cheap."""
+    return ((0.5, size - 64), (0.2, size - 32), (0.3, size))
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """How the parser is trained.
@@ -57,7 +64,7 @@ class TrainingConfig:
     minutes: float = 28.0
     images: int = 0
     batch: int = 16
-    sizes: tuple[tuple[float, int], ...] = ((0.5, 128), (0.2, 160), (0.3, 192))
+    sizes: tuple[tuple[float, int], ...] = growing_sizes(ParserConfig.size)
     lr: float = 2e-3
     weight_decay: float = 0.02
     warmup: float = 0.04
@@ -197,6 +204,23 @@ class ParserTrainer:
         parser.load_state_dict({**state, "head.bias": state["head.bias"] - self.weights.log()})
         return parser
 
+    def start_from(self, path: Path) -> None:
+        """Begin from trained weights, optimiser and clock fresh; the working size may differ, the widths may not.
+
+        Adds the bias that :meth:`result` takes out.
+
+        Raises:
+            ValueError: if the weights are of another network.
+            CheckpointError: if the file is missing, damaged or no parser.
+        """
+        trained = load_parser(path)
+        if (trained.config.widths, trained.config.parts) != (self.model.config.widths, self.model.config.parts):
+            raise ValueError(f"{path} holds the network {trained.config}, not {self.model.config}; match --widths")
+        state = trained.state_dict()
+        state = {**state, "head.bias": state["head.bias"] + self.weights.log()}
+        self.model.load_state_dict(state)
+        self.average.load_state_dict(state)
+
     def save(self, path: Path) -> None:
         """Store the whole run at ``path``; the old file stays whole until the new one is."""
         tensors = {"generator": self.generator.get_state()}
@@ -282,13 +306,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.evaluate:
         shares = options.shares or [1.0] * len(folders)
         config = TrainingConfig(
-            options.minutes, options.images, batch=options.batch, seed=options.seed, bf16=not options.fp32
+            options.minutes,
+            options.images,
+            batch=options.batch,
+            sizes=growing_sizes(options.size),
+            lr=options.lr,
+            seed=options.seed,
+            bf16=not options.fp32,
         )
         trainer = ParserTrainer(
-            config, ParserConfig(widths=tuple(options.widths)), [kept for kept, _ in splits], shares
+            config,
+            ParserConfig(options.size, tuple(options.widths)),
+            [kept for kept, _ in splits],
+            shares,
         )
         if options.resume:
             trainer.restore(options.state)
+        elif options.start_from:
+            trainer.start_from(options.start_from)
         train(trainer, splits[0][1], options.state, options.state.with_suffix(".jsonl"))
         counts = [f"{faces.name} ({len(kept)} faces)" for faces, (kept, _) in zip(folders, splits, strict=True)]
         provenance = Provenance(
@@ -318,9 +353,12 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=DEFAULT_WEIGHTS, help="weights to write, or to evaluate")
     parser.add_argument("--minutes", type=float, default=28.0, help="wall-clock budget")
     parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
+    parser.add_argument("--size", type=int, default=ParserConfig.size, help="working resolution in pixels")
     parser.add_argument("--widths", type=int, nargs="+", default=ParserConfig().widths, help="channels per level")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=TrainingConfig.lr, help="peak learning rate")
+    parser.add_argument("--start-from", type=Path, help="trained weights to begin from, with a fresh optimiser")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hold-out", type=int, default=200, help="last faces of every folder, never trained on")
     parser.add_argument("--state", type=Path, default=Path("runs/parser/state.safetensors"), help="resumable run")
