@@ -106,10 +106,7 @@ def moved(
     w = face.latents.w.clone()
     w[:, indices[0] : indices[-1] + 1, layers.start : layers.stop] += step
     latents = Latents(w, config, face.latents.shared_base)
-    new = generator.retrieve(latents, indices)
-    hidden, depth = retrieved.hidden.clone(), retrieved.depth.clone()
-    hidden[:, indices], depth[:, indices] = new.hidden, new.depth
-    return generator.compose(Retrieved(hidden, depth), latents)
+    return generator.compose(retrieved.with_parts(indices, generator.retrieve(latents, indices)), latents)
 
 
 @torch.no_grad()

@@ -26,10 +26,10 @@ class Retrieved:
     hidden: Tensor
     depth: Tensor
 
-    def with_part(self, index: int, part: Retrieved) -> Retrieved:
-        """A copy in which part ``index`` is taken from a one-part retrieval; the others stay as they are."""
-        hidden, depth = self.hidden.clone(), self.depth.clone()
-        hidden[:, index], depth[:, index] = part.hidden[:, 0], part.depth[:, 0]
+    def with_parts(self, indices: Sequence[int], parts: Retrieved) -> Retrieved:
+        """A copy in which the given parts are taken from a retrieval of those alone; the others stay as they are."""
+        chosen, hidden, depth = list(indices), self.hidden.clone(), self.depth.clone()
+        hidden[:, chosen], depth[:, chosen] = parts.hidden, parts.depth
         return replace(self, hidden=hidden, depth=depth)
 
     def select(self, indices: Sequence[int]) -> Retrieved:

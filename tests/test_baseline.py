@@ -81,7 +81,7 @@ def test_queried_parts_keep_their_order_and_networks(model, faces):
 
 def test_one_part_query_updates_a_full_retrieval(model, faces):
     edited = faces.mix(faces[[1, 0]], ["mouth"])
-    updated = model.retrieve(faces).with_part(4, model.retrieve(edited, ["mouth"]))
+    updated = model.retrieve(faces).with_parts([4], model.retrieve(edited, ["mouth"]))
     assert close(model.compose(updated, edited).image, model.synthesize(edited).image)
 
 

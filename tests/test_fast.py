@@ -106,7 +106,7 @@ def test_an_edit_asks_for_one_part_and_gives_the_same_face(tiny):
     folded, hair = fold(tiny, torch.float32), tiny.config.parts.index("hair")
     before, other = folded.sample([1]), folded.sample([2])
     after = before.mix(other, ["hair"])
-    edited = folded.retrieve(before).with_part(hair, folded.retrieve(after, ["hair"]))
+    edited = folded.retrieve(before).with_parts([hair], folded.retrieve(after, ["hair"]))
     assert largest_difference(folded.compose(edited, after), folded.synthesize(after)) < 1e-5
     assert largest_difference(folded.compose(edited, after), folded.synthesize(before)) > 1e-3
 

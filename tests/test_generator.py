@@ -330,7 +330,7 @@ def test_memory_equals_one_part_at_a_time_by_the_formula(model, faces):
 def test_one_part_query_updates_a_full_retrieval(model, faces):
     edited = faces.mix(faces[[1, 0]], ["mouth"])
     full = model.retrieve(edited)
-    updated = model.retrieve(faces).with_part(4, model.retrieve(edited, ["mouth"]))
+    updated = model.retrieve(faces).with_parts([4], model.retrieve(edited, ["mouth"]))
     assert close(updated.hidden, full.hidden) and close(updated.depth, full.depth)
     assert not close(model.retrieve(faces).hidden[:, 4], full.hidden[:, 4], 1e-3)
 

@@ -92,7 +92,7 @@ class _Bench:
         changed = codes.clone()
         changed[:, slot] = code
         latents, part = self.latents(changed), slot - 1
-        return self.generator.compose(retrieved.with_part(part, self.generator.retrieve(latents, [part])), latents)
+        return self.generator.compose(retrieved.with_parts([part], self.generator.retrieve(latents, [part])), latents)
 
     def score(self, face: Synthesis) -> np.ndarray:
         features = self.lab.reader.read(face.image, self.lab.parts).features

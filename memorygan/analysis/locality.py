@@ -95,7 +95,7 @@ def swap_part(
     """
     mixed = face.latents.mix(source, [part])
     fresh = generator.retrieve(mixed, [part])
-    return generator.compose(retrieved.with_part(generator.config.parts.index(part), fresh), mixed)
+    return generator.compose(retrieved.with_parts([generator.config.parts.index(part)], fresh), mixed)
 
 
 def part_region(before: Tensor, after: Tensor, part: int) -> Tensor:

@@ -171,7 +171,7 @@ def measure(preset: str, batch: int, repeats: int, device: torch.device | str = 
     preview = generator.config.coarse_size
 
     def edit(size: int | None = None) -> Synthesis:
-        return fast.compose(retrieved.with_part(part, fast.retrieve(edited, [part])), edited, size=size)
+        return fast.compose(retrieved.with_parts([part], fast.retrieve(edited, [part])), edited, size=size)
 
     paths: dict[str, Callable[[], object]] = {
         REFERENCE: lambda: reference_synthesis(generator, latents),
