@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from memorygan.config import GeneratorConfig
 from memorygan.generator import ComposedGenerator, MappingNetwork, Synthesis
 from memorygan.latents import Latents, PartLatents, seeded_noise
-from memorygan.layers import EPSILON, GAIN, coordinate_grid, leaky_relu
+from memorygan.layers import EPSILON, GAIN, coordinate_grid
 from memorygan.memory import PartMemory, Retrieved
+from memorygan.operators import leaky_relu
 
 
 class LocalNets(PartMemory):

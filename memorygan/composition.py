@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memorygan.config import GeneratorConfig
-from memorygan.layers import EPSILON, ConstantStyleConv, constant_style_conv, upsample
+from memorygan.layers import EPSILON, ConstantStyleConv, constant_style_conv
 from memorygan.memory import PartMemory, Retrieved
+from memorygan.operators import upsample
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,11 @@ class RenderNet(nn.Module):
             skip = level if skip is None else level + upsample(skip)
             if 2 * side == self.coarse_size:
                 mask = (2.0 * fused.coarse_mask - 1.0).to(skip.dtype)
-                skip = torch.cat((skip[:, :3], skip[:, 3:] + mask), dim=1)
+                image, level_mask = skip.split((3, skip.shape[1] - 3), dim=1)
+                skip = torch.cat((image, level_mask + mask), dim=1)
             if size is not None and 2 * side >= size:
                 break
         if skip is None:
             raise RuntimeError("the render net has no block")
-        return skip[:, :3].float(), skip[:, 3:].float()
+        image, mask = skip.split((3, skip.shape[1] - 3), dim=1)  # one gradient for both, where slices make two
+        return image.float(), mask.float()

@@ -17,22 +17,12 @@ from torch import Tensor, nn
 from memorygan.composition import RenderBlock
 from memorygan.generator import ComposedGenerator
 from memorygan.graphs import GraphedMemory, GraphedRender
-from memorygan.layers import ConstantStyleConv, constant_style_conv
+from memorygan.hardware import cpu_has, multiplies_cheaply
+from memorygan.layers import ConstantStyleConv, constant_style_conv, finish
+from memorygan.operators import convolve, depth_to_space, sub_pixel_kernel
 from memorygan.pieces import PiecewiseMemory, PiecewiseRender
 
 Generator = TypeVar("Generator", bound=ComposedGenerator)
-
-# What torch before 2.13 calls the entries of its table of CPU instructions.
-_PROBES = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_tile": "_is_amx_tile_supported"}
-
-
-def cpu_has(instructions: str) -> bool:
-    """Whether the CPU has ``avx512_bf16`` or ``amx_tile``, as far as this version of torch can tell."""
-    table = getattr(torch.cpu, "get_capabilities", None)
-    if table is not None:
-        return bool(table().get(instructions, False))
-    probe = getattr(torch.cpu, _PROBES[instructions], None)
-    return probe is not None and bool(probe())
 
 
 def best_dtype(device: torch.device | str) -> torch.dtype:
@@ -49,7 +39,12 @@ def best_dtype(device: torch.device | str) -> torch.dtype:
 
 
 class FoldedConv(nn.Module):
-    """A :class:`ConstantStyleConv` on plain weights. Its noise, if it ever had an effect, is the fixed one."""
+    """A :class:`ConstantStyleConv` on plain weights. Its noise, if it ever had an effect, is the fixed one.
+
+    Attributes:
+        sub_pixels: whether an up-convolution and its blur have become one convolution, see
+            :func:`memorygan.operators.sub_pixel_kernel`.
+    """
 
     noise: Tensor | None
 
@@ -58,17 +53,23 @@ class FoldedConv(nn.Module):
         weight, bias = conv.folded()
         noise = conv.noise_map()
         self.up, self.activation = conv.up, conv.activation
-        if self.up:  # laid out as the transposed convolution takes it
+        self.sub_pixels = conv.up and multiplies_cheaply(weight.device, dtype)
+        if self.sub_pixels:
+            weight, bias = sub_pixel_kernel(weight), bias.repeat(4)
+        elif self.up:  # laid out as the transposed convolution takes it
             weight = weight.transpose(0, 1)
         weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
-        self.register_buffer("weight", weight.transpose(0, 1) if self.up else weight)
+        self.register_buffer("weight", weight.transpose(0, 1) if self.up and not self.sub_pixels else weight)
         self.register_buffer("bias", bias.to(dtype))
         self.register_buffer("noise", None if noise is None or not noise.any() else noise.to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """As :meth:`ConstantStyleConv.forward`."""
         weight, bias = self.get_buffer("weight"), self.get_buffer("bias")
-        return constant_style_conv(x, weight, bias, self.noise, self.up, self.activation)
+        if not self.sub_pixels:
+            return constant_style_conv(x, weight, bias, self.noise, self.up, self.activation)
+        x = depth_to_space(convolve(x, weight, bias, self.activation and self.noise is None))
+        return x if self.noise is None else finish(x, self.noise, self.activation)
 
 
 class FoldedBlock(nn.Module):

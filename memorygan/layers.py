@@ -1,4 +1,4 @@
-"""Building blocks in pure PyTorch: equalised layers, constant-style convolutions, resampling, Fourier features.
+"""Building blocks in pure PyTorch: equalised layers, constant-style convolutions, Fourier features.
 
 Every layer keeps float32 parameters and computes in the dtype of its input. Scales that the StyleGAN2 family applies
 at run time (equalised learning rate, activation gain, demodulation) are folded into the weights, so that one
@@ -8,21 +8,17 @@ multiplication of a small tensor replaces a pass over a large activation.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from memorygan.operators import convolve, leaky_relu, up_convolve
+
 _Network = TypeVar("_Network", bound=nn.Module)
-LEAKY_SLOPE = 0.2
 GAIN = math.sqrt(2.0)
 EPSILON = 1e-8
-
-
-def leaky_relu(x: Tensor) -> Tensor:
-    """In-place leaky ReLU; its gain is already folded into the weights and bias that made ``x``."""
-    return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
 
 
 def pixel_norm(x: Tensor) -> Tensor:
@@ -51,58 +47,30 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """k×k convolution with equalised learning rate, optionally with leaky ReLU and gain √2 (discriminator, encoder)."""
+    """k×k convolution with equalised learning rate (discriminator, encoder).
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, activation: bool = True) -> None:
+    Args:
+        inputs, outputs: channels.
+        kernel: odd.
+        stride: of the output.
+        activation: leaky ReLU with gain √2.
+        gain: one more factor of the output.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, activation: bool = True, gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.gain = GAIN if activation else 1.0
+        self.gain = gain * GAIN if activation else gain
         self.scale = self.gain / math.sqrt(inputs * kernel * kernel)
-        self.stride, self.padding, self.activation = stride, kernel // 2, activation
+        self.stride, self.activation = stride, activation
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) → (B, outputs, H/stride, W/stride)."""
         weight, bias = (self.weight * self.scale).to(x.dtype), (self.bias * self.gain).to(x.dtype)
-        x = F.conv2d(x, weight, bias, self.stride, self.padding)
-        return leaky_relu(x) if self.activation else x
-
-
-def blur_kernel(channels: int, like: Tensor) -> Tensor:
-    """(channels, 1, 4, 4) depthwise [1, 3, 3, 1] kernel of sum 4, for use after zero insertion."""
-    # Counted on the device: numbers from the host are a copy that a GPU waits for.
-    taps = 4.0 - (2.0 * torch.arange(4, device=like.device) - 3.0).abs()
-    kernel = torch.outer(taps, taps) / 16.0
-    return kernel.to(like.dtype).expand(channels, 1, 4, 4)
-
-
-class Blur(torch.autograd.Function):
-    """Depthwise 4×4 blur plus bias.
-
-    The kernel is symmetric, so its gradient is the same blur with the complementary padding. Autograd's own depthwise
-    backward is some twenty times slower on CPUs.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-        """(B, C, H, W) → (B, C, H + 2·padding − 3, W + 2·padding − 3)."""
-        ctx.padding, ctx.has_bias = padding, bias is not None
-        return F.conv2d(x, blur_kernel(x.shape[1], x), bias, padding=padding, groups=x.shape[1])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        (gradient,) = gradients
-        bias = gradient.sum(dim=(0, 2, 3)) if ctx.has_bias else None
-        return Blur.apply(gradient, None, 3 - ctx.padding), bias, None
-
-
-def upsample(x: Tensor) -> Tensor:
-    """(B, C, H, W) → (B, C, 2H, 2W): zero insertion, then the [1, 3, 3, 1] kernel with zero borders.
-
-    This is bilinear interpolation of the picture with a border of zeros.
-    """
-    y = F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2, mode="bilinear", align_corners=False)
-    return y[:, :, 2:-2, 2:-2]
+        return convolve(x, weight, bias, self.activation, self.stride)
 
 
 class ConstantStyleConv(nn.Module):
@@ -161,14 +129,15 @@ class ConstantStyleConv(nn.Module):
 
 def constant_style_conv(x: Tensor, weight: Tensor, bias: Tensor, noise: Tensor | None, up: bool, act: bool) -> Tensor:
     """The arithmetic of :class:`ConstantStyleConv` on plain weights, shared by training and the folded fast path."""
-    if up:
-        # At the input resolution: a quarter of the multiplications of a convolution on the enlarged map.
-        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-        x = Blur.apply(x, bias, 1)
-    else:
-        x = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
-    if noise is not None:
-        x = x.add_(noise.to(x.dtype))
+    fused = act and noise is None
+    x = up_convolve(x, weight, bias, fused) if up else convolve(x, weight, bias, fused)
+    return x if noise is None else finish(x, noise, act)
+
+
+def finish(x: Tensor, noise: Tensor, act: bool) -> Tensor:
+    """Adds noise (1, 1, H, W) to a convolution's output (B, C, H, W), then activates that; in place where allowed."""
+    noise = noise.to(x.dtype)
+    x = x + noise if torch.is_grad_enabled() else x.add_(noise)
     return leaky_relu(x) if act else x
 
 

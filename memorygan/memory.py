@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from memorygan.config import GeneratorConfig
-from memorygan.layers import EPSILON, GAIN, ConstantStyleConv, coordinate_grid, leaky_relu
+from memorygan.layers import EPSILON, GAIN, ConstantStyleConv, coordinate_grid
+from memorygan.operators import leaky_relu, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,11 @@ class LongTermMemory(PartMemory):
         weights = self._weights(styles, dtype)  # L × (B·K', C, C)
         bias = (self.bias * GAIN).to(dtype)
         position = self.position * (1.0 / math.sqrt(self.position.shape[1]))
-        x = (self.grid @ position.T).to(dtype).expand(batch * count, -1, -1)  # (B·K', P, C)
-        first = 0
+        x, first = (self.grid @ position.T).to(dtype), 0  # (P, C)
         if shared_base and count > 2:
             x, first = self._shared_base(x, weights, bias, parts, batch), self.base_layers
+        else:
+            x = x.expand(batch * count, -1, -1)  # (B·K', P, C)
         depth = None
         for layer in range(first, len(weights)):
             x = leaky_relu(torch.baddbmm(bias[layer], x, weights[layer]))
@@ -112,7 +114,7 @@ class LongTermMemory(PartMemory):
         ]
 
     def _shared_base(self, x: Tensor, weights: list[Tensor], bias: Tensor, parts: Sequence[int], batch: int) -> Tensor:
-        """Base layers for the background, if wanted, and once for all foreground parts."""
+        """Base layers on the grid x (P, C) for the background, if wanted, and once for all foreground parts."""
         count = len(parts)
         foreground = next(i for i, part in enumerate(parts) if part != 0)
         chosen = [parts.index(0), foreground] if 0 in parts else [foreground]
@@ -121,7 +123,7 @@ class LongTermMemory(PartMemory):
         def pick(tensor: Tensor, rows: Sequence[int]) -> Tensor:
             return torch.stack([tensor[:, row] for row in rows], dim=1).flatten(0, 1)
 
-        x = x[: batch * len(chosen)]  # the same grid for every query
+        x = x.expand(batch * len(chosen), -1, -1)  # the same grid for every query
         for layer in range(self.base_layers):
             weight = pick(weights[layer].unflatten(0, (batch, count)), chosen)
             x = leaky_relu(torch.baddbmm(bias[layer], x, weight))
@@ -148,8 +150,7 @@ class LongTermMemory(PartMemory):
         Returns:
             (B, P, coarse_channels).
         """
-        # (B, P, 1, K) @ (B, P, K, C): one small product per grid point.
-        summed = torch.einsum("bkp,bkpc->bpc", weights.to(hidden.dtype), hidden)
+        summed = weighted_sum(weights.to(hidden.dtype), hidden)
         return self.project(summed, weights.sum(dim=1))
 
     def project(self, hidden: Tensor, weight_sum: Tensor | None = None) -> Tensor:

@@ -16,8 +16,9 @@ from torch import Tensor
 from memorygan.composition import RenderBlock
 from memorygan.generator import MemoryGAN, Synthesis
 from memorygan.latents import Latents
-from memorygan.layers import EPSILON, GAIN, LEAKY_SLOPE, ConstantStyleConv
+from memorygan.layers import EPSILON, GAIN, ConstantStyleConv
 from memorygan.memory import LongTermMemory
+from memorygan.operators import LEAKY_SLOPE
 
 
 def reference_synthesis(

@@ -13,8 +13,9 @@ from memorygan.analysis.speed import agreement
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.composition import RenderBlock, fuse
 from memorygan.config import get_preset
-from memorygan.fast import FoldedBlock, FoldedConv, best_dtype, cpu_has, fold
+from memorygan.fast import FoldedBlock, FoldedConv, best_dtype, fold
 from memorygan.generator import ComposedGenerator, MemoryGAN, Synthesis
+from memorygan.hardware import cpu_has
 from memorygan.latents import Latents
 from memorygan.layers import ConstantStyleConv
 from memorygan.reference import reference_synthesis

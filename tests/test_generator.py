@@ -16,8 +16,9 @@ from memorygan.config import PRESETS, GeneratorConfig, get_preset, with_part_cou
 from memorygan.controller import QueryCodes
 from memorygan.generator import MemoryGAN
 from memorygan.latents import Latents, PartLatents
-from memorygan.layers import ConstantStyleConv, EqualLinear, coordinate_grid, pixel_norm, upsample
+from memorygan.layers import ConstantStyleConv, EqualLinear, coordinate_grid, pixel_norm
 from memorygan.memory import Retrieved
+from memorygan.operators import upsample
 from memorygan.parts import FACE_PARTS, LayerGroup
 
 TINY = get_preset("tiny-32").generator

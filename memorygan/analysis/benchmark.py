@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,11 +25,12 @@ from memorygan.analysis.speed import (
     RENDER,
     RETRIEVE,
     Result,
+    clock,
     measure,
     resident_bytes,
 )
 from memorygan.config import PRESETS
-from memorygan.fast import cpu_has
+from memorygan.hardware import cpu_has
 
 TITLE = "Benchmarks"
 TARGET_PRESET = "paper-256"
@@ -60,6 +62,8 @@ def machine(device: torch.device | str) -> list[str]:
     ]
     if torch.device(device).type == "cuda":
         lines.append(f"GPU: {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}")
+    if clock(device) is time.process_time:
+        lines.append("Times are the processor's, of one thread, which other programs on the machine disturb less")
     if hasattr(os, "getloadavg"):
         lines.append(f"Load average before the run: {os.getloadavg()[0]:.1f}")
     return lines

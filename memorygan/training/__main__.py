@@ -16,6 +16,7 @@ import torch
 
 from memorygan.checkpoint import read_metadata
 from memorygan.config import get_preset
+from memorygan.hardware import reuse_memory
 from memorygan.training.config import RECIPES, TrainingConfig, recipe_config
 from memorygan.training.data import PackedDataset
 from memorygan.training.distributed import Processes, start_processes
@@ -136,6 +137,7 @@ def make_trainer(options: argparse.Namespace, config: TrainingConfig, processes:
 def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     options = parse_arguments(arguments)
+    reuse_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     try:

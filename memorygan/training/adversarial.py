@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from memorygan.discriminator import Critique
 from memorygan.encoder import Posterior
 from memorygan.generator import Synthesis
 from memorygan.latents import Latents
@@ -38,9 +40,17 @@ class AdversarialStage(Stage):
         self, batch: FaceBatch, image: Tensor, mask: Tensor, transforms: tuple[Transform, Transform]
     ) -> Losses:
         """Backward pass of the discriminator on real faces and detached fakes (image, mask)."""
+        return self.judge(self.look(batch, transforms[0]).score, image, mask, transforms[1])
+
+    def look(self, batch: FaceBatch, transform: Transform) -> Critique:
+        """The discriminator's view of real faces, from which its weights can learn."""
+        critique: Critique = self.state.discriminator.requires_grad_(True)(*transform(*self.real(batch)))
+        return critique
+
+    def judge(self, real: Tensor, image: Tensor, mask: Tensor, transform: Transform) -> Losses:
+        """Backward pass of the discriminator on its scores of real faces and on detached fakes (image, mask)."""
         critic = self.state.discriminator.requires_grad_(True)
-        real = critic(*transforms[0](*self.real(batch))).score
-        fake = critic(*transforms[1](image.detach(), mask.detach())).score
+        fake = critic(*transform(image.detach(), mask.detach())).score
         loss = losses.discriminator_loss(real, fake)
         (loss / self.config.accumulate).backward()
         return {
@@ -92,7 +102,7 @@ class MakeReal(AdversarialStage):
     def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
         super().__init__(state, faces)
         self.length = self.config.real_images
-        self.parser = load_parser(device=state.processes.device) if self.config.parsing else None
+        self.parser = load_parser(device=state.processes.device).to(state.dtype) if self.config.parsing else None
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         generator, rate = self.state.generator, self.config.real_generator_lr
@@ -112,9 +122,12 @@ class MakeReal(AdversarialStage):
         for batch in self.micro_batches():
             count = len(batch.image)
             face, posterior, codes, swapped = self.generate(batch)
-            transforms = (self.transform(count), self.transform(count))
-            terms = self.improve(face, posterior, codes, swapped, batch, transforms)
-            terms |= self.discriminate(batch, *self.judged(face), transforms)
+            # Real faces get the same transform as their reconstructions, so that features can be compared place by
+            # place; then one look at them serves both players.
+            transform = self.transform(count)
+            real = self.look(batch, transform)
+            terms = self.improve(face, posterior, codes, swapped, batch, real, transform)
+            terms |= self.judge(real.score, *self.judged(face), transform)
             if self.penalty_is_due():  # in the same step as the critic's other gradients, unlike the paper's recipe
                 terms |= self.penalize(batch, self.transform(count))
             seen.append(terms)
@@ -158,14 +171,12 @@ class MakeReal(AdversarialStage):
         codes: Tensor,
         swapped: Tensor,
         batch: FaceBatch,
-        transforms: tuple[Transform, Transform],
+        real: Critique,
+        transform: Transform,
     ) -> Losses:
-        """Backward pass of generator, encoder and controller."""
+        """Backward pass of generator, encoder and controller; ``real`` is the critic's view of the photos."""
         critic = self.state.discriminator.requires_grad_(False)
-        critique = critic(*transforms[1](*self.judged(face)))
-        with torch.no_grad():
-            # The same transform as the reconstructions got, so that features can be compared place by place.
-            real = critic(*transforms[1](*self.real(batch)))
+        critique = critic(*transform(*self.judged(face)))
         restored = Synthesis(face.image[::2], face.mask[::2], face.coarse_mask[::2], face.depth[::2], face.latents[::2])
         photos = FaceBatch(batch.image[::2], batch.part_ids[::2], batch.one_hot[::2])
         prior = self.state.generator.controller.condition(codes)
@@ -190,7 +201,8 @@ class MakeReal(AdversarialStage):
     def locality(face: Synthesis, swapped: Tensor) -> Tensor:
         """Change outside the swapped parts (B / 2,) between reconstructions (even rows) and their swaps (odd rows)."""
         part = swapped[:, None, None]
-        before, after = face.part_map[::2], face.part_map[1::2]
+        parts = face.part_map
+        before, after = parts[::2], parts[1::2]
         region = (before == part) | (after == part) | (part < 0)  # a face of new parts only has no outside
         return losses.swap_locality(face.image[::2], face.image[1::2], region)
 
@@ -199,7 +211,10 @@ class MakeReal(AdversarialStage):
 
         The picture gets no gradient: the mask follows what is shown, and nobody learns to deceive the parser.
         """
-        found = parser.parse(image.detach().float().clamp(-1, 1)).ids
+        with torch.no_grad():
+            small = parser.resize(image.detach().float().clamp(-1, 1))
+            scores = parser(small.to(self.state.dtype, memory_format=torch.channels_last)).float()
+            found = F.interpolate(scores, size=image.shape[-2:], mode="bilinear", align_corners=False).argmax(dim=1)
         return losses.fine_mask_loss(mask, found, self.weights)
 
 

@@ -23,13 +23,15 @@ DRAWS = 16
 
 @dataclass(frozen=True)
 class Transform:
-    """One geometric and one colour transform per sample.
+    """One geometric and one colour transform for some samples of a batch; the others pass as they are.
 
     Attributes:
-        affine: (B, 2, 3) sampling grid, target to source; None while the strength is zero.
-        color: (B, 3, 4) linear map of RGB plus offset.
+        rows: (N,) which samples; None for all.
+        affine: (N, 2, 3) sampling grid, target to source; None where nothing is to be done.
+        color: (N, 3, 4) linear map of RGB plus offset.
     """
 
+    rows: Tensor | None
     affine: Tensor | None
     color: Tensor
 
@@ -37,8 +39,14 @@ class Transform:
         """Moves image (B, 3, S, S) and mask (B, K, S, S) alike and recolours the image; gradients pass through."""
         if self.affine is None:
             return image, mask
+        if self.rows is None:
+            return self._move(image, mask, self.affine)
+        moved = self._move(image[self.rows], mask[self.rows], self.affine)
+        return image.index_copy(0, self.rows, moved[0]), mask.index_copy(0, self.rows, moved[1])
+
+    def _move(self, image: Tensor, mask: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
         together = torch.cat((image.float(), mask.float()), dim=1)
-        grid = F.affine_grid(self.affine, list(together.shape), align_corners=False)
+        grid = F.affine_grid(affine, list(together.shape), align_corners=False)
         moved = F.grid_sample(together, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         rgb = torch.einsum("bij,bjhw->bihw", self.color[:, :, :3], moved[:, :3]) + self.color[:, :, 3, None, None]
         return (
@@ -50,20 +58,23 @@ class Transform:
 def draw_transform(draws: Draws, batch: int, strength: float) -> Transform:
     """Transforms for ``batch`` samples, each kind applied with probability ``strength`` in [0, 1]."""
     chance, amount = draws.uniform(batch, 8), draws.normal(batch, DRAWS)
-    on = (chance < strength).float()
-    if strength <= 0.0:
-        return Transform(None, torch.empty(0))
+    on, rows = (chance < strength).float(), None
+    if on.device.type == "cpu":  # a GPU would have to wait for the answer
+        rows = on.any(dim=1).nonzero().squeeze(1)
+        on, amount = on[rows], amount[rows]
+    if strength <= 0.0 or (rows is not None and not len(rows)):
+        return Transform(None, None, torch.empty(0))
     zero, one = torch.zeros_like(on[:, 0]), torch.ones_like(on[:, 0])
     angle = amount[:, 0] * ROTATION * on[:, 0]
     scale = torch.exp2(amount[:, 1] * LOG2_SCALE * on[:, 1])
     aspect = torch.exp2(amount[:, 2] * LOG2_ASPECT * on[:, 2])
     shift = amount[:, 3:5] * SHIFT * on[:, 3:4]
     cos, sin = torch.cos(angle), torch.sin(angle)
-    rows = [
+    lines = [
         torch.stack((cos * scale * aspect, -sin * scale, shift[:, 0]), dim=1),
         torch.stack((sin * scale, cos * scale / aspect, shift[:, 1]), dim=1),
     ]
-    return Transform(torch.stack(rows, dim=1), _color(amount[:, 5:], on[:, 4:], zero, one))
+    return Transform(rows, torch.stack(lines, dim=1), _color(amount[:, 5:], on[:, 4:], zero, one))
 
 
 def _color(amount: Tensor, on: Tensor, zero: Tensor, one: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from memorygan.analysis.benchmark import TITLE, machine
 from memorygan.analysis.sections import write_section
+from memorygan.analysis.speed import clock
 from memorygan.config import PRESETS, get_preset
+from memorygan.hardware import reuse_memory
 from memorygan.parts import FACE_PARTS
 from memorygan.reference import reference_synthesis
 from memorygan.training.batches import ResidentFaces
@@ -125,16 +126,17 @@ def outside_matrix_units(stage: Stage) -> float:
     spent = {
         event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
         for event in recorded.key_averages()
-        if event.key.startswith("aten")
+        if event.key.startswith(("aten", "mkldnn"))
     }
     inside = sum(time for key, time in spent.items() if any(word in key for word in MATRIX_OPERATORS))
     return 1.0 - inside / max(sum(spent.values()), 1e-9)
 
 
 def _now(stage: Stage) -> float:
-    if stage.state.processes.device.type == "cuda":
+    kind = stage.state.processes.device.type
+    if kind == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter()
+    return clock(kind)()
 
 
 def table(speeds: list[StageSpeed]) -> str:
@@ -188,6 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if min(options.batch, options.repeats, options.threads or 1) < 1 or options.batch % 2:
         parser.error("batch, repeats and threads are at least 1, and batch is even")
+    reuse_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")

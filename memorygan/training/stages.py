@@ -59,9 +59,8 @@ class Stage(ABC):
             yield self.faces.batch(*self.state.sampler.take(self.config.batch))
 
     def adam(self, parameters: Any, rate: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-        """Adam in the form that is fastest on this device: one fused kernel on CUDA, multi-tensor on the CPU."""
-        fused = self.state.processes.device.type == "cuda"
-        return torch.optim.Adam(parameters, rate, betas, fused=fused, foreach=not fused)
+        """Adam in one fused kernel per parameter: one pass over memory, where its formula written out takes ten."""
+        return torch.optim.Adam(parameters, rate, betas, fused=True)
 
     def apply(self, optimizer: torch.optim.Optimizer) -> None:
         """Averages gradients over processes and steps."""
