@@ -25,15 +25,15 @@ BATCH = 16
 
 @torch.no_grad()
 def choose_gallery(
-    generator: ComposedGenerator, reader: Reader, count: int = 24, candidates: int = 400, truncation: float = 0.7
+    generator: ComposedGenerator, reader: Reader, count: int = 24, candidates: int = 800, truncation: float = 0.7
 ) -> list[int]:
-    """Seeds worth showing first: faces whose mask the parser agrees with, and that differ from each other.
+    """Seeds worth showing first: the parser agrees with their masks, little stirs behind them, and they differ.
 
     Args:
         generator: in evaluation mode.
         reader: the parser, see :class:`memorygan.analysis.readings.Reader`.
         count: how many seeds to choose.
-        candidates: seeds 0 to ``candidates`` − 1 are looked at; the better half may be chosen.
+        candidates: seeds 0 to ``candidates`` − 1 are looked at; the better half by the sum of both ranks may be chosen.
         truncation: as the editor samples.
 
     Raises:
@@ -42,7 +42,7 @@ def choose_gallery(
     if candidates < 2 * count:
         raise ValueError(f"{candidates} candidates are too few to choose {count} from; use at least {2 * count}")
     parts = generator.config.parts
-    scores, vectors = [], []
+    agreements, unrest, vectors = [], [], []
     for first in tqdm(range(0, candidates, BATCH), desc="gallery"):
         face = generator.synthesize(generator.sample(range(first, min(first + BATCH, candidates)), truncation))
         found = reader.read(face.image, parts).ids
@@ -50,9 +50,34 @@ def choose_gallery(
             raise ValueError("the gallery is chosen by the bundled parser, but weights/parser.safetensors is missing")
         for own, other in zip(face.part_map.cpu(), found.cpu(), strict=True):
             confusion = confusion_matrix(own[None], other[None], len(parts))
-            scores.append(agreement(confusion, parts.names).mean())
+            agreements.append(agreement(confusion, parts.names).mean())
+        unrest.append(background_unrest(face.image, face.part_map == 0))
         vectors.append(pixel_vectors(face.image, 16))
-    return _spread(torch.tensor(scores), torch.cat(vectors), count)
+    scores = _rank(torch.tensor(agreements)) + _rank(-torch.cat(unrest).cpu())
+    return _spread(scores, torch.cat(vectors), count)
+
+
+def background_unrest(image: Tensor, background: Tensor) -> Tensor:
+    """(B,) mean difference of neighbouring background pixels; 0 where no two are neighbours.
+
+    Args:
+        image: (B, 3, H, W).
+        background: (B, H, W) bool.
+    """
+    total = image.new_zeros(len(image))
+    pairs = image.new_zeros(len(image))
+    for dim in (1, 2):
+        length = background.shape[dim] - 1
+        both = background.narrow(dim, 0, length) & background.narrow(dim, 1, length)
+        step = image.narrow(dim + 1, 1, length) - image.narrow(dim + 1, 0, length)
+        total += (step.abs().mean(dim=1) * both).sum(dim=(1, 2))
+        pairs += both.sum(dim=(1, 2))
+    return total / pairs.clamp_min(1)
+
+
+def _rank(values: Tensor) -> Tensor:
+    """(N,) place of every value in ascending order."""
+    return values.argsort().argsort()
 
 
 def _spread(scores: Tensor, vectors: Tensor, count: int) -> list[int]:
