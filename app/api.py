@@ -102,8 +102,8 @@ class Programs:
             strength: "subtle", "normal" or "strong".
             steps: of optimisation; more are slower and closer.
             neutral: what the face is now, in words; may be left out.
-            weights: of the losses "clip", "latent", "identity" and "segmentation", for example {"identity": 0.2}. Leave
-                it out for those of the strength.
+            weights: of the losses "clip", "latent", "identity", "segmentation" and "outside", for example
+                {"identity": 0.2}. Leave it out for those of the strength.
             seed: whole number; the same seed gives the same result. Leave it out for a random one.
 
         Returns:

@@ -252,8 +252,8 @@ class TextProgress:
         step, total: Adam steps done and asked for; ``position`` counts the jobs ahead while waiting.
         image: (S, S, 3) uint8 RGB, the best so far.
         part_map: (S, S) uint8 part ids of it.
-        losses: "clip", "latent", "identity", "segmentation" (unweighted) and "total" (their weighted sum) of the
-            present codes; empty while waiting.
+        losses: "clip", "latent", "identity", "segmentation", "outside" (unweighted) and "total" (their weighted sum) of
+            the present codes; empty while waiting.
         best_step: after how many steps the best picture was made.
         seconds_left: an estimate, None while unknown.
         position: jobs ahead.

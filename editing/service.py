@@ -562,7 +562,7 @@ class EditingService(ServiceCore):
                 others stay as they are, bit by bit.
             neutral: what the face looks like now, such as "a face"; then only the change of the words counts.
             strength: "subtle", "normal" or "strong".
-            weights: of the losses "clip", "latent", "identity" and "segmentation", instead of the strength's.
+            weights: of the losses in :data:`editing.text.LOSSES`, instead of the strength's.
             steps: of Adam, 1 to 2000.
             seed: of the random crops; None for a random one.
             cancel: ends the job within a step; the best so far is proposed.

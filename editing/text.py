@@ -3,7 +3,10 @@
 Eq. 16 and 18 of the paper, as minimised here over the free codes w, with the source codes w_s::
 
     L = λ_clip · D_CLIP(G(w), t) + λ_L2 · ‖w − w_s‖²
-      + λ_ID · (1 − ⟨R(G(w)), R(G(w_s))⟩) + λ_seg · ‖G(w)_seg − G(w_s)_seg‖²
+      + λ_ID · (1 − ⟨R(G(w)), R(G(w_s))⟩) + λ_seg · ‖G(w)_seg − G(w_s)_seg‖² + λ_out · |G(w) − G(w_s)|_out
+
+The last is not the paper's: the mean change of pixels outside the parts that may change. The masks do not see a
+background that turns red with the hair.
 
 Squared norms are means over values, so that a weight means the same at every size. w moves in units of the spread that
 codes have among sampled faces (see :class:`Spread`), a layer group as one, within a trust region, so that the face
@@ -37,17 +40,19 @@ from memorygan.memory import Retrieved
 from memorygan.parts import LayerGroup
 
 MAX_STEPS = 2000
-LOSSES = ("clip", "latent", "identity", "segmentation")
-# Weights of the four losses. "subtle" stays near the face, "strong" lets the words win.
+LOSSES = ("clip", "latent", "identity", "segmentation", "outside")
+# Weights of the losses. "subtle" stays near the face, "strong" lets the words win.
 STRENGTHS: Mapping[str, Mapping[str, float]] = {
-    "subtle": {"clip": 1.0, "latent": 0.15, "identity": 0.2, "segmentation": 1.0},
-    "normal": {"clip": 1.0, "latent": 0.05, "identity": 0.06, "segmentation": 0.5},
-    "strong": {"clip": 1.0, "latent": 0.02, "identity": 0.02, "segmentation": 0.1},
+    "subtle": {"clip": 1.0, "latent": 0.15, "identity": 0.2, "segmentation": 1.0, "outside": 2.0},
+    "normal": {"clip": 1.0, "latent": 0.05, "identity": 0.06, "segmentation": 0.5, "outside": 1.0},
+    "strong": {"clip": 1.0, "latent": 0.02, "identity": 0.02, "segmentation": 0.1, "outside": 0.5},
 }
 _REACH = {"subtle": 0.3, "normal": 0.45, "strong": 0.6}
 _WARM_UP = 0.05
 _SPREAD_FACES, _SPREAD_BATCH, _DIRECTIONS = 256, 32, 48
 _LEAST_CROP = 0.85
+# κ and m: how far the sentence has to be ahead of its rivals before it counts as fulfilled, and how sharply.
+_SHARPNESS, _MARGIN = 20.0, 0.1
 # Below this length a change of the picture's embedding has no direction yet.
 _SHORT = 1e-2
 
@@ -59,7 +64,7 @@ class TextSettings:
     Attributes:
         steps: of Adam.
         learning_rate: in units of the codes' spread.
-        clip, latent, identity, segmentation: weights of the losses, 0 to 1000.
+        clip, latent, identity, segmentation, outside: weights of the losses, 0 to 1000.
         crops: random resized crops that the judge sees beside the whole picture, per step.
         reach: how far the codes may go: root mean square over the directions of spread, in standard deviations.
         strength: name of the preset it came from.
@@ -74,6 +79,7 @@ class TextSettings:
     latent: float = 0.05
     identity: float = 0.06
     segmentation: float = 0.5
+    outside: float = 1.0
     crops: int = 3
     reach: float = 0.45
     strength: str = "normal"
@@ -119,6 +125,10 @@ class Words:
     Without a neutral sentence 1 − cos(E_I(image), E_T(prompt)). With one, directional: 1 − cos of the change of the
     picture and the change of the words, which leaves alone what both sentences share.
 
+    A judge that knows what else could be said of the same ("black hair", … of "red hair") is asked for the difference,
+    since nearness alone is also gained by hiding everything that the sentence does not mention:
+    log(1 + Σ_r exp(κ · (m + cos(E_I, r) − cos(E_I, t)))) / κ over the rivals r.
+
     Args:
         judge: of picture and text.
         prompt: what the face should look like.
@@ -129,8 +139,9 @@ class Words:
         self.judge = judge
         target = judge.encode_text([prompt, neutral] if neutral else [prompt])
         self.target = target[:1]
-        self.source: Tensor | None = None
         self.directional = bool(neutral)
+        others = () if neutral else judge.rivals(prompt)
+        self.rivals = judge.encode_text(others) if others else None
         if self.directional:
             change = target[:1] - target[1:]
             if float(change.norm()) < 1e-4:
@@ -142,6 +153,9 @@ class Words:
     def __call__(self, views: Tensor, source_views: Tensor) -> Tensor:
         """(V, 3, S, S) pictures, and the same crops of the source → (V,) distances, 0 to 2."""
         embedded = self.judge.encode_image(views)
+        if self.rivals is not None:
+            ahead = _SHARPNESS * (_MARGIN + embedded @ (self.rivals - self.target).T)  # (V, rivals)
+            return torch.cat([torch.zeros_like(ahead[:, :1]), ahead], dim=1).logsumexp(dim=1) / _SHARPNESS
         if not self.directional:
             return 1.0 - embedded @ self.target[0]
         with torch.no_grad():
@@ -163,6 +177,12 @@ def identity_loss(embedded: Tensor, source: Tensor) -> Tensor:
 def segmentation_loss(mask: Tensor, source: Tensor) -> Tensor:
     """‖G(w)_seg − G(w_s)_seg‖² as a mean over (1, K, S, S) fine masks."""
     return (mask - source).square().mean()
+
+
+def outside_loss(image: Tensor, source: Tensor, inside: Tensor) -> Tensor:
+    """Mean |Δ| of pictures (1, 3, S, S) in [−1, 1] where ``inside`` (1, S, S) bool does not hold."""
+    outside = ~inside[:, None]
+    return ((image - source).abs() * outside).sum() / (outside.sum() * image.shape[1]).clamp_min(1)
 
 
 def crop_boxes(count: int, random: torch.Generator) -> Tensor:
@@ -323,12 +343,16 @@ class _Descent:
         with torch.no_grad():
             self.retrieved = self.generator.retrieve(self.on_device)
             made = self.generator.compose(self.retrieved, self.on_device)
-        self.source_image, self.source_seg = made.image, made.mask
+        self.source_image, self.source_seg, self.source_inside = made.image, made.mask, self._inside(made)
         if self.identity is not None:
             with torch.no_grad():
                 self.person = self.identity.to(device).embed(made.image)
         self.shift = self.best_shift.to(device).requires_grad_(True)
         self.optimizer = torch.optim.Adam([self.shift], lr=self.rate, betas=(0.9, 0.99))
+
+    def _inside(self, made: Synthesis) -> Tensor:
+        """(1, S, S) bool: where the parts that may change are."""
+        return torch.isin(made.part_map, torch.tensor(self.parts, device=self.device))
 
     # --- codes and pictures
 
@@ -400,6 +424,7 @@ class _Descent:
             "latent": latent_loss(shift[:, self.group_of], self.mask),
             "identity": zero if self.identity is None else identity_loss(self.identity.embed(made.image), self.person),
             "segmentation": segmentation_loss(made.mask, self.source_seg),
+            "outside": outside_loss(made.image, self.source_image, self.source_inside | self._inside(made)),
         }
         weights = self.settings.weights
         rest = torch.stack([weights[name] * single[name] for name in LOSSES[1:]]).sum()

@@ -35,6 +35,7 @@ from editing.text import (
     identity_loss,
     latent_loss,
     optimize,
+    outside_loss,
     segmentation_loss,
 )
 
@@ -178,6 +179,21 @@ def test_directional_distance_compares_changes():
         Words(colour_judge(), "red face", "a red")
 
 
+def test_rivals_count_by_how_far_the_words_are_ahead_of_them():
+    judge = colour_judge()
+    judge._rivals = lambda prompt: ("blue", "grey")
+    words = Words(judge, "red")
+    image = torch.stack([torch.full((16, 16), value) for value in (0.6, -0.2, 0.0)])[None]
+    colour = np.array([0.8 + 0.1, 0.4 + 0.1, 0.5 + 0.1])
+    colour /= np.linalg.norm(colour)
+    red, blue, grey = colour[0], colour[2], colour.sum() / math.sqrt(3)
+    behind = np.exp(20 * (0.1 + blue - red)) + np.exp(20 * (0.1 + grey - red))
+    assert float(words(image, image)) == pytest.approx(math.log(1 + behind) / 20, abs=1e-4)
+    plain = torch.zeros(1, 3, 16, 16)
+    assert float(words(image, image)) < float(words(plain, plain))
+    assert Words(judge, "red", "grey").rivals is None, "a sentence for the face as it is takes their place"
+
+
 def test_latent_identity_and_segmentation_terms():
     shift = torch.tensor([[[3.0, 1.0], [9.0, 9.0]]])
     assert float(latent_loss(shift, torch.tensor([[True, False]]))) == pytest.approx((9 + 1) / 2)
@@ -187,8 +203,17 @@ def test_latent_identity_and_segmentation_terms():
     assert float(segmentation_loss(first, second)) == pytest.approx(4 / 8)
 
 
+def test_outside_loss_looks_outside_only():
+    source = torch.zeros(1, 3, 2, 2)
+    image = source.clone()
+    image[..., 0, 0], image[..., 1, 1] = 1.0, -0.6
+    inside = torch.tensor([[[True, False], [False, False]]])
+    assert float(outside_loss(image, source, inside)) == pytest.approx(0.6 / 3)
+    assert float(outside_loss(image, source, torch.ones_like(inside))) == 0
+
+
 def test_the_total_is_the_weighted_sum(toy):
-    weights = {"clip": 2.0, "latent": 0.3, "identity": 0.7, "segmentation": 5.0}
+    weights = {"clip": 2.0, "latent": 0.3, "identity": 0.7, "segmentation": 5.0, "outside": 0.4}
     _, steps = follow(toy, steps=3, **weights)
     *_, last = finish(steps)[0]
     assert all(last.losses[name] > 0 for name in LOSSES)
@@ -247,7 +272,7 @@ def test_a_neutral_sentence_works_too(toy):
 @pytest.mark.parametrize("parts", [("hair",), ("mouth", "skin")])
 def test_frozen_codes_are_bit_identical(tiny, parts):
     before = {name: value.clone() for name, value in tiny.state_dict().items()}
-    source, steps = follow(tiny, parts, steps=4)
+    source, steps = follow(tiny, parts, steps=4, outside=0.0)  # untrained, it cannot change one part alone
     w = finish(steps)[1].w
     free = source.selection(parts)
     assert torch.equal(w[0][~free], source.w[0][~free])

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from editing.guidance.attributes import DIRECTIONS, MEASURES, WORDS, describe, measure
+from editing.guidance.attributes import DIRECTIONS, MEASURES, WORDS, describe, lean, measure
 from editing.guidance.captions import (
+    NOUNS,
     PHRASES,
     VOCABULARY,
     WEAK,
@@ -22,6 +23,8 @@ from editing.guidance.captions import (
     alternatives,
     compose,
     hard_negative,
+    read_claims,
+    rivals,
     unknown_words,
     weak_phrases,
 )
@@ -255,9 +258,9 @@ def test_unknown_words() -> None:
 @pytest.mark.parametrize(
     ("prompt", "weak"),
     [
-        ("a woman with a big nose and red lips", ("big nose", "red lips")),
-        ("a blue-eyed girl looking left", ("blue eyed", "looking left")),
-        ("a man with glasses", ("glasses",)),
+        ("a woman with a big nose, pink clothes and red lips", ("big nose", "pink clothes")),
+        ("a blue-eyed girl with bushy brows looking left", ("bushy brows",)),
+        ("a man with sunglasses", ("sunglasses",)),
         ("a man without glasses", ()),
         ("a man with a beard, gray hair and a smile", ()),
     ],
@@ -265,6 +268,48 @@ def test_unknown_words() -> None:
 def test_what_the_bundled_judge_hardly_tells_apart(prompt: str, weak: tuple[str, ...]) -> None:
     assert weak_phrases(prompt) == weak
     assert all(set(words) <= set(WORDS[attribute]) for attribute, words in WEAK.items())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "claims"),
+    [
+        ("a woman with red hair", [{"hair colour": w} for w in ("black", "brown", "blond", "gray")]),
+        ("a smiling man", [{"smile": "none"}]),
+        ("a bald man with a beard", [{"bald": "none", "beard": "beard"}, {"bald": "bald", "beard": "none"}]),
+    ],
+)
+def test_rivals_differ_in_one_claim(prompt: str, claims: list[dict[str, str]]) -> None:
+    found = rivals(prompt)
+    assert [{a: word for a, (word, _) in read_claims(said).items()} for said in found] == claims
+    person = "woman" if "woman" in prompt else "man"
+    assert all(set(said.split()) & set(NOUNS[person]) for said in found)
+
+
+def test_rivals_of_what_claims_nothing_or_only_who_it_is() -> None:
+    assert rivals("a person") == rivals("") == rivals("zeppelin") == ()
+    (other,) = rivals("a lady")
+    assert set(other.split()) & set(NOUNS["man"])
+
+
+def test_measures_lean_to_both_words_between_the_cuts() -> None:
+    """Openness of the mouth is cut at 0.04 and 0.2."""
+    shares = [lean({"mouth.inside": value})["mouth"] for value in (0.0, 0.1, 0.12, 0.14, 0.3)]
+    opened = [share[1] for share in shares if share is not None]
+    assert opened == sorted(opened) and len(set(opened)) == 5
+    assert opened[2] == pytest.approx(0.5)
+    assert all(sum(share) == pytest.approx(1) for share in shares if share is not None)
+    assert lean({})["mouth"] is None
+    assert lean({"glasses.area": 0.01})["glasses"] is None, "glasses are there or not"
+    assert lean({"glasses.area": 0.1})["glasses"] == (0.0, 1.0, 0.0)
+
+
+def test_what_else_decides_a_word_decides_how_a_face_leans() -> None:
+    turned = {"nose.size": 0.085, "pose.turn": 0.2}
+    assert lean(turned)["nose"] is None
+    assert lean(turned | {"pose.turn": 0.0})["nose"] == pytest.approx((0.5, 0.5))
+    assert lean({"beard.strength": 8.5}, p_man=0.1)["beard"] == (1.0, 0.0)
+    half = lean({"smile.strength": 5.0}, p_happy=0.0)["smile"]
+    assert half == pytest.approx((0.5, 0.5), abs=0.01), "measure and classifier disagree"
 
 
 def test_captions_fit_the_context() -> None:
@@ -346,6 +391,62 @@ def test_training_moves_the_right_captions_closer() -> None:
     trainer = text.TextTrainer(text.TextTrainingConfig(images=10**4, batch=8, captions=2), [faces], [1.0])
     losses = [trainer.step() for _ in range(12)]
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def test_anchors_of_attributes_stand_at_right_angles() -> None:
+    start = torch.randn(sum(map(len, WORDS.values())), 128, generator=torch.Generator().manual_seed(0))
+    anchors = text_refine.Anchors(start)
+    words = anchors()
+    for a, first in enumerate(words):
+        inside = first @ first.T
+        assert torch.allclose(inside.diagonal(), torch.ones(len(first)), atol=1e-4)
+        assert torch.allclose(first.sum(dim=0), torch.zeros(128), atol=1e-4)
+        assert all(float((first @ other.T).abs().max()) < 1e-4 for other in words[a + 1 :])
+    # Not any such frame: the one near where the words were.
+    kept = [
+        F.cosine_similarity(new, start[run] - start[run].mean(dim=0))
+        for new, run in zip(words, anchors.runs, strict=True)
+    ]
+    assert float(torch.cat(kept).mean()) > 0.5
+
+
+def test_refinement_tells_faces_apart_by_how_they_lean() -> None:
+    """As above, but the labels are silent and only the shares speak."""
+    colours = np.random.RandomState(0).randint(0, 60, (8, 1, 1, 3)) + np.array([0, 180] * 4)[:, None, None, None]
+    width = sum(map(len, WORDS.values()))
+    shares = np.zeros((8, width), np.float32)
+    mouth = sum(len(WORDS[a]) for a in ATTRIBUTES[: ATTRIBUTES.index("mouth")])
+    shares[:, mouth : mouth + 2] = [[0.9, 0.1], [0.2, 0.8]] * 4
+    faces = LabelledFaces(
+        "flat",
+        np.broadcast_to(colours, (8, 96, 96, 3)).astype(np.uint8),
+        np.full((8, len(ATTRIBUTES)), UNKNOWN),
+        shares,
+    )
+    config = text.TextTrainingConfig(images=10**4, batch=8)
+    trainer = text_refine.Refiner(config, [faces], [1.0], text.DEFAULT_OUT)
+    losses = [trainer.step() for _ in range(16)]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+
+
+def test_every_word_is_drawn_about_as_often() -> None:
+    leanings = np.zeros((100, 4), np.float32)
+    leanings[:98, 0] = leanings[98:, 1] = 1
+    leanings[:, 2] = 1
+    chances = text_refine.even(leanings)
+    assert float(chances.sum()) == pytest.approx(1)
+    assert 3 < float(chances[99] / chances[0]) <= 17
+
+
+def test_mixed_faces_have_parts_of_each_other(tmp_path: Path) -> None:
+    checkpoint = default_checkpoint()
+    assert checkpoint is not None
+    plain, mixed = (generated_faces(checkpoint, 4, tmp_path, 64, mixed=flag) for flag in (False, True))
+    assert (plain.name, mixed.name) == ("generated", "mixed")
+    assert mixed.images.shape == plain.images.shape and not np.array_equal(mixed.images, plain.images)
+    assert mixed.leanings.sum(axis=1).min() > 0
+    again = generated_faces(checkpoint, 4, tmp_path, 64, mixed=True)
+    assert np.array_equal(again.images, mixed.images)
 
 
 def test_rare_words_are_drawn_more_often() -> None:

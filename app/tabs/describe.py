@@ -31,11 +31,12 @@ EXAMPLES = (
     "a person with blue eyes",
 )
 LOSSES = (
-    ("total", "All together", "the weighted sum of the four"),
+    ("total", "All together", "the weighted sum of the others"),
     ("clip", "Words", "disagreement of picture and words (CLIP)"),
     ("latent", "Closeness", "distance of the latent codes"),
     ("identity", "Person", "difference of the persons (identity)"),
-    ("segmentation", "Outlines", "movement of the other parts (mask)"),
+    ("segmentation", "Outlines", "movement of the parts (mask)"),
+    ("outside", "Surroundings", "change of the picture outside the parts"),
 )
 
 
@@ -97,7 +98,7 @@ def build(shell: Shell) -> None:
             interactive=ready,
             elem_id="neutral",
         )
-        widgets.note("Weights of the four losses; choosing a strength sets them anew.", "help")
+        widgets.note("Weights of the losses; choosing a strength sets them anew.", "help")
         with gr.Row(elem_classes=["studio-weights"]):
             weights = {
                 name: gr.Number(
@@ -263,7 +264,7 @@ class History:
 
 
 def _preset(strength: str) -> dict[str, float]:
-    """The four weights of a strength."""
+    """The weights of a strength."""
     return {name: float(value) for name, value in STRENGTHS[strength].items()}
 
 

@@ -438,6 +438,43 @@ def describe(raw: Mapping[str, float | None], p_man: float | None = None, p_happ
     return words
 
 
+# Attributes of two words between which a measure passes gradually; the others are there or not.
+_GRADUAL = (
+    "bangs", "beard", "moustache", "smile", "teeth", "mouth", "lipstick", "brows", "nose", "face", "eye size",
+)  # fmt: skip
+
+
+def lean(
+    raw: Mapping[str, float | None], p_man: float | None = None, p_happy: float | None = None
+) -> dict[str, tuple[float, ...] | None]:
+    """How far measures lean to each word, for training: a face between two words says something of both.
+
+    Args:
+        raw, p_man, p_happy: as of :func:`describe`.
+
+    Returns:
+        attribute → shares in the order of its words, sum 1; None where nothing can be said.
+    """
+    words = describe(raw, p_man, p_happy)
+    shares: dict[str, tuple[float, ...] | None] = {
+        name: None if word is None else tuple(float(word == other) for other in WORDS[name])
+        for name, word in words.items()
+    }
+    for name in _GRADUAL:
+        measure, low, high, pair = _CUT[name]
+        value, width = raw.get(measure), high - low
+        if value is None or math.isnan(value):
+            continue
+        # Whether anything else decides: would this face be called one word below the cut, and the other above it?
+        ends = [describe({**raw, measure: end}, p_man)[name] for end in (low - width, high + width)]
+        if ends == list(pair):
+            second = 1 / (1 + math.exp(-max(-20.0, min(20.0, 4 * (value - (low + high) / 2) / width))))
+            if name == "smile" and p_happy is not None:
+                second = (second + p_happy) / 2
+            shares[name] = (1 - second, second)
+    return shares
+
+
 def _between(value: float | None, low: float, high: float, below: str, above: str) -> str | None:
     """The word below ``low`` or above ``high``; None between, where people would disagree."""
     if value is None or math.isnan(value):

@@ -259,23 +259,10 @@ def unknown_words(prompt: str) -> tuple[str, ...]:
 # What the bundled judge was taught and tells apart hardly better than by guessing, or was not shown often enough to
 # say, as its card lists it; measured by :func:`editing.guidance.training.text_eval.weak_words`.
 WEAK: Mapping[str, tuple[str, ...]] = {
-    "hair length": ("medium",),
-    "bangs": ("bangs",),
-    "moustache": ("moustache",),
-    "glasses": ("glasses", "sunglasses"),
-    "hat": ("hat",),
-    "earrings": ("earrings",),
-    "smile": ("none",),
-    "teeth": ("teeth",),
-    "mouth": ("open",),
-    "lipstick": ("lipstick",),
+    "glasses": ("sunglasses",),
+    "brows": ("thick",),
     "nose": ("big",),
-    "face": ("narrow",),
-    "eye colour": ("blue", "green"),
-    "eye size": ("small",),
-    "pose": ("left", "right"),
-    "background": ("red", "orange", "yellow"),
-    "clothes": ("white", "pink", "brown", "yellow", "blue"),
+    "clothes": ("pink",),
 }
 # Words with which a phrase begins, and which a prompt may say otherwise.
 _OPENINGS = frozenset(("with", "wearing", "in", "who", "is", "has", "a", "an", "the"))
@@ -320,3 +307,23 @@ def read_claims(prompt: str) -> dict[str, tuple[str, str]]:
 def weak_phrases(prompt: str) -> tuple[str, ...]:
     """What a prompt says that the bundled judge was taught and yet hardly tells apart, in order."""
     return tuple(phrase for name, (word, phrase) in read_claims(prompt).items() if word in WEAK.get(name, ()))
+
+
+_PEOPLE = {noun: person for person in ("man", "woman") for noun in NOUNS[person] if " " not in noun}
+
+
+def rivals(prompt: str) -> tuple[str, ...]:
+    """Captions that say the same but for one thing: what a prompt claims, put into the other words of its attribute.
+
+    The nearest to "a woman with red hair" are "a woman with black hair", "a woman with brown hair" and so on. Empty for
+    a prompt that claims nothing.
+    """
+    person = next((_PEOPLE[word] for word in split_words(prompt) if word in _PEOPLE), None)
+    mentions = tuple((attribute, word) for attribute, (word, _) in read_claims(prompt).items())
+    caption = Caption(mentions, person)
+    # Who it is, is asked for only where nothing else is.
+    asked = mentions or tuple(caption.claims.items())
+    return tuple(
+        caption.changed(attribute, other).text for attribute, word in asked for other in WORDS[attribute]
+        if other != word
+    )  # fmt: skip

@@ -31,6 +31,7 @@ class ImageTextJudge:
         unknown: sentence → its words that the judge was never taught; None for a judge of open vocabulary.
         fillers: words that say nothing by themselves.
         weak: sentence → what it says that the judge was taught and hardly tells apart; None for nothing.
+        rivals: sentence → sentences that say something else of the same; None for none.
     """
 
     def __init__(
@@ -46,10 +47,17 @@ class ImageTextJudge:
         unknown: Callable[[str], tuple[str, ...]] | None = None,
         fillers: frozenset[str] = frozenset(),
         weak: Callable[[str], tuple[str, ...]] | None = None,
+        rivals: Callable[[str], tuple[str, ...]] | None = None,
     ) -> None:
         self.name, self.title, self.context, self.image_size = name, title, context, image_size
         self._model = model.eval().requires_grad_(False)
-        self._tokenizer, self._unknown, self._fillers, self._weak = tokenizer, unknown, fillers, weak
+        self._tokenizer, self._unknown, self._fillers, self._weak, self._rivals = (
+            tokenizer,
+            unknown,
+            fillers,
+            weak,
+            rivals,
+        )
         self._mean, self._std = (torch.tensor(list(values)).reshape(1, 3, 1, 1) for values in (mean, std))
 
     @property
@@ -70,6 +78,10 @@ class ImageTextJudge:
     def weak_phrases(self, prompt: str) -> tuple[str, ...]:
         """What a sentence says that the judge was taught and yet hardly tells apart."""
         return () if self._weak is None else self._weak(prompt)
+
+    def rivals(self, prompt: str) -> tuple[str, ...]:
+        """Sentences that say something else of what a sentence speaks of: "black hair", … for "red hair"."""
+        return () if self._rivals is None else self._rivals(prompt)
 
     def understands(self, prompt: str) -> bool:
         """Whether anything in the sentence means something to it."""
@@ -110,11 +122,12 @@ def build_judge(
     unknown: Callable[[str], tuple[str, ...]] | None = None,
     fillers: frozenset[str] = frozenset(),
     weak: Callable[[str], tuple[str, ...]] | None = None,
+    rivals: Callable[[str], tuple[str, ...]] | None = None,
 ) -> ImageTextJudge:
     """A judge from an open_clip model and its weights.
 
     Args:
-        name, title, unknown, fillers, weak: see :class:`ImageTextJudge`.
+        name, title, unknown, fillers, weak, rivals: see :class:`ImageTextJudge`.
         config: name of an open_clip model, or the path of a JSON file that describes one.
         weights: its complete state dict; every tensor must fit.
 
@@ -151,6 +164,7 @@ def build_judge(
         unknown,
         fillers,
         weak,
+        rivals,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from editing.guidance.attributes import MEASURES, WORDS, describe, measure
+from editing.guidance.attributes import MEASURES, WORDS, describe, lean, measure
 from memorygan.checkpoint import load_generator
 from memorygan.training.parser_data import list_pairs, pack
 
@@ -31,11 +31,14 @@ class LabelledFaces:
         name: of the set.
         images: (N, S, S, 3) uint8 RGB.
         labels: (N, A) int64, index into ``WORDS[ATTRIBUTES[a]]``, or UNKNOWN.
+        shares: (N, W) float32, how far a face leans to each word of each attribute, all in order; all 0 for an
+            attribute of which nothing is known. None: as the labels say.
     """
 
     name: str
     images: np.ndarray
     labels: np.ndarray
+    shares: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,10 +52,21 @@ class LabelledFaces:
         if not 0 <= hold_out < len(self):
             raise ValueError(f"cannot hold out {hold_out} of {len(self)} faces in {self.name!r}; hold out fewer")
         cut = len(self) - hold_out
-        return (
-            LabelledFaces(self.name, self.images[:cut], self.labels[:cut]),
-            LabelledFaces(self.name, self.images[cut:], self.labels[cut:]),
-        )
+        return self._slice(slice(0, cut)), self._slice(slice(cut, None))
+
+    def _slice(self, part: slice) -> LabelledFaces:
+        shares = None if self.shares is None else self.shares[part]
+        return LabelledFaces(self.name, self.images[part], self.labels[part], shares)
+
+    @property
+    def leanings(self) -> np.ndarray:
+        """(N, W) shares; those of the labels if there are no others."""
+        if self.shares is not None:
+            return self.shares
+        return np.concatenate(
+            [column[:, None] == np.arange(len(WORDS[a])) for a, column in zip(ATTRIBUTES, self.labels.T, strict=True)],
+            axis=1,
+        ).astype(np.float32)
 
 
 def label(words: Mapping[str, str | None]) -> list[int]:
@@ -79,35 +93,54 @@ def load_faces(folder: Path, cache: Path, size: int) -> LabelledFaces:
 
     raw = _cached(cache / f"{folder.name}-{len(names)}-measures.npz", raw_measures)
     guesses = _guesses(folder / "attributes.csv")
-    labels = [
-        label(describe(_named(row), *guesses.get(name, (None, None)))) for name, row in zip(names, raw, strict=True)
-    ]
-    return LabelledFaces(folder.name, np.asarray(small.images), np.array(labels, dtype=np.int64))
+    return _labelled(folder.name, np.asarray(small.images), raw, [guesses.get(name, (None, None)) for name in names])
 
 
-def generated_faces(checkpoint: Path, count: int, cache: Path, size: int, truncation: float = 0.85) -> LabelledFaces:
+def generated_faces(
+    checkpoint: Path, count: int, cache: Path, size: int, truncation: float = 0.85, mixed: bool = False
+) -> LabelledFaces:
     """Faces of a generator with their own masks; seeds far above those people try.
+
+    Args:
+        checkpoint: of the generator.
+        count: of faces.
+        cache: folder for what was drawn and measured.
+        size: side of the pictures.
+        truncation: psi in [0, 1].
+        mixed: give faces parts of each other, so that what goes together among people no longer does: a mouth that
+            smiles is then found with every hair.
 
     Raises:
         CheckpointError: if the checkpoint cannot be read.
     """
     loaded = load_generator(checkpoint)
-    file = cache / f"generated-{loaded.sha256[:12]}-{count}-{truncation}.npz"
+    kind = "mixed" if mixed else "generated"
+    file = cache / f"{kind}-{loaded.sha256[:12]}-{count}-{truncation}.npz"
     if not file.is_file():
         images, masks = [], []
-        for start in tqdm(range(0, count, 16), desc="generating faces", mininterval=5):
-            seeds = range(10**6 + start, 10**6 + min(start + 16, count))
+        dice = torch.Generator().manual_seed(count) if mixed else None
+        for start in tqdm(range(0, count, 16), desc=f"{kind} faces", mininterval=5):
+            seeds = range((2 if mixed else 1) * 10**6 + start, (2 if mixed else 1) * 10**6 + min(start + 16, count))
             with torch.no_grad():
-                faces = loaded.generator.synthesize(loaded.generator.sample(seeds, truncation))
+                latents = loaded.generator.sample(seeds, truncation)
+                faces = loaded.generator.synthesize(latents if dice is None else latents.with_w(_mix(latents.w, dice)))
             images.append(faces.image.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
             masks.append(faces.part_map.to(torch.uint8))
         pictures, ids = torch.cat(images).numpy(), torch.cat(masks).numpy()
-        raw = _measure_all(zip(pictures, ids, strict=True), count, "measuring generated faces")
+        raw = _measure_all(zip(pictures, ids, strict=True), count, f"measuring {kind} faces")
         cache.mkdir(parents=True, exist_ok=True)
         np.savez(file, images=pictures, raw=raw, names=np.array(MEASURES))
     stored = np.load(file)
-    labels = [label(describe(_named(row))) for row in stored["raw"]]
-    return LabelledFaces("generated", resize(stored["images"], size), np.array(labels, dtype=np.int64))
+    return _labelled(kind, resize(stored["images"], size), stored["raw"], [(None, None)] * len(stored["raw"]))
+
+
+def _mix(w: Tensor, dice: torch.Generator, chance: float = 0.6) -> Tensor:
+    """(B, K, L, D) codes of which each part but the background may be that of another face of the batch."""
+    mixed = w.clone()
+    for part in range(1, w.shape[1]):
+        other = torch.randperm(len(w), generator=dice)
+        mixed[:, part] = w[torch.where(torch.rand(len(w), generator=dice) < chance, other, torch.arange(len(w))), part]
+    return mixed
 
 
 def with_generated(
@@ -118,6 +151,18 @@ def with_generated(
     if checkpoint is None:
         return sets, shares
     return [*sets, generated_faces(checkpoint, count, cache, size)], [*shares, 0.35]
+
+
+def _labelled(
+    name: str, images: np.ndarray, raw: np.ndarray, guesses: Sequence[tuple[float | None, float | None]]
+) -> LabelledFaces:
+    """Puts measures and a classifier's guesses (p_man, p_happy) into words."""
+    labels, shares = [], []
+    for row, guess in zip(map(_named, raw), guesses, strict=True):
+        labels.append(label(describe(row, *guess)))
+        found = lean(row, *guess)
+        shares.append(np.concatenate([found[a] or (0.0,) * len(WORDS[a]) for a in ATTRIBUTES]))
+    return LabelledFaces(name, images, np.array(labels, dtype=np.int64), np.array(shares, dtype=np.float32))
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:

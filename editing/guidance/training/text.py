@@ -52,7 +52,7 @@ DEFAULT_OUT = WEIGHTS_DIR / f"{NAME}.safetensors"
 # A word of no caption. Put into captions at random it is learned to mean nothing, and every token that no caption
 # holds gets its meaning.
 _NOTHING = "zyzzyva"
-_FLIPPED_POSE = {"left": "right", "front": "front", "right": "left"}
+FLIPPED_POSE = {"left": "right", "front": "front", "right": "left"}
 
 
 @dataclass(frozen=True)
@@ -206,18 +206,24 @@ class TextTrainer:
         return share_spent(self.config, self.shown, self.seconds)
 
     def _draw(self) -> tuple[Tensor, Tensor]:
+        """Faces (B, 3, S, S) and their labels (B, A)."""
+        images, picks, flip = self._pick()
+        labels = self.labels[picks].clone()
+        pose = ATTRIBUTES.index("pose")
+        swap = torch.tensor([WORDS["pose"].index(FLIPPED_POSE[w]) for w in WORDS["pose"]] + [UNKNOWN])
+        labels[flip, pose] = swap[labels[flip, pose]]
+        return images, labels
+
+    def _pick(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Faces (B, 3, S, S), which ones (B,), and whether each is mirrored (B,)."""
         picks = torch.multinomial(self.weights, self.config.batch, replacement=False, generator=self.dice)
         faces = []
         for pick in picks.tolist():
             source = int(np.searchsorted(self.offsets, pick, side="right")) - 1
             faces.append(self.faces[source].images[pick - int(self.offsets[source])])
-        labels = self.labels[picks].clone()
         flip = torch.rand(len(picks), generator=self.dice) < 0.5
-        pose = ATTRIBUTES.index("pose")
-        swap = torch.tensor([WORDS["pose"].index(_FLIPPED_POSE[w]) for w in WORDS["pose"]] + [UNKNOWN])
-        labels[flip, pose] = swap[labels[flip, pose]]
         images = place(to_float(np.stack(faces)), self.size, self.dice, flip=flip)
-        return degrade(images, self.dice), labels
+        return degrade(images, self.dice), picks, flip
 
     def _captions(self, labels: Tensor) -> tuple[list[Caption], list[slice], list[tuple[int, int]]]:
         """Captions, the run of each attribute's alternatives, and (right, changed) pairs."""

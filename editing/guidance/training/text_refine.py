@@ -3,9 +3,11 @@
     python -m editing.guidance.training.text_refine --data data/synthetic data/celebamask
 
 The contrast of whole captions learns what covers many pixels first: hair, light, who it is. Here every word gets an
-anchor, a direction among the image vectors, and every face has to point to the right anchor of each attribute, all
-attributes counting the same. Afterwards the text tower alone learns to put a caption at the sum of the anchors of what
-it claims; that needs no picture, so it takes seconds.
+anchor, a direction among the image vectors, at right angles to those of all other attributes, so that a smile is not
+said by whatever else is common among the smiling. Every face has to lean to the anchors as far as its measures lean to
+the words, all attributes and all words counting the same; faces that have parts of each other take away what goes
+together by habit. Afterwards the text tower alone learns to put a caption at the sum of the anchors of what it claims;
+that needs no picture, so it takes seconds.
 """
 
 from __future__ import annotations
@@ -27,10 +29,17 @@ from tqdm import tqdm
 
 from editing.guidance.attributes import WORDS
 from editing.guidance.captions import Caption, alternatives, compose, hard_negative
-from editing.guidance.training.faces import ATTRIBUTES, UNKNOWN, LabelledFaces, load_faces, with_generated
+from editing.guidance.training.faces import (
+    ATTRIBUTES,
+    LabelledFaces,
+    generated_faces,
+    load_faces,
+    with_generated,
+)
 from editing.guidance.training.schedule import learning_rate, run
 from editing.guidance.training.text import (
     DEFAULT_OUT,
+    FLIPPED_POSE,
     KIND,
     NAME,
     TextTrainer,
@@ -44,17 +53,30 @@ from memorygan.checkpoint import Provenance, save_module
 
 # One over temperature: fixed, because some twenty attributes share the length of one unit vector.
 _SCALE = 40.0
+# Share of faces with parts of each other in a batch, where a data set has 1.
+_MIXED = 0.6
 
 
 class Anchors(nn.Module):
     """One direction per word; those of an attribute sum to nothing, so none is near a face just by being common."""
 
+    weight: Tensor
+
     def __init__(self, start: Tensor) -> None:
-        """From (words of all attributes, E)."""
+        """From (words of all attributes, E): the nearest such that no two attributes share a direction."""
         super().__init__()
-        self.weight = nn.Parameter(start.clone())
         ends = np.cumsum([len(words) for words in WORDS.values()]).tolist()
         self.runs = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        frames, places = [], []
+        for place in self.runs:
+            count = place.stop - place.start
+            # The corners of a simplex in one dimension less than it has words, and the frame that lies nearest to them.
+            corners = torch.linalg.svd(torch.eye(count) - 1 / count)[0][:, : count - 1]  # (words, words - 1)
+            frames.append(corners.T @ F.normalize(start[place] - start[place].mean(dim=0), dim=-1))
+            places.append(corners)
+        left, _, right = torch.linalg.svd(torch.cat(frames), full_matrices=False)
+        square = (left @ right).split([place.stop - place.start - 1 for place in self.runs])
+        self.register_buffer("weight", torch.cat([at @ axes for at, axes in zip(places, square, strict=True)]))
 
     def forward(self) -> list[Tensor]:
         """(words, E) unit vectors of each attribute."""
@@ -65,6 +87,18 @@ class Anchors(nn.Module):
         anchors = dict(zip(ATTRIBUTES, self(), strict=True))
         rows = [torch.stack([anchors[a][WORDS[a].index(w)] for a, w in c.claims.items()]).sum(0) for c in captions]
         return F.normalize(torch.stack(rows), dim=-1)
+
+
+def even(leanings: np.ndarray, most: float = 8.0) -> Tensor:
+    """(N, W) → (N,) chances of being drawn, sum 1: half even among the faces, half even among all words.
+
+    A face counts for each of its words by its share of all who lean there, at most ``most`` times the mean.
+    """
+    held = torch.from_numpy(leanings)
+    shown = held.sum(dim=0)
+    each = (held / shown.clamp_min(1e-6)).sum(dim=1) / (shown > 0).sum()
+    each = each.clamp_max(most / len(held))
+    return 0.5 / len(held) + 0.5 * each / each.sum()
 
 
 class Refiner(TextTrainer):
@@ -80,34 +114,49 @@ class Refiner(TextTrainer):
                 ways = [self._tokens(alternatives(attribute, self.words)) for _ in range(8)]
                 said.append(torch.stack([self.average.encode_text(way, normalize=True) for way in ways]).mean(dim=0))
         self.anchors = Anchors(torch.cat(said))
+        self.leanings = torch.from_numpy(np.concatenate([f.leanings for f in faces]))
+        self.weights = torch.cat([even(f.leanings) * s for f, s in zip(faces, shares, strict=True)])
+        # What is left of the imbalance after drawing: each word of an attribute counts the same.
+        drawn = (self.leanings * (self.weights / self.weights.sum())[:, None]).sum(dim=0)
+        self.evened = [(drawn[run].max() / drawn[run].clamp_min(1e-6)).clamp_max(6.0) for run in self.anchors.runs]
+        pose = self.anchors.runs[ATTRIBUTES.index("pose")]
+        self.mirrored = torch.arange(self.leanings.shape[1])
+        self.mirrored[pose] = pose.start + torch.tensor([WORDS["pose"].index(FLIPPED_POSE[w]) for w in WORDS["pose"]])
         visual = list(self.model.visual.parameters())
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": [p for p in visual if p.dim() > 1], "weight_decay": 0.03},
-                {"params": [*(p for p in visual if p.dim() <= 1), *self.anchors.parameters()], "weight_decay": 0.0},
+                {"params": [p for p in visual if p.dim() <= 1], "weight_decay": 0.0},
             ],
             lr=config.lr, betas=(0.9, 0.98),
         )  # fmt: skip
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """Faces (B, 3, S, S) and how they lean (B, W)."""
+        images, picks, flip = self._pick()
+        leanings = self.leanings[picks]
+        leanings[flip] = leanings[flip][:, self.mirrored]
+        return images, leanings
 
     def step(self) -> float:
         """One step of the image tower; returns the loss."""
         started = time.perf_counter()
         again = self._batch is not None
         keep = not again and self.words.random() < 0.3
-        images, labels = self._batch if self._batch is not None else self._draw()
+        images, leanings = self._batch if self._batch is not None else self._draw()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.lr, self.progress, warm=0.05)
         images = images.detach().requires_grad_(keep)
         with torch.autocast("cpu", torch.bfloat16):
             seen = self.model.encode_image(normalise(images).contiguous(memory_format=torch.channels_last))
         seen = F.normalize(seen.float(), dim=-1)
-        parts = [
-            F.cross_entropy(_SCALE * seen @ words.T, labels[:, a], weight=self.balance[a], ignore_index=UNKNOWN)
-            for a, words in enumerate(self.anchors())
-            if (labels[:, a] != UNKNOWN).any()
-        ]
+        parts = []
+        for words, place, weight in zip(self.anchors(), self.anchors.runs, self.evened, strict=True):
+            counted = leanings[:, place] * weight
+            missed = -(counted * (_SCALE * seen @ words.T).log_softmax(dim=-1)).sum()
+            parts.append(missed / counted.sum().clamp_min(1.0))
         loss = torch.stack(parts).mean()
-        return self._descend(loss, images, labels, self.model.visual, started)
+        return self._descend(loss, images, leanings, self.model.visual, started)
 
     def teach_words(self, steps: int = 300, lr: float = 2e-3) -> float:
         """Brings the text tower to the anchors; returns the mean cosine over the last steps."""
@@ -148,6 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_common_arguments(parser)
     parser.add_argument("--start", type=Path, default=DEFAULT_OUT, help="weights of the first stage")
+    parser.add_argument("--mixed", type=int, default=2400, help="faces of the generator with parts of each other")
+    parser.add_argument("--lr", type=float, default=TextTrainingConfig.lr, help="peak learning rate")
     parser.add_argument("--word-steps", type=int, default=300, help="steps of the text tower at the end")
     options = parser.parse_args(arguments)
     if options.threads:
@@ -155,13 +206,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sets = [load_faces(folder, options.cache, options.size) for folder in options.data]
     sets, shares = with_generated(sets, options.generator, options.generated, options.cache, options.size)
     splits = [faces.split(min(options.hold_out, len(faces) // 5)) for faces in sets]
-    config = TextTrainingConfig(options.minutes, options.images, options.batch, seed=options.seed)
-    trainer = Refiner(config, [kept for kept, _ in splits], shares, options.start)
+    training = [kept for kept, _ in splits]
+    if options.generator is not None and options.mixed:
+        training.append(generated_faces(options.generator, options.mixed, options.cache, options.size, 0.9, mixed=True))
+        shares.append(_MIXED)
+    config = TextTrainingConfig(options.minutes, options.images, options.batch, lr=options.lr, seed=options.seed)
+    trainer = Refiner(config, training, shares, options.start)
     run(trainer)
     cosine = trainer.teach_words(options.word_steps)
     print(f"captions lie at their anchors with a mean cosine of {cosine:.3f}")
     provenance = Provenance(
-        data=tuple(f"{kept.name} ({len(kept)} faces)" for kept, _ in splits),
+        data=tuple(f"{faces.name} ({len(faces)} faces)" for faces in training),
         licence=options.licence,
         images_seen=trainer.images_before + trainer.shown,
         recipe=f"contrast of captions, then anchors for {trainer.seconds / 60:.0f} minutes, {config}",
