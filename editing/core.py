@@ -136,8 +136,12 @@ class ServiceCore:
 
     @property
     def preview_size(self) -> int:
-        """Side of previews in pixels: half, but at least 64 where the model has as many."""
-        return max(min(64, self.size), self.size // 2)
+        """Side of previews in pixels: half, but at least 128 where the model has as many.
+
+        Below that a full picture takes no time to speak of, and a network trained to be looked at in full size may draw
+        eyes as black holes at half of it.
+        """
+        return max(min(128, self.size), self.size // 2)
 
     @property
     def trained(self) -> bool:

@@ -60,7 +60,7 @@ class FitSettings:
         test_faces: further ones on which sliders are tried.
         truncation: psi of all of them.
         components: principal components of the codes that directions may use.
-        size: side at which pictures are measured; None for half the full size, at least 64.
+        size: side at which pictures are measured; None for half the full size, at least 128.
         batch: faces rendered together.
         min_correlation: between slider value and property on the test faces; below it the slider is left out.
         min_strength: change of the property from −3 to +3, in standard deviations among faces; below it, left out.
@@ -154,7 +154,7 @@ class SliderFitter:
         if not hasattr(generator, "sample"):
             raise EditingError(f"sliders need sampled faces, which a {type(generator).__name__} cannot draw")
         self.generator, config = fold(generator), generator.config
-        self.size = self.settings.size or max(min(64, config.size), config.size // 2)
+        self.size = self.settings.size or max(min(128, config.size), config.size // 2)
 
     @torch.no_grad()
     def fit(self, targets: Sequence[str] | None = None) -> SliderSet:
@@ -563,7 +563,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, help="write the Markdown table here as well")
     parser.add_argument("--faces", type=int, default=defaults.faces, help="sampled for the fit (%(default)s)")
     parser.add_argument("--test-faces", type=int, default=defaults.test_faces, help="for the trial (%(default)s)")
-    parser.add_argument("--size", type=int, help="side at which pictures are measured; default: half, at least 64")
+    parser.add_argument("--size", type=int, help="side at which pictures are measured; default: half, at least 128")
     parser.add_argument("--batch", type=int, default=defaults.batch, help="faces rendered together (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     options = parser.parse_args(arguments)
