@@ -65,6 +65,15 @@ def test_swap_locality_is_the_mean_change_outside_and_pulls_the_swapped_face_onl
     assert losses.swap_locality(face, swapped, torch.ones_like(region)).item() == 0.0  # no outside
 
 
+def test_preview_loss_is_against_the_halved_picture_and_pulls_the_preview_only() -> None:
+    image = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).expand(1, 3, 2, 2).clone().requires_grad_()
+    preview = torch.zeros(1, 3, 1, 1, requires_grad=True)
+    loss = losses.preview_loss(preview, image)
+    assert loss.item() == pytest.approx(0.25**2)
+    loss.backward()
+    assert image.grad is None and preview.grad is not None
+
+
 def test_adversarial_losses() -> None:
     real, fake = torch.tensor([2.0]), torch.tensor([-1.0])
     expected = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))

@@ -426,7 +426,24 @@ def test_a_swapped_sample_differs_from_its_photo_in_one_part(
         shares = torch.bincount(drawn, minlength=13) / 4000
         expected = stage.faces.frequencies.sqrt() / stage.faces.frequencies.sqrt().sum()
         torch.testing.assert_close(shares, expected, atol=0.03, rtol=0)
-    assert "locality" in stage.step()
+    assert {"locality", "preview"} <= set(stage.step())
+    assert "preview" not in stage.step()  # every fourth step
+
+
+def test_a_fresh_critic_learns_first_while_other_weights_stand_still(packs: dict[int, Path], tmp_path: Path) -> None:
+    trainer = make(packs, tmp_path, fill_images=0, query_steps=0, critic_images=6)  # two steps of four
+    trainer._next_stage()
+    trainer._next_stage()
+    assert trainer.stage is not None
+    before = weights(trainer)
+    losses = [trainer.stage.step() for _ in range(2)]
+    moved = {key.split(".")[0] for key, value in weights(trainer).items() if not torch.equal(value, before[key])}
+    assert moved == {"discriminator"}
+    assert "r1_image" in losses[0] and "adversarial" not in losses[0]
+    assert trainer.state.progress.images == 0 and trainer.state.progress.stage_images == 8
+    assert "adversarial" in trainer.stage.step()
+    moved = {key.split(".")[0] for key, value in weights(trainer).items() if not torch.equal(value, before[key])}
+    assert moved == {"discriminator", "generator", "encoder"}
 
 
 def test_augmentation_moves_image_and_mask_alike_and_is_off_at_zero() -> None:

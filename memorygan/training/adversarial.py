@@ -19,6 +19,7 @@ from memorygan.training.stages import Losses, Stage, mean_over
 from memorygan.training.state import TrainingState, trainable
 
 PATH_DECAY = 0.01  # of the running mean path length
+PREVIEW_INTERVAL = 4  # steps; the weight makes up for those without it
 
 
 class AdversarialStage(Stage):
@@ -116,6 +117,8 @@ class MakeReal(AdversarialStage):
         return {"generator": adam, "discriminator": self.make_discriminator_optimizer()}
 
     def step(self) -> Losses:
+        if self.state.progress.stage_images < self.config.critic_images:
+            return self.train_critic()
         state, seen = self.state, []
         optimizer = state.optimizers["generator"]
         self.set_learning_rate(optimizer, self.config.real_generator_lr)
@@ -138,6 +141,26 @@ class MakeReal(AdversarialStage):
         total["augment"] = torch.tensor(state.progress.augment)
         self.advance(self.images_per_step)
         state.update_averages(self.images_per_step)
+        return total
+
+    def train_critic(self) -> Losses:
+        """A step of the critic alone: a fresh one would push trained weights about before it knows faces."""
+        seen = []
+        for batch in self.micro_batches():
+            count = len(batch.image)
+            with torch.no_grad():
+                face, *_ = self.generate(batch)
+            transform = self.transform(count)
+            terms = self.judge(self.look(batch, transform).score, *self.judged(face), transform)
+            if self.penalty_is_due():
+                terms |= self.penalize(batch, self.transform(count))
+            seen.append(terms)
+        total = mean_over(seen)
+        self.apply(self.state.optimizers["discriminator"])
+        self.adapt(total["real_sign"])
+        progress = self.state.progress
+        progress.stage_images += self.images_per_step  # none of them for the generator
+        progress.steps += 1
         return total
 
     def generate(self, batch: FaceBatch) -> tuple[Synthesis, Posterior, Tensor, Tensor]:
@@ -190,6 +213,8 @@ class MakeReal(AdversarialStage):
         }
         if self.config.locality:
             terms["locality"] = self.locality(face, swapped)
+        if self.config.preview and self.state.progress.steps % PREVIEW_INTERVAL == 0:
+            terms["preview"] = PREVIEW_INTERVAL * self.preview(restored)
         if self.parser is not None:
             terms["parsing"] = self.parsing_loss(self.parser, face.image[1::2], face.mask[1::2])
         rebuilt = self.reconstruction_terms(restored, photos)
@@ -205,6 +230,12 @@ class MakeReal(AdversarialStage):
         before, after = parts[::2], parts[1::2]
         region = (before == part) | (after == part) | (part < 0)  # a face of new parts only has no outside
         return losses.swap_locality(face.image[::2], face.image[1::2], region)
+
+    def preview(self, face: Synthesis) -> Tensor:
+        """How far the picture at half size is from the full one."""
+        generator = self.state.generator
+        half = generator.synthesize(face.latents, size=generator.config.size // 2)
+        return losses.preview_loss(half.image, face.image)
 
     def parsing_loss(self, parser: FaceParser, image: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy of the samples' fine masks (B, K, H, W) against the parts that the parser sees.

@@ -33,11 +33,16 @@ class TrainingConfig:
         consistency: weight of L_mask while filling; consistency_real in the adversarial stages.
         kl: weight of the KL divergence per query code to a unit Gaussian while filling.
         kl_controller: the same to the controller's own Gaussians in the real stage.
+        critic_images: images at the start of the real stage for which only the critic learns; for runs that start from
+            sharp networks with a fresh critic.
         adversarial, feature, reconstruction: weights of the real stage.
         parsing: weight of the cross-entropy of a sample's mask against what the bundled parser finds in its image (real
             stage); without it the masks of samples fall behind their pictures.
         swapped: share of the real stage's samples that are not all new: a photo's face with one part from a sample.
         locality: weight of the change that such a swap makes outside the part (mean over all samples, the new ones 0).
+        preview: weight of the difference between the picture at half size, where the render net can stop, and the
+            reduced picture (real stage, every fourth step); without it half-size pictures lose their eyes while the
+            critic only sees full ones.
         r1_image, r1_mask, r1_interval: gradient penalty, halved, every r1_interval steps.
         path_length, path_interval, path_shrink: path length regularisation (paper recipe).
         style_mixing: chance that a face is mixed from two samples (paper recipe).
@@ -61,6 +66,7 @@ class TrainingConfig:
     query_steps: int = 1500
     real_images: int = 100_000
     paper_images: int = 4_800_000
+    critic_images: int = 0
     generator_lr: float = 2e-3
     controller_lr: float = 1e-4
     query_lr: float = 1e-3
@@ -86,6 +92,7 @@ class TrainingConfig:
     parsing: float = 2.0
     swapped: float = 0.5
     locality: float = 8.0
+    preview: float = 4.0
     r1_image: float = 10.0
     r1_mask: float = 1000.0
     r1_interval: int = 16

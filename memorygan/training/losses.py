@@ -115,3 +115,11 @@ def swap_locality(face: Tensor, swapped: Tensor, region: Tensor) -> Tensor:
     change = ((swapped - face.detach()).abs() * outside).mean(dim=(1, 2, 3))
     share = outside.float().mean(dim=(1, 2, 3))
     return (change / share.clamp_min(1e-6)).mean()
+
+
+def preview_loss(preview: Tensor, image: Tensor) -> Tensor:
+    """Mean squared error of a picture (B, 3, S/2, S/2) against the halved full one (B, 3, S, S), a constant.
+
+    Squared, since what has to go are large errors in small places.
+    """
+    return (preview - F.avg_pool2d(image.detach(), 2)).square().mean()
