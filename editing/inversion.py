@@ -304,10 +304,10 @@ def encode(
 
 @torch.no_grad()
 def _encoded(generator: MemoryGAN, encoder: PartEncoder, target: Target) -> tuple[Latents, Tensor | None]:
-    there = next(encoder.parameters()).device
+    there = generator.device
     one_hot = F.one_hot(torch.from_numpy(target.part_ids).long(), generator.config.part_count)
-    mean = encoder(target.image(there), one_hot.permute(2, 0, 1)[None].float().to(there)).mean
-    return generator.map(mean.to(generator.device)).expand(generator.config).to("cpu"), mean.cpu()
+    codes = encoder.to(there).codes(generator, target.image(there), one_hot.permute(2, 0, 1)[None].float().to(there))
+    return generator.map(codes).expand(generator.config).to("cpu"), codes.cpu()
 
 
 def find_parts(parser: FaceParser, pixels: np.ndarray, device: torch.device) -> np.ndarray:

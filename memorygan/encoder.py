@@ -1,8 +1,12 @@
-"""Part encoder: image and mask → one Gaussian posterior per part query code, and one for the base code."""
+"""Part encoder: image and mask → one Gaussian posterior per part query code, and one for the base code.
+
+What one look misses, a residual encoder corrects: it sees the photo beside the rendering of the codes (ReStyle, Alaluf
+et al. 2021).
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from torch import Tensor, nn
 
 from memorygan.checkpoint import CheckpointError, load_module, save_module
 from memorygan.controller import LOG_VARIANCE_RANGE
+from memorygan.generator import MemoryGAN, Synthesis
 from memorygan.layers import EqualConv, EqualLinear, coordinate_grid
 
 KIND = "part-encoder"
@@ -31,6 +36,8 @@ class EncoderConfig:
         size: the encoder looks at images of this side; larger ones are reduced first.
         channels: channels at sides size, size/2, size/4, …; features from size/2 on are pooled per region.
         hidden: width of the heads that write the posteriors.
+        looks: how often a residual encoder compares the photo with its rendering and corrects the codes; 0 for none.
+        inputs: channels of the picture: 3 for a photo, more for a photo and what was made of it.
 
     Raises:
         ValueError: for an impossible combination.
@@ -41,6 +48,8 @@ class EncoderConfig:
     size: int = 64
     channels: tuple[int, ...] = (32, 64, 128, 192)
     hidden: int = 256
+    looks: int = 0
+    inputs: int = 3
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -48,6 +57,13 @@ class EncoderConfig:
             raise ValueError(f"the encoder needs at least two levels of channels, got {self.channels}")
         if self.size % 2 ** (len(self.channels) - 1):
             raise ValueError(f"encoder size {self.size} cannot be halved {len(self.channels) - 1} times")
+        if self.looks < 0:
+            raise ValueError(f"the encoder cannot look {self.looks} times; use 0 or more")
+
+    @property
+    def of_residual(self) -> EncoderConfig:
+        """Shape of the residual encoder: it sees the photo, and what a rendering lacks in colour and in every part."""
+        return replace(self, looks=0, inputs=self.inputs + 3 + self.part_count)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -88,7 +104,7 @@ class PartEncoder(nn.Module):
         super().__init__()
         self.config = config
         widths = config.channels
-        self.stem = EqualConv(3 + config.part_count + 2, widths[0], 3)
+        self.stem = EqualConv(config.inputs + config.part_count + 2, widths[0], 3)
         self.down = nn.ModuleList([EqualConv(i, o, 3, stride=2) for i, o in pairwise(widths)])
         self.conv = nn.ModuleList([EqualConv(width, width, 3) for width in widths[1:]])
         self.grid: Tensor
@@ -107,12 +123,49 @@ class PartEncoder(nn.Module):
             EqualLinear(config.hidden, config.hidden, activation=True),
             EqualLinear(config.hidden, 2 * config.query_dim),
         )
+        self.residual = PartEncoder(config.of_residual) if config.looks else None
+        if self.residual is not None:
+            self.residual.start_silent()
+
+    @torch.no_grad()
+    def start_silent(self) -> None:
+        """Makes every mean 0: an untrained residual encoder changes nothing."""
+        for head in (self.part_out, self.base_out):
+            for parameter in head[-1].parameters():
+                parameter.zero_()
+
+    def codes(self, generator: MemoryGAN, image: Tensor, one_hot: Tensor) -> Tensor:
+        """Query codes (B, 1 + K, Q) of B faces: the mean of their posteriors, then one correction per look.
+
+        Args:
+            generator: draws what the codes stand for.
+            image: (B, 3, S, S) in [−1, 1], at the generator's size.
+            one_hot: (B, K, S, S) in 0–1.
+        """
+        codes = self(image, one_hot).mean
+        for _ in range(self.config.looks):
+            face = generator.synthesize(generator.map(codes).expand(generator.config))
+            codes = codes + self.correction(image, one_hot, face)
+        return codes
+
+    def correction(self, image: Tensor, one_hot: Tensor, face: Synthesis) -> Tensor:
+        """What to add to query codes (B, 1 + K, Q) whose rendering is ``face``; image and one_hot as in :meth:`codes`.
+
+        Raises:
+            ValueError: if this encoder looks only once.
+        """
+        if self.residual is None:
+            raise ValueError("this encoder has no residual encoder; it is made with looks of 1 or more")
+        lacks = image.float() - face.image.clamp(-1, 1)
+        parts = one_hot.float() - (0.5 * face.mask + 0.5).clamp(0, 1)
+        seen = torch.cat((image, lacks.to(image.dtype), parts.to(image.dtype)), dim=1)
+        return self.residual(seen, one_hot).mean
 
     def forward(self, image: Tensor, one_hot: Tensor) -> Posterior:
         """Encodes B faces.
 
         Args:
-            image: (B, 3, S, S) in [−1, 1]; its dtype decides the arithmetic of the convolutions.
+            image: (B, inputs, S, S) in [−1, 1]; its dtype decides the arithmetic of the convolutions.
             one_hot: (B, K, S, S) in 0–1, soft borders allowed.
 
         Returns:

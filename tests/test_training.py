@@ -30,6 +30,7 @@ from memorygan.training import bundle, loop
 from memorygan.training.adversarial import MakeReal, PaperAdversarial
 from memorygan.training.augment import draw_transform
 from memorygan.training.config import TrainingConfig, recipe_config
+from memorygan.training.correct import LearnToCorrect
 from memorygan.training.data import PackedDataset
 from memorygan.training.distributed import Draws, Processes, start_processes
 from memorygan.training.grow import grow, start_from
@@ -39,7 +40,15 @@ from memorygan.training.stages import FillMemory, Stage
 from memorygan.training.state import KIND
 
 QUIET = Schedule(sheet_images=0, log_steps=2)
-TINY = {"preset": "tiny-32", "batch": 4, "precision": "float32", "fill_images": 24, "query_steps": 4, "real_images": 24}
+TINY = {
+    "preset": "tiny-32",
+    "batch": 4,
+    "precision": "float32",
+    "fill_images": 24,
+    "query_steps": 4,
+    "real_images": 24,
+    "correct_images": 8,
+}
 TINY["parsing"] = 0.0  # the parser works at 192 pixels, six times the side of these faces
 
 
@@ -114,7 +123,7 @@ def test_training_changes_what_it_should_and_exports_usable_networks(packs: dict
     lines = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
     filling = [line for line in lines if line["stage"] == "fill"]
     assert np.mean([line["fine_mask"] for line in filling[-5:]]) < 0.9 * filling[0]["fine_mask"]
-    assert {line["stage"] for line in lines} == {"fill", "query", "real"}
+    assert {line["stage"] for line in lines} == {"fill", "query", "real", "correct"}
     assert list((tmp_path / "run" / "sheets").glob("*samples.png"))
     generator = load_generator(tmp_path / "run" / "generator.safetensors").generator
     assert generator.mean_w.abs().sum() > 0
@@ -122,6 +131,53 @@ def test_training_changes_what_it_should_and_exports_usable_networks(packs: dict
     assert load_encoder(tmp_path / "run" / "encoder.safetensors")(
         faces.image.float(), faces.one_hot.float()
     ).mean.shape == (2, 14, 16)
+
+
+def test_the_last_stage_trains_the_residual_encoder_alone_until_photos_come_back_better(
+    packs: dict[int, Path], tmp_path: Path
+) -> None:
+    trainer = make(packs, tmp_path, correct_images=400, generator_lr=5e-3)
+    for _ in range(3):
+        trainer._next_stage()
+    state, stage = trainer.state, trainer.stage
+    assert isinstance(stage, LearnToCorrect)
+    with torch.no_grad():
+        next(state.average_encoder.base_in.parameters()).mul_(0.1)  # an average that differs from what was trained last
+    before = {f"{name}.{key}": v.clone() for name, net in state.averages.items() for key, v in net.state_dict().items()}
+    while not stage.finished():
+        stage.step()
+    for networks in (state.averages, {name: state.networks[name] for name in state.averages}):
+        after = {f"{name}.{key}": v for name, net in networks.items() for key, v in net.state_dict().items()}
+        moved = {".".join(key.split(".")[:2]) for key in after if not torch.equal(before[key], after[key])}
+        assert moved == {"encoder.residual"}
+    assert state.progress.images == 0 and state.progress.stage_images == 400
+    batch, encoder, generator = stage.faces.batch(torch.arange(8)), state.average_encoder, state.average_generator
+
+    def error(codes: torch.Tensor) -> float:
+        face = generator.synthesize(generator.map(codes).expand(generator.config))
+        return float((face.image - batch.image).abs().mean())
+
+    with torch.no_grad():
+        first, corrected = (
+            encoder(batch.image, batch.one_hot).mean,
+            encoder.codes(generator, batch.image, batch.one_hot),
+        )
+        assert error(corrected) < 0.995 * error(first)  # of what an untrained generator can do
+
+
+def test_an_encoder_that_looked_once_gets_a_silent_residual_encoder(packs: dict[int, Path], tmp_path: Path) -> None:
+    once = make(packs, tmp_path / "once", fill_images=4, query_steps=1, real_images=0, looks=0)
+    assert once.run().stage == "done"  # there is nothing to correct with
+    assert load_encoder(tmp_path / "once" / "encoder.safetensors").residual is None
+    twice = make(packs, tmp_path / "twice")
+    start_from(twice.state, tmp_path / "once" / "generator.safetensors")
+    batch, encoder, generator = twice.faces.batch(torch.arange(2)), twice.state.encoder, twice.state.generator
+    assert encoder.residual is not None
+    with torch.no_grad():
+        mean = encoder(batch.image, batch.one_hot).mean
+        assert torch.equal(encoder.codes(generator, batch.image, batch.one_hot), mean)
+    with pytest.raises(ValueError, match="no residual encoder"):
+        once.state.encoder.correction(batch.image, batch.one_hot, generator.synthesize(generator.sample([0])))
 
 
 def test_learning_to_query_raises_the_likelihood_of_the_codes(packs: dict[int, Path], tmp_path: Path) -> None:

@@ -25,9 +25,11 @@ class TrainingConfig:
         seed: decides every random number of the run.
         precision: ``bf16`` activations with float32 parameters, or ``float32``.
         flip: mirror half of the images.
-        fill_images, query_steps, real_images: length of the three stages of ``memory-first``.
+        fill_images, query_steps, real_images: length of the first three stages of ``memory-first``.
+        correct_images: length of its last stage, which trains the residual encoder alone.
+        looks: how often the residual encoder corrects the codes of a photo.
         paper_images: length of the ``paper`` recipe; the paper's 150,000 steps of 32.
-        *_lr, beta1, beta2: Adam; reduced to ``lr_floor`` of itself over the last third of the fill stage.
+        *_lr, beta1, beta2: Adam; reduced to ``lr_floor`` of itself over the last third of the stages fill and correct.
         ema_half_life: images after which an old weight counts half in the averaged generator.
         pixel, pooled, gradient, fine_mask, coarse_mask: weights of the reconstruction terms.
         consistency: weight of L_mask while filling; consistency_real in the adversarial stages.
@@ -65,6 +67,8 @@ class TrainingConfig:
     fill_images: int = 160_000
     query_steps: int = 1500
     real_images: int = 100_000
+    correct_images: int = 20_000
+    looks: int = 2
     paper_images: int = 4_800_000
     critic_images: int = 0
     generator_lr: float = 2e-3

@@ -22,6 +22,7 @@ from memorygan.training.config import TrainingConfig
 from memorygan.training.state import KIND, TrainingState, load_weights
 
 ENCODER_FILE = "encoder.safetensors"
+RESIDUAL = "residual."  # what the encoder's names of its residual encoder begin with
 StateDict = dict[str, Tensor]
 
 
@@ -136,7 +137,11 @@ def _fill(state: TrainingState, origin: Origin, adapt: Callable[[str, StateDict,
     for group, held in ((state.networks, origin.networks), (state.averages, origin.averages)):
         for name, network in group.items():
             if name in held:
-                load_weights(network, adapt(name, held[name], network.state_dict()), "", origin.name)
+                fresh = network.state_dict()
+                adapted = adapt(name, held[name], fresh)
+                if not any(key.startswith(RESIDUAL) for key in adapted):  # an encoder that looks once gets a fresh one
+                    adapted = {**{key: value for key, value in fresh.items() if key.startswith(RESIDUAL)}, **adapted}
+                load_weights(network, adapted, "", origin.name)
     # The filled codes stay valid, so a run may go straight to the stage the other one was in.
     state.progress.images, state.progress.minutes, state.origins = origin.images, origin.minutes, origin.data
 

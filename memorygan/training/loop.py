@@ -20,6 +20,7 @@ from memorygan.checkpoint import remove_unfinished, write_atomically
 from memorygan.training.adversarial import MakeReal, PaperAdversarial
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.config import TrainingConfig
+from memorygan.training.correct import LearnToCorrect
 from memorygan.training.data import PackedDataset
 from memorygan.training.distributed import Processes
 from memorygan.training.export import export_networks, origin_of
@@ -29,7 +30,7 @@ from memorygan.training.stages import FillMemory, LearnToQuery, Stage
 from memorygan.training.state import Progress, TrainingState
 
 STAGES: dict[str, tuple[type[Stage], ...]] = {
-    "memory-first": (FillMemory, LearnToQuery, MakeReal),
+    "memory-first": (FillMemory, LearnToQuery, MakeReal, LearnToCorrect),
     "paper": (PaperAdversarial,),
 }
 STATE_FILE = "state.safetensors"
@@ -198,9 +199,10 @@ class Trainer:
             deadline = (started if self.started is None else self.started) + self.schedule.minutes * 60
         self._stop_gracefully()
         before = self.state.progress.minutes
-        last_sheet = self.state.progress.images
         logged: list[dict[str, Tensor]] = []
-        log_time, log_images = started, self.state.progress.images
+        # Images that any network has learned from in this call; those of the generator are counted in the progress.
+        seen = last_sheet = log_images = 0
+        log_time = started
         if self.processes.is_main:
             remove_unfinished(self.out)
             remove_unfinished(self.out / "best")
@@ -211,9 +213,10 @@ class Trainer:
             if self.stage.finished():  # of length zero, or shortened since the last run
                 self._next_stage()
                 continue
-            step_started = time.monotonic()
+            step_started, position = time.monotonic(), self.state.progress.stage_images
             logged.append(self.stage.step())
             progress, now = self.state.progress, time.monotonic()
+            seen += (progress.stage_images - position) * self.stage.counts_images
             progress.minutes = before + (now - started) / 60
             self._step_seconds = max(self._step_seconds, now - step_started)
             stage_ends = self.stage.finished()
@@ -221,7 +224,7 @@ class Trainer:
             reserve = self._step_seconds + self._save_seconds
             out_of_time = self.processes.any(self._asked_to_stop or (deadline is not None and now + reserve > deadline))
             saves = self.processes.any(out_of_time or stage_ends or now - last_save > self.schedule.save_minutes * 60)
-            looks = bool(self.schedule.sheet_images) and progress.images - last_sheet >= self.schedule.sheet_images
+            looks = bool(self.schedule.sheet_images) and seen - last_sheet >= self.schedule.sheet_images
             looks = stage_ends or (looks and not out_of_time)
             logs = len(logged) >= self.schedule.log_steps or stage_ends
             # Losses are those from before the last update, so that weights are looked at before they are saved.
@@ -229,14 +232,14 @@ class Trainer:
             if unsound or (saves and not self._weights_finite()):
                 self._step_back()
                 logged, last_save = [], time.monotonic()
-                last_sheet = log_images = self.state.progress.images
+                last_sheet = log_images = seen
                 continue
             if logs:
-                self._log(logged, (progress.images - log_images) / max(1e-9, now - log_time))
-                logged, log_time, log_images = [], now, progress.images
+                self._log(logged, (seen - log_images) / max(1e-9, now - log_time))
+                logged, log_time, log_images = [], now, seen
             if looks:
                 self.look()
-                last_sheet, log_time = progress.images, time.monotonic()
+                last_sheet, log_time = seen, time.monotonic()
             if stage_ends:
                 self._next_stage()
                 self._step_seconds = 0.0
@@ -290,7 +293,7 @@ class Trainer:
             sheet, error = reconstruction_sheet(generator, state.average_encoder, self.held_out, generator.config.parts)
             self._show("reconstructions", sheet, name)
             record["reconstruction_error"] = round(error, 3)
-        if progress.stage != "fill":
+        if progress.stage not in ("fill", "correct"):  # no sample changes while photos are
             temperature = self.config.temperature if self.config.recipe == "memory-first" else 1.0
             self._show("samples", sample_sheet(generator, temperature), name)
             if self.schedule.metric_samples and self.held_out is not None:

@@ -82,7 +82,7 @@ def reconstruction_sheet(
         the sheet, and the mean absolute error of the reconstructions in steps of 255.
     """
     batch = faces.batch(torch.arange(min(count, len(faces))))
-    codes = encoder(batch.image, batch.one_hot).mean
+    codes = encoder.codes(generator, batch.image, batch.one_hot)
     latents = generator.map(codes).expand(generator.config)
     face = generator.synthesize(latents)
     swapped = generator.synthesize(latents.mix(latents.with_w(latents.w.roll(1, 0), latents.shared_base), ["hair"]))

@@ -36,6 +36,7 @@ class Stage(ABC):
 
     name: str
     length: int
+    counts_images = True  # rather than steps
 
     def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
         self.state, self.config, self.faces = state, state.config, faces
@@ -112,6 +113,11 @@ class Stage(ABC):
     def _coarse_target(batch: FaceBatch, side: int) -> Tensor:
         return F.adaptive_avg_pool2d(batch.one_hot.float(), side)
 
+    def decay(self) -> float:
+        """1 for two thirds of the stage, then linearly down to ``lr_floor``."""
+        done = self.state.progress.stage_images / max(1, self.length)
+        return 1.0 - (1.0 - self.config.lr_floor) * min(1.0, max(0.0, 3.0 * done - 2.0))
+
     def set_learning_rate(self, optimizer: torch.optim.Optimizer, rate: float) -> None:
         """Sets the rate of every group, each by its own multiplier."""
         for group in optimizer.param_groups:
@@ -135,7 +141,7 @@ class FillMemory(Stage):
 
     def step(self) -> Losses:
         optimizer, seen = self.state.optimizers["fill"], []
-        self.set_learning_rate(optimizer, self.config.generator_lr * self._decay())
+        self.set_learning_rate(optimizer, self.config.generator_lr * self.decay())
         for batch in self.micro_batches():
             face, posterior = self.reconstruct(batch, self.query_noise(len(batch.image)))
             terms = self.reconstruction_terms(face, batch)
@@ -148,16 +154,12 @@ class FillMemory(Stage):
         self.state.update_averages(self.images_per_step)
         return mean_over(seen)
 
-    def _decay(self) -> float:
-        """1 for two thirds of the stage, then linearly down to ``lr_floor``."""
-        done = self.state.progress.stage_images / max(1, self.length)
-        return 1.0 - (1.0 - self.config.lr_floor) * min(1.0, max(0.0, 3.0 * done - 2.0))
-
 
 class LearnToQuery(Stage):
     """Stage 2: the controller is fitted to the encoder's codes by maximum likelihood (Eq. 1, 9–11)."""
 
     name = "query"
+    counts_images = False
 
     def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
         super().__init__(state, faces)

@@ -77,7 +77,7 @@ class TrainingState:
         }
         if config.recipe == "memory-first":
             self.networks["encoder"] = PartEncoder(
-                EncoderConfig(preset.generator.part_count, preset.generator.query_dim)
+                EncoderConfig(preset.generator.part_count, preset.generator.query_dim, looks=config.looks)
             )
         for network in self.networks.values():
             network.to(processes.device)
