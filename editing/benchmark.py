@@ -33,7 +33,7 @@ from editing.loading import Assets, choose_device, load_assets
 from editing.results import InversionProgress, TextProgress
 from editing.service import EditingService
 from editing.sliders import Slider, SliderSet
-from memorygan.analysis.benchmark import TITLE, machine
+from memorygan.analysis.benchmark import HEADINGS, TITLE, kind_of, machine
 from memorygan.analysis.sections import write_section
 from memorygan.config import PRESETS, get_preset
 from memorygan.encoder import EncoderConfig, PartEncoder
@@ -256,7 +256,12 @@ def report(name: str, speeds: Speeds, repeats: int, on: Sequence[str], judge: st
         on: what it was measured on, see :func:`memorygan.analysis.benchmark.machine`.
         judge: what judged the sentence; "" if nothing did.
     """
-    lines = [f"## Editing, {name} ({speeds.size} pixels)", "", *(f"- {line}" for line in on), ""]
+    lines = [
+        f"## Editing, {name} ({speeds.size} pixels), on {HEADINGS[kind_of(speeds.device)]}",
+        "",
+        *(f"- {line}" for line in on),
+        "",
+    ]
     lines += [f"Median of {repeats}, through the whole service.", ""]
     lines += [
         "| What a person waits for | Milliseconds | Promised for 128 pixels on two cores |",
@@ -338,7 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     section = report(name, speeds, options.repeats, on, judge)
     print(section)
     if options.write:
-        write_section(options.write, f"editing/{device.type}/{speeds.size}", section, TITLE)
+        write_section(options.write, f"editing/{kind_of(device)}/{speeds.size}", section, TITLE)
     return 0
 
 

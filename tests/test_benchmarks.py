@@ -92,13 +92,20 @@ def test_the_command_writes_its_section(tmp_path, monkeypatch, capsys):
     options = ["--preset", "tiny-32", "--batch", "1", "2", "--repeats", "2", "1", "--device", "cpu"]
     assert benchmark.main([*options, "--write", str(page)]) == 0
     printed, written = capsys.readouterr().out, page.read_text()
-    assert "## tiny-32 on a CPU" in printed
-    assert "<!-- begin inference/cpu/tiny-32 -->" in written
+    assert "## tiny-32 on a CPU with" in printed
+    assert f"<!-- begin inference/{benchmark.kind_of('cpu')}/tiny-32 -->" in written
     assert "median of 2 and 1 interleaved repeats" in written
     assert "0.12 GB" in written
     with pytest.raises(SystemExit):
         benchmark.main(["--batch", "1", "2", "--repeats", "1", "2", "3"])
     assert "give one, or one each" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("amx", "kind"), [(True, "cpu-amx"), (False, "cpu")])
+def test_figures_with_and_without_amx_stand_side_by_side(monkeypatch, amx, kind):
+    monkeypatch.setattr(benchmark, "cpu_has", lambda name: amx)
+    assert benchmark.kind_of("cpu") == kind and kind in benchmark.HEADINGS
+    assert benchmark.kind_of("cuda:0") == "cuda"
 
 
 @pytest.mark.slow
@@ -121,7 +128,8 @@ def test_the_training_command_writes_a_section_per_preset(tmp_path, capsys):
     options = ["--preset", "tiny-32", "--stage", "fill", "--batch", "2", "--repeats", "1", "--device", "cpu"]
     assert training_benchmark.main([*options, "--write", str(page)]) == 0
     assert "| memory-first, fill |" in capsys.readouterr().out
-    assert "<!-- begin training/cpu/tiny-32 -->\n## Training, tiny-32" in page.read_text()
+    begin = f"<!-- begin training/{benchmark.kind_of('cpu')}/tiny-32 -->"
+    assert f"{begin}\n## Training, tiny-32, on a CPU with" in page.read_text()
     with pytest.raises(SystemExit):
         training_benchmark.main(["--batch", "3"])
     assert "batch is even" in capsys.readouterr().err
@@ -133,8 +141,8 @@ def test_the_report_names_the_stages_that_fall_short():
         StageSpeed("memory-first", "query", "faces-64", 10.0, 10.0, 0.4),
         StageSpeed("memory-first", "real", "faces-64", 30.0, 10.0, 0.4),
     ]
-    text = training_benchmark.report(speeds, 16, 5, ["a machine"])
-    assert text.startswith("## Training, faces-64\n\n- a machine\n")
+    text = training_benchmark.report(speeds, 16, 5, ["a machine"], "cuda")
+    assert text.startswith("## Training, faces-64, on a GPU\n\n- a machine\n")
     assert "| memory-first, fill | 50.0 | 10.0 | 5.0 | 40 % |" in text
     assert text.endswith("**not reached** by real (3.0).")
     assert "reached by every stage" in training_benchmark.report(speeds[:2], 16, 5, [])

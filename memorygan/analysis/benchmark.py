@@ -33,6 +33,7 @@ from memorygan.config import PRESETS
 from memorygan.hardware import cpu_has
 
 TITLE = "Benchmarks"
+HEADINGS = {"cuda": "a GPU", "cpu-amx": "a CPU with AMX", "cpu": "a CPU without AMX"}
 TARGET_PRESET = "paper-256"
 
 EXPLANATIONS = {
@@ -67,6 +68,12 @@ def machine(device: torch.device | str) -> list[str]:
     if hasattr(os, "getloadavg"):
         lines.append(f"Load average before the run: {os.getloadavg()[0]:.1f}")
     return lines
+
+
+def kind_of(device: torch.device | str) -> str:
+    """Which sections of a page are written: "cuda", "cpu-amx" or "cpu"; figures of one kind never replace another's."""
+    kind = torch.device(device).type
+    return "cpu-amx" if kind == "cpu" and cpu_has("amx_tile") else kind
 
 
 def _cpu_name() -> str:
@@ -108,7 +115,7 @@ def report(results: Sequence[Result], memory: int | None, device: torch.device |
     preset = results[0].preset
     dtype = str(results[0].dtype).removeprefix("torch.")
     repeats = " and ".join(dict.fromkeys(str(len(result.seconds[FAST])) for result in results))
-    lines = [f"## {preset} on {'a GPU' if torch.device(device).type == 'cuda' else 'a CPU'}", ""]
+    lines = [f"## {preset} on {HEADINGS[kind_of(device)]}", ""]
     lines += [f"- {line}" for line in on]
     lines += ["", f"Milliseconds per face, median of {repeats} interleaved repeats (fastest in brackets).", ""]
     lines += ["| Path |" + "".join(f" batch {result.batch} |" for result in results)]
@@ -187,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         section = report(results, memory, options.device, on)
         print(section + "\n", flush=True)
         if options.write:
-            write_section(options.write, f"inference/{kind}/{preset}", section, TITLE)
+            write_section(options.write, f"inference/{kind_of(kind)}/{preset}", section, TITLE)
     return 0
 
 

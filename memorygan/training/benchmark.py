@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from memorygan.analysis.benchmark import TITLE, machine
+from memorygan.analysis.benchmark import HEADINGS, TITLE, kind_of, machine
 from memorygan.analysis.sections import write_section
 from memorygan.analysis.speed import clock
 from memorygan.config import PRESETS, get_preset
@@ -159,9 +159,9 @@ _QUERY = (
 )
 
 
-def report(speeds: list[StageSpeed], batch: int, repeats: int, on: list[str]) -> str:
+def report(speeds: list[StageSpeed], batch: int, repeats: int, on: list[str], device: str = "cpu") -> str:
     """The Markdown section: what it was measured on, the table, and which stages reach the target."""
-    lines = [f"## Training, {speeds[0].preset}", "", *(f"- {line}" for line in on), ""]
+    lines = [f"## Training, {speeds[0].preset}, on {HEADINGS[kind_of(device)]}", "", *(f"- {line}" for line in on), ""]
     lines += [f"Batch {batch}, median of {repeats} interleaved steps, without the lazy regularisers.", ""]
     lines.append(table(speeds))
     if any(s.stage == "query" for s in speeds):
@@ -199,10 +199,10 @@ def main(arguments: list[str] | None = None) -> int:
         for recipe, name in MEASURED:
             if name in options.stage:
                 speeds.append(measure_stage(recipe, name, preset, options.batch, options.repeats, device))
-        section = report(speeds, options.batch, options.repeats, on)
+        section = report(speeds, options.batch, options.repeats, on, device)
         print(section + "\n", flush=True)
         if options.write:
-            write_section(options.write, f"training/{device}/{preset}", section, TITLE)
+            write_section(options.write, f"training/{kind_of(device)}/{preset}", section, TITLE)
     return 0
 
 
