@@ -175,7 +175,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{progress.stage}: {progress.images:,} images in {progress.minutes:.1f} minutes, saved in {options.out}")
+    if processes.is_main:
+        print(f"{progress.stage}: {progress.images:,} images in {progress.minutes:.1f} minutes, saved in {options.out}")
     return 0
 
 
