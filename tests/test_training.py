@@ -191,7 +191,18 @@ def test_learning_to_query_raises_the_likelihood_of_the_codes(packs: dict[int, P
 @pytest.mark.parametrize("recipe", ["memory-first", "paper"])
 def test_two_processes_equal_one_with_the_double_batch(packs: dict[int, Path], tmp_path: Path, recipe: str) -> None:
     common = ["--preset", "tiny-32", "--precision", "float32", "--fill-images", "16", "--query-steps", "2"]
-    common += ["--real-images", "16", "--query-batch", "8", "--data", str(packs[32]), "--device", "cpu"]
+    common += [
+        "--real-images",
+        "16",
+        "--correct-images",
+        "8",
+        "--query-batch",
+        "8",
+        "--data",
+        str(packs[32]),
+        "--device",
+        "cpu",
+    ]
     common += ["--sheet-images", "0", "--augment-images", "64", "--threads", "1", "--recipe", recipe]
     common += ["--paper-images", "24", "--accumulate", "1", "--style-mixing", "0.5", "--path-interval", "2"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -267,7 +278,7 @@ def test_nothing_of_the_process_group_outlives_leaving_it(tmp_path: Path) -> Non
 def test_a_process_joins_the_first_save_of_the_others(
     packs: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make(packs, tmp_path, fill_images=0, query_steps=0, real_images=0)
+    trainer = make(packs, tmp_path, fill_images=0, query_steps=0, real_images=0, correct_images=0)
     trainer.save()  # by the main process, between the look for a checkpoint that decided for all and this one's
     monkeypatch.setattr(type(trainer.processes), "any", lambda self, flag: flag)
     trainer.processes = Processes(1, 1, torch.device("cpu"))
@@ -289,6 +300,8 @@ def test_every_process_reads_the_state_of_the_main_one(packs: dict[int, Path], t
         "--query-steps",
         "1",
         "--real-images",
+        "0",
+        "--correct-images",
         "0",
     ]
     common += ["--data", str(packs[32]), "--device", "cpu", "--sheet-images", "0", "--threads", "1"]
@@ -629,7 +642,8 @@ def test_the_budget_counts_from_the_start_and_keeps_time_for_saving(
 
 def test_one_command_draws_faces_and_trains_on_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--procedural", "12", "--preset", "tiny-32", "--batch", "4", "--precision", "float32", "--device", "cpu"]
-    command += ["--fill-images", "8", "--query-steps", "1", "--real-images", "0", "--out", str(tmp_path / "run")]
+    command += ["--fill-images", "8", "--query-steps", "1", "--real-images", "0", "--correct-images", "0"]
+    command += ["--out", str(tmp_path / "run")]
     assert cli.main([*command, "--dry-run"]) == 0
     assert not (tmp_path / "run").exists()
     assert cli.main([*command, "--metric-samples", "0"]) == 0
