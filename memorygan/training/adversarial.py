@@ -158,9 +158,7 @@ class MakeReal(AdversarialStage):
         total = mean_over(seen)
         self.apply(self.state.optimizers["discriminator"])
         self.adapt(total["real_sign"])
-        progress = self.state.progress
-        progress.stage_images += self.images_per_step  # none of them for the generator
-        progress.steps += 1
+        self.advance(self.images_per_step, by_generator=False)
         return total
 
     def generate(self, batch: FaceBatch) -> tuple[Synthesis, Posterior, Tensor, Tensor]:

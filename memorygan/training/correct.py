@@ -53,8 +53,6 @@ class LearnToCorrect(Stage):
                 face = replace(face, image=face.image.detach(), mask=face.mask.detach())
             seen.append({key: value.detach() for key, value in terms.items()})
         self.apply(optimizer)
-        progress = state.progress
-        progress.stage_images += self.images_per_step  # none of them for the generator
-        progress.steps += 1
+        self.advance(self.images_per_step, by_generator=False)
         state.update_averages(self.images_per_step)
         return mean_over(seen)

@@ -70,11 +70,11 @@ class Stage(ABC):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    def advance(self, generator_images: int) -> None:
-        """Counts one finished step."""
+    def advance(self, seen: int, by_generator: bool = True) -> None:
+        """Counts one finished step and what was seen in it, by the generator or by other networks alone."""
         progress = self.state.progress
-        progress.images += generator_images
-        progress.stage_images += generator_images
+        progress.images += seen * by_generator
+        progress.stage_images += seen
         progress.steps += 1
 
     @property
@@ -182,9 +182,7 @@ class LearnToQuery(Stage):
         loss = -likelihood.mean()
         loss.backward()
         self.apply(optimizer)
-        progress = self.state.progress
-        progress.stage_images += 1
-        progress.steps += 1
+        self.advance(1, by_generator=False)
         if self.finished():
             average = self.state.average_generator
             average.controller.load_state_dict(self.state.generator.controller.state_dict())
