@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from memorygan.colour import rgb_to_lab
 from memorygan.generator import Synthesis
 from memorygan.parts import LayerGroup, PartScheme
 
@@ -64,18 +65,6 @@ def scene(synthesis: Synthesis, parts: PartScheme) -> Scene:
     y, x = torch.meshgrid(line, line, indexing="ij")
     rgb = (synthesis.image.float().clamp(-1, 1) + 1.0) / 2.0
     return Scene(weight, rgb.flatten(2), x.flatten(), y.flatten(), side, parts)
-
-
-def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """sRGB (B, 3, P) in 0–1 → CIELAB (D65) of the same shape."""
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    matrix = rgb.new_tensor(
-        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-    )
-    white = rgb.new_tensor([0.95047, 1.0, 1.08883]).view(1, 3, 1)
-    xyz = torch.einsum("ij,bjp->bip", matrix, linear) / white
-    f = torch.where(xyz > 0.008856, xyz.clamp_min(1e-6) ** (1.0 / 3.0), 7.787 * xyz + 16.0 / 116.0)
-    return torch.stack((116.0 * f[:, 1] - 16.0, 500.0 * (f[:, 0] - f[:, 1]), 200.0 * (f[:, 1] - f[:, 2])), dim=1)
 
 
 @dataclass(frozen=True)

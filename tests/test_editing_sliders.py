@@ -12,7 +12,7 @@ from test_editing_toy import measured, toy_generator, toy_sliders  # type: ignor
 
 from editing.errors import EditingError
 from editing.loading import Assets, untrained_generator
-from editing.properties import properties_of, rgb_to_lab, scene
+from editing.properties import properties_of, scene
 from editing.service import EditingService
 from editing.slider_fit import (
     Batch,
@@ -261,14 +261,6 @@ def test_colours_are_measured_inside_the_part_only():
 def test_an_absent_part_is_not_a_measurement():
     assert value(drawn({}), "hat", "size") == pytest.approx(0.0, abs=0.1)
     assert value(drawn({}), "hat", "lightness") != value(drawn({}), "hat", "lightness"), "not a number"
-
-
-def test_lab_of_known_colours():
-    rgb = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]).T[None]
-    white, red, blue = rgb_to_lab(rgb)[0].T
-    assert torch.allclose(white, torch.tensor([100.0, 0.0, 0.0]), atol=0.1)
-    assert torch.allclose(red, torch.tensor([53.24, 80.09, 67.20]), atol=0.2)
-    assert torch.allclose(blue, torch.tensor([32.30, 79.19, -107.86]), atol=0.3)
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------

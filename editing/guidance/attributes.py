@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from editing.properties import rgb_to_lab
+from memorygan.colour import rgb_to_lab
 from memorygan.parts import FACE_PARTS
 
 Measures: TypeAlias = dict[str, "float | str | None"]

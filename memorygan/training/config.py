@@ -25,6 +25,7 @@ class TrainingConfig:
         seed: decides every random number of the run.
         precision: ``bf16`` activations with float32 parameters, or ``float32``.
         flip: mirror half of the images.
+        dyed: share of the faces whose hair gets another natural colour, see :mod:`memorygan.training.dye`.
         fill_images, query_steps, real_images: length of the first three stages of ``memory-first``.
         correct_images: length of its last stage, which trains the residual encoder alone.
         looks: how often the residual encoder corrects the codes of a photo.
@@ -64,6 +65,7 @@ class TrainingConfig:
     seed: int = 0
     precision: str = "bf16"
     flip: bool = True
+    dyed: float = 0.0
     fill_images: int = 160_000
     query_steps: int = 1500
     real_images: int = 100_000

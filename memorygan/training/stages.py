@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from memorygan.encoder import Posterior
 from memorygan.generator import Synthesis
 from memorygan.training import losses
 from memorygan.training.batches import FaceBatch, ResidentFaces
+from memorygan.training.dye import dye_some
 from memorygan.training.state import TrainingState, trainable
 
 Losses = dict[str, Tensor]
@@ -57,7 +59,12 @@ class Stage(ABC):
     def micro_batches(self) -> Iterator[FaceBatch]:
         """The next ``accumulate`` batches of the data stream."""
         for _ in range(self.config.accumulate):
-            yield self.faces.batch(*self.state.sampler.take(self.config.batch))
+            yield self.dyed(self.faces.batch(*self.state.sampler.take(self.config.batch)))
+
+    def dyed(self, batch: FaceBatch) -> FaceBatch:
+        """The same faces, some of them with hair of another colour."""
+        hair = batch.part_ids == self.state.generator.config.parts.index("hair")
+        return replace(batch, image=dye_some(batch.image, hair, self.state.draws, self.config.dyed))
 
     def adam(self, parameters: Any, rate: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
         """Adam in one fused kernel per parameter: one pass over memory, where its formula written out takes ten."""
@@ -195,7 +202,7 @@ class LearnToQuery(Stage):
             means, log_variances = [], []
             for flip in (False, True) if self.config.flip else (False,):
                 for rows in torch.arange(len(self.faces)).split(64):
-                    batch = self.faces.batch(rows, torch.full((len(rows),), flip))
+                    batch = self.dyed(self.faces.batch(rows, torch.full((len(rows),), flip)))
                     posterior = self.state.average_encoder(batch.image, batch.one_hot)
                     means.append(posterior.mean)
                     log_variances.append(posterior.log_variance)

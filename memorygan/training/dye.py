@@ -1,0 +1,91 @@
+"""Hair dyed before faces are shown: colours that a face set hardly holds are learned all the same.
+
+Most hair is dark, so gray and red hair are seen too seldom for a direction of their own among the texture codes, and an
+editor asked for them gives light brown. A share of the faces gets hair of a natural colour drawn at random; masks and
+everything else in the picture stay.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from memorygan.colour import lab_to_rgb, rgb_to_lab
+from memorygan.training.distributed import Draws
+
+# Natural hair: chance, then the ranges of L*, of chroma and of hue in degrees (CIELAB).
+COLOURS: tuple[tuple[float, tuple[float, float], tuple[float, float], tuple[float, float]], ...] = (
+    (0.40, (28.0, 75.0), (1.0, 7.0), (60.0, 100.0)),  # gray and white
+    (0.30, (20.0, 45.0), (22.0, 42.0), (36.0, 56.0)),  # red
+    (0.15, (45.0, 70.0), (16.0, 34.0), (68.0, 84.0)),  # blond
+    (0.15, (15.0, 34.0), (8.0, 18.0), (54.0, 70.0)),  # brown
+)
+# How far hair may get lighter and darker: noise in what was black would show, and so would strands that no mask holds.
+LIGHTER, DARKER = 32.0, 40.0
+DRAWS = 4
+# Below this share of the picture there is nothing to dye.
+_LEAST = 0.01
+# Difference in lightness at which a pixel beside the mask stops counting as hair.
+_ALIKE = 10.0
+
+
+def draw_colours(chance: Tensor) -> Tensor:
+    """Random numbers (B, 4) in [0, 1) → (B, 3) CIELAB colours of natural hair."""
+    edges = chance.new_tensor([colour[0] for colour in COLOURS]).cumsum(0)
+    kind = torch.searchsorted(edges, chance[:, 0].contiguous()).clamp_max(len(COLOURS) - 1)
+    low = chance.new_tensor([[range_[0] for range_ in colour[1:]] for colour in COLOURS])[kind]
+    high = chance.new_tensor([[range_[1] for range_ in colour[1:]] for colour in COLOURS])[kind]
+    lightness, chroma, hue = (low + (high - low) * chance[:, 1:]).unbind(dim=1)
+    chroma = torch.minimum(chroma, lightness)  # dark hair shows little of its colour
+    angle = hue * (math.pi / 180.0)
+    return torch.stack((lightness, chroma * angle.cos(), chroma * angle.sin()), dim=1)
+
+
+def dye(image: Tensor, hair: Tensor, colours: Tensor) -> Tensor:
+    """Gives hair another colour; strands keep their light and shade.
+
+    Args:
+        image: (B, 3, S, S) in [−1, 1].
+        hair: (B, S, S) bool.
+        colours: (B, 3) CIELAB that the hair has in the mean afterwards; lightness within reach of what it was.
+
+    Returns:
+        (B, 3, S, S) in [−1, 1], as it was where there is too little hair.
+    """
+    lab = rgb_to_lab((image.float().clamp(-1.0, 1.0) + 1.0) / 2.0)
+    inside = hair[:, None].float()
+    area = inside.sum(dim=(2, 3))  # (B, 1)
+    mean = (lab * inside).sum(dim=(2, 3)) / area.clamp_min(1.0)  # (B, 3)
+    old = mean[:, :1].clamp_min(1.0)
+    new = colours[:, :1].clamp_max(old + LIGHTER).clamp_min(old - DARKER).clamp_min(4.0)
+    contrast = (new / old).sqrt().clamp(0.6, 1.5)[..., None, None]
+    lightness = new[..., None, None] + contrast * (lab[:, :1] - mean[:, :1, None, None])
+    # Strands in shade have less of a colour, highlights more; a little of their own stays.
+    shade = (lightness / new[..., None, None]).clamp(0.3, 1.3)
+    tint = colours[:, 1:, None, None] * shade + 0.3 * (lab[:, 1:] - mean[:, 1:, None, None])
+    dyed = torch.cat((lightness.clamp(0.0, 100.0), tint), dim=1)
+    # Deep inside the mask all is hair; near its border, on either side, what is about as light as the hair.
+    soft = F.avg_pool2d(F.pad(inside, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    spread = (((lab[:, :1] - mean[:, :1, None, None]) ** 2 * inside).sum(dim=(2, 3)) / area.clamp_min(1.0)).sqrt()
+    reach = (1.2 * spread).clamp_min(_ALIKE)[..., None, None]
+    alike = torch.exp(-(((lab[:, :1] - mean[:, :1, None, None]) / reach) ** 2))
+    deep = ((soft - 0.6) / 0.4).clamp(0.0, 1.0) * (lab[:, :1] < mean[:, :1, None, None] + 3.0 * reach)
+    share = torch.where(hair[:, None], alike + (1.0 - alike) * deep, soft * alike)
+    share = share * (area >= _LEAST * hair[0].numel())[..., None, None]
+    out = lab + share * (dyed - lab)
+    return torch.where(share > 0, lab_to_rgb(out) * 2.0 - 1.0, image.float())
+
+
+def dye_some(image: Tensor, hair: Tensor, draws: Draws, share: float) -> Tensor:
+    """Dyes the hair of a random ``share`` of faces (B, 3, S, S) in [−1, 1]; ``hair`` (B, S, S) bool."""
+    if share <= 0.0:
+        return image
+    chance = draws.uniform(len(image), 1 + DRAWS)
+    rows = (chance[:, 0] < share).nonzero().squeeze(1)
+    if not len(rows):
+        return image
+    dyed = dye(image[rows], hair[rows], draw_colours(chance[rows, 1:]))
+    return image.clone().index_copy_(0, rows, dyed.to(image.dtype))  # a clone keeps channels-last
