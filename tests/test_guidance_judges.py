@@ -30,8 +30,17 @@ from editing.guidance.captions import (
 )
 from editing.guidance.face_net import FaceEmbedder, FaceNetConfig, load_face_net, save_face_net
 from editing.guidance.training import identity, text, text_eval, text_refine
-from editing.guidance.training.faces import ATTRIBUTES, UNKNOWN, LabelledFaces, generated_faces, label, rarity
-from memorygan.checkpoint import CheckpointError, Provenance, save_module
+from editing.guidance.training.counterfactual import slide, sliders_beside
+from editing.guidance.training.faces import (
+    ATTRIBUTES,
+    UNKNOWN,
+    LabelledFaces,
+    generated_faces,
+    label,
+    load_faces,
+    rarity,
+)
+from memorygan.checkpoint import CheckpointError, Provenance, load_generator, save_module
 from memorygan.manifest import default_checkpoint
 from memorygan.parts import FACE_PARTS
 from memorygan.training.procedural import ProceduralSource
@@ -447,6 +456,34 @@ def test_mixed_faces_have_parts_of_each_other(tmp_path: Path) -> None:
     assert mixed.leanings.sum(axis=1).min() > 0
     again = generated_faces(checkpoint, 4, tmp_path, 64, mixed=True)
     assert np.array_equal(again.images, mixed.images)
+
+
+def test_moved_sliders_change_only_their_parts_of_a_face() -> None:
+    checkpoint = default_checkpoint()
+    assert checkpoint is not None
+    loaded = load_generator(checkpoint)
+    latents = loaded.generator.sample(range(3))
+    sliders = sliders_beside(checkpoint, loaded.sha256, latents)
+    assert sliders is not None
+    moved = slide(latents, sliders, torch.Generator().manual_seed(0))
+    changed = (moved.w != latents.w).any(dim=3)
+    assert not changed[:, 0].any(), "the background stays"
+    assert (changed.any(dim=2).sum(dim=1) >= 1).all() and (changed.any(dim=2).sum(dim=1) <= 4).all()
+    assert sliders_beside(Path("nowhere/faces.safetensors"), loaded.sha256, latents) is None
+
+
+def test_dyed_faces_are_the_same_faces_with_other_hair(folder: Path, tmp_path: Path) -> None:
+    plain = load_faces(folder, tmp_path, 96)
+    dyed = load_faces(folder, tmp_path, 96, dye_seed=0)
+    assert (dyed.name, len(dyed)) == ("drawn, dyed hair", len(plain))
+    colour = ATTRIBUTES.index("hair colour")
+    others = [a for a in range(len(ATTRIBUTES)) if ATTRIBUTES[a] not in ("hair colour", "bald")]
+    assert np.array_equal(dyed.labels[:, others], plain.labels[:, others])
+    assert (dyed.labels[:, colour] != plain.labels[:, colour]).any()
+    changed = (dyed.images != plain.images).any(axis=3).mean(axis=(1, 2))
+    assert (changed > 0).sum() >= len(plain) // 2 and changed.max() < 0.7
+    again = load_faces(folder, tmp_path, 96, dye_seed=0)
+    assert np.array_equal(again.images, dyed.images) and np.array_equal(again.labels, dyed.labels)
 
 
 def test_rare_words_are_drawn_more_often() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from editing.guidance.attributes import MEASURES, WORDS, describe, lean, measure
+from editing.guidance.training.counterfactual import dyed, dyed_measures, slide, sliders_beside
 from memorygan.checkpoint import load_generator
 from memorygan.training.parser_data import list_pairs, pack
 
@@ -75,10 +76,11 @@ def label(words: Mapping[str, str | None]) -> list[int]:
     return [UNKNOWN if word is None else WORDS[name].index(word) for name, word in found]
 
 
-def load_faces(folder: Path, cache: Path, size: int) -> LabelledFaces:
+def load_faces(folder: Path, cache: Path, size: int, dye_seed: int | None = None) -> LabelledFaces:
     """The faces of a data folder (see :mod:`memorygan.training.parser_data`) and what is measured of them.
 
-    ``attributes.csv`` beside them, where there is one, adds ``p_man`` and ``p_happy`` by image name.
+    ``attributes.csv`` beside them, where there is one, adds ``p_man`` and ``p_happy`` by image name. With a
+    ``dye_seed``, the same faces in the same order, with dyed hair.
 
     Raises:
         ValueError: for a folder without faces, or a broken mask.
@@ -93,7 +95,12 @@ def load_faces(folder: Path, cache: Path, size: int) -> LabelledFaces:
 
     raw = _cached(cache / f"{folder.name}-{len(names)}-measures.npz", raw_measures)
     guesses = _guesses(folder / "attributes.csv")
-    return _labelled(folder.name, np.asarray(small.images), raw, [guesses.get(name, (None, None)) for name in names])
+    images, name = np.asarray(small.images), folder.name
+    if dye_seed is not None:
+        images, name = dyed(images, small.masks, dye_seed), f"{name}, dyed hair"
+        file = cache / f"{folder.name}-{len(names)}-dyed-{dye_seed}-{size}.npz"
+        raw = _cached(file, lambda: dyed_measures(raw, images, small.masks))
+    return _labelled(name, images, raw, [guesses.get(stem, (None, None)) for stem in names])
 
 
 def generated_faces(
@@ -108,10 +115,11 @@ def generated_faces(
         size: side of the pictures.
         truncation: psi in [0, 1].
         mixed: give faces parts of each other, so that what goes together among people no longer does: a mouth that
-            smiles is then found with every hair.
+            smiles is then found with every hair; and move sliders, where there are any beside the checkpoint.
 
     Raises:
         CheckpointError: if the checkpoint cannot be read.
+        EditingError: if the sliders beside it cannot be used.
     """
     loaded = load_generator(checkpoint)
     kind = "mixed" if mixed else "generated"
@@ -123,7 +131,11 @@ def generated_faces(
             seeds = range((2 if mixed else 1) * 10**6 + start, (2 if mixed else 1) * 10**6 + min(start + 16, count))
             with torch.no_grad():
                 latents = loaded.generator.sample(seeds, truncation)
-                faces = loaded.generator.synthesize(latents if dice is None else latents.with_w(_mix(latents.w, dice)))
+                if dice is not None:
+                    latents = latents.with_w(_mix(latents.w, dice))
+                    sliders = sliders_beside(checkpoint, loaded.sha256, latents)
+                    latents = latents if sliders is None else slide(latents, sliders, dice)
+                faces = loaded.generator.synthesize(latents)
             images.append(faces.image.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
             masks.append(faces.part_map.to(torch.uint8))
         pictures, ids = torch.cat(images).numpy(), torch.cat(masks).numpy()

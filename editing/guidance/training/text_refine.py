@@ -5,9 +5,9 @@
 The contrast of whole captions learns what covers many pixels first: hair, light, who it is. Here every word gets an
 anchor, a direction among the image vectors, at right angles to those of all other attributes, so that a smile is not
 said by whatever else is common among the smiling. Every face has to lean to the anchors as far as its measures lean to
-the words, all attributes and all words counting the same; faces that have parts of each other take away what goes
-together by habit. Afterwards the text tower alone learns to put a caption at the sum of the anchors of what it claims;
-that needs no picture, so it takes seconds.
+the words, all attributes and all words counting the same; faces that have parts of each other, moved sliders or dyed
+hair take away what goes together by habit. Afterwards the text tower alone learns to put a caption at the sum of the
+anchors of what it claims; that needs no picture, so it takes seconds.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ from memorygan.checkpoint import Provenance, save_module
 
 # One over temperature: fixed, because some twenty attributes share the length of one unit vector.
 _SCALE = 40.0
-# Share of faces with parts of each other in a batch, where a data set has 1.
-_MIXED = 0.6
+# Share of faces with parts of each other, and of each set with dyed hair, in a batch where a data set has 1.
+_MIXED, _DYED = 0.6, 0.4
 
 
 class Anchors(nn.Module):
@@ -198,6 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_common_arguments(parser)
     parser.add_argument("--start", type=Path, default=DEFAULT_OUT, help="weights of the first stage")
     parser.add_argument("--mixed", type=int, default=2400, help="faces of the generator with parts of each other")
+    parser.add_argument(
+        "--dyed", action=argparse.BooleanOptionalAction, default=True, help="show all faces with dyed hair too"
+    )
     parser.add_argument("--lr", type=float, default=TextTrainingConfig.lr, help="peak learning rate")
     parser.add_argument("--word-steps", type=int, default=300, help="steps of the text tower at the end")
     options = parser.parse_args(arguments)
@@ -210,6 +213,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.generator is not None and options.mixed:
         training.append(generated_faces(options.generator, options.mixed, options.cache, options.size, 0.9, mixed=True))
         shares.append(_MIXED)
+    held_out = [held for _, held in splits]
+    if options.dyed:
+        for folder in options.data:
+            faces = load_faces(folder, options.cache, options.size, dye_seed=options.seed)
+            kept, held = faces.split(min(options.hold_out, len(faces) // 5))
+            training.append(kept)
+            held_out.append(held)
+            shares.append(_DYED)
     config = TextTrainingConfig(options.minutes, options.images, options.batch, lr=options.lr, seed=options.seed)
     trainer = Refiner(config, training, shares, options.start)
     run(trainer)
@@ -228,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.out, trainer.result(), {"kind": KIND, "config": NAME, "provenance": asdict(provenance)}, half=True
     )
     print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {provenance.images_seen} images in all")
-    report(create_judge(str(options.out)).eval(), open_clip.get_tokenizer(NAME), [held for _, held in splits])
+    report(create_judge(str(options.out)).eval(), open_clip.get_tokenizer(NAME), held_out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""Faces with something changed on purpose, so that what goes together among people is not taken for the same thing.
+
+Gray hair is worn by the old, red hair by the pale: a judge that has seen only such faces answers to skin when it is
+asked for hair. Dyed hair and moved sliders change one thing and leave the person.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from editing.guidance.attributes import MEASURES, measure
+from editing.sliders import BASE, SliderSet
+from memorygan.latents import Latents
+from memorygan.parts import FACE_PARTS
+from memorygan.training.dye import DRAWS, draw_colours, dye
+
+_HAIR_COLOUR = ("lightness", "redness", "yellowness", "saturation", "hue")
+_BATCH = 64
+# Sliders moved per face, and how far, in units of the slider: beyond what a person would, as an optimiser may.
+_SLIDERS, _FAR = 4, 4.5
+
+
+def dyed(images: np.ndarray, masks: np.ndarray, seed: int) -> np.ndarray:
+    """(N, S, S, 3) uint8 faces with hair of random natural colours.
+
+    Args:
+        images: (N, S, S, 3) uint8.
+        masks: (N, S, S) uint8 ids of :data:`memorygan.parts.FACE_PARTS`.
+        seed: of the colours.
+    """
+    dice, found = torch.Generator().manual_seed(seed), []
+    for start in range(0, len(images), _BATCH):
+        rows = torch.from_numpy(np.array(images[start : start + _BATCH])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        hair = torch.from_numpy(np.array(masks[start : start + _BATCH])) == FACE_PARTS.index("hair")
+        changed = dye(rows, hair, draw_colours(torch.rand(len(rows), DRAWS, generator=dice)))
+        found.append(changed.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return np.concatenate(found)
+
+
+def dyed_measures(raw: np.ndarray, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """(N, M) measures of dyed faces: those of the hair's colour anew, all others as they were."""
+    columns = [MEASURES.index(f"hair.{name}") for name in _HAIR_COLOUR]
+    changed = raw.copy()
+    for row, image, ids in zip(changed, tqdm(images, desc="measuring dyed hair", mininterval=5), masks, strict=True):
+        found = measure(image, ids)
+        for name, column in zip(_HAIR_COLOUR, columns, strict=True):
+            value = found[f"hair.{name}"]
+            row[column] = np.nan if value is None else value
+    return changed
+
+
+def slide(latents: Latents, sliders: SliderSet, dice: torch.Generator) -> Latents:
+    """Moves some sliders of every face (B, K, L, D), each as far as it goes and half as far again."""
+    w: Tensor = latents.w.clone()
+    parts = latents.config.parts
+    usable = [slider for slider in sliders if slider.part not in (BASE, "background")]
+    for face in range(len(w)):
+        for pick in torch.randint(len(usable), (_SLIDERS,), generator=dice).tolist():
+            slider = usable[pick]
+            layers = latents.config.layer_range(slider.group)
+            value = (2 * torch.rand((), generator=dice) - 1) * _FAR
+            w[face, parts.index(slider.part), layers.start : layers.stop] += value * sliders.direction(slider.id)
+    return latents.with_w(w)
+
+
+def sliders_beside(checkpoint: Path, sha256: str, latents: Latents) -> SliderSet | None:
+    """The sliders of a generator; None where it has none.
+
+    Raises:
+        EditingError: if those beside it are damaged, or of another generator.
+    """
+    path = checkpoint.parent / "sliders.safetensors"
+    if not path.is_file():
+        return None
+    return SliderSet.load(path, sha256, latents.config.parts, latents.w.shape[-1])
