@@ -23,10 +23,12 @@ class Fused:
     Attributes:
         feature: (B, C, S, S) fused feature on the coarse grid.
         coarse_mask: (B, K, S, S) float32, see :func:`coarse_mask`; 0 for absent parts.
+        projection: (C, C') float32 matrix if ``feature`` is (B, C', S, S) and has still to go through it.
     """
 
     feature: Tensor
     coarse_mask: Tensor
+    projection: Tensor | None = None
 
 
 def coarse_mask(depth: Tensor, present: Tensor | None = None) -> Tensor:
@@ -58,16 +60,34 @@ def feature_weights(mask: Tensor, transparent: Sequence[int]) -> Tensor:
     return opaque / (opaque.sum(dim=1, keepdim=True) + EPSILON) + mask * is_transparent
 
 
-def fuse(retrieved: Retrieved, memory: PartMemory, transparent: Sequence[int], present: Tensor | None = None) -> Fused:
-    """Eq. 5–6: weighs the parts by their pseudo-depths and sums them into one feature map."""
+def fuse(
+    retrieved: Retrieved,
+    memory: PartMemory,
+    transparent: Sequence[int],
+    present: Tensor | None = None,
+    project: bool = True,
+) -> Fused:
+    """Eq. 5–6: weighs the parts by their pseudo-depths and sums them into one feature map.
+
+    Args:
+        retrieved, memory: all parts, and where they come from.
+        transparent: indices of the transparent parts.
+        present: see :func:`coarse_mask`.
+        project: False leaves the memory's projection to the render net where that saves work.
+    """
     mask = coarse_mask(retrieved.depth, present)  # (B, K, P)
-    feature = memory.feature(retrieved.hidden, feature_weights(mask, transparent))  # (B, P, C)
+    weights, projection = feature_weights(mask, transparent), None
+    unprojected = None if project else memory.unprojected(retrieved.hidden, weights)
+    if unprojected is None:
+        feature = memory.feature(retrieved.hidden, weights)  # (B, P, C)
+    else:
+        feature, projection = unprojected
     batch, points, channels = feature.shape
     side = round(points**0.5)
     # The (B, P, C) layout is channels-last already: the permutation moves no data. Viewed through the whole shape,
     # because a product's batch stride may be anything for B = 1, and layers after it would lose the layout.
     feature = feature.reshape(batch, side, side, channels).permute(0, 3, 1, 2)
-    return Fused(feature, mask.unflatten(2, (side, side)))
+    return Fused(feature, mask.unflatten(2, (side, side)), projection)
 
 
 class RenderBlock(nn.Module):
@@ -85,9 +105,9 @@ class RenderBlock(nn.Module):
         self.to_rgb = ConstantStyleConv(outputs, 3, 1, demodulate=False, activation=False)
         self.to_mask = ConstantStyleConv(outputs, config.part_count, 1, demodulate=False, activation=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, s, s) → (B, C', 2s, 2s)."""
-        return self.conv(self.up(x))
+    def forward(self, x: Tensor, projection: Tensor | None = None) -> Tensor:
+        """(B, C, s, s) → (B, C', 2s, 2s); ``projection`` of the last channels as in :class:`ConstantStyleConv`."""
+        return self.conv(self.up(x, projection))
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, 3 + K, s, s): RGB, then mask, in one pass over the features."""
@@ -105,6 +125,11 @@ class RenderNet(nn.Module):
         self.sides = config.render_sizes[:-1]
         self.blocks = nn.ModuleList([RenderBlock(config, side, side in self.refine_sizes) for side in self.sides])
 
+    @property
+    def can_project(self) -> bool:
+        """Whether the blocks take an unprojected feature; folded weights do not."""
+        return all(isinstance(block, RenderBlock) for block in self.blocks)
+
     def forward(self, fused: Fused, size: int | None = None) -> tuple[Tensor, Tensor]:
         """Renders up to ``size`` pixels (default: all the way).
 
@@ -115,10 +140,11 @@ class RenderNet(nn.Module):
         skip: Tensor | None = None
         for side, module in zip(self.sides, self.blocks, strict=True):
             block = cast(RenderBlock, module)
+            reads_feature = side == self.sides[0] or side in self.refine_sizes
             if side in self.refine_sizes:
                 pooled = F.avg_pool2d(fused.feature, self.coarse_size // side) if side < self.coarse_size else None
                 x = torch.cat((x, fused.feature if pooled is None else pooled), dim=1)
-            x = block(x)
+            x = block(x, fused.projection) if reads_feature and fused.projection is not None else block(x)
             level = block.heads(x)
             skip = level if skip is None else level + upsample(skip)
             if 2 * side == self.coarse_size:

@@ -128,7 +128,8 @@ class ComposedGenerator(nn.Module):
         self.config.check_size(size)
         if parts is not None and not len(parts):
             raise ValueError("no part was chosen to compose; name at least one, for example 'background'")
-        fused = fuse(retrieved, self.memory, self.config.parts.transparent, self._present(parts))
+        present, project = self._present(parts), not self.render.can_project
+        fused = fuse(retrieved, self.memory, self.config.parts.transparent, present, project)
         image, mask = self.render(fused, size)
         side = self.config.coarse_size
         return Synthesis(image, mask, fused.coarse_mask, retrieved.depth.unflatten(2, (side, side)), latents)

@@ -120,11 +120,26 @@ class ConstantStyleConv(nn.Module):
         noise = self.get_buffer("noise")
         return (torch.randn_like(noise) if self.training else noise) * (self.noise_strength * self.gain)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) → (B, outputs, H, W), or twice that size if ``up``."""
+    def forward(self, x: Tensor, projection: Tensor | None = None) -> Tensor:
+        """(B, inputs, H, W) → (B, outputs, H, W), or twice that size if ``up``.
+
+        Args:
+            x: the input.
+            projection: (F, C') matrix that the last C' channels of ``x`` still have to go through to become F ones of
+                ``inputs``. It is linear, as the convolution is, and goes into the weight.
+        """
         weight, bias = self.folded()
+        if projection is not None:
+            weight = project_inputs(weight, projection)
         noise = self.noise_map()
         return constant_style_conv(x, weight.to(x.dtype), bias.to(x.dtype), noise, self.up, self.activation)
+
+
+def project_inputs(weight: Tensor, projection: Tensor) -> Tensor:
+    """Weight (outputs, A + F, k, k) after a projection (F, C') of its last inputs → (outputs, A + C', k, k)."""
+    kept, projected = weight.split((weight.shape[1] - len(projection), len(projection)), dim=1)
+    narrow = (projected.permute(0, 2, 3, 1) @ projection).permute(0, 3, 1, 2)
+    return torch.cat((kept, narrow), dim=1)
 
 
 def constant_style_conv(x: Tensor, weight: Tensor, bias: Tensor, noise: Tensor | None, up: bool, act: bool) -> Tensor:

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memorygan.config import GeneratorConfig
 from memorygan.layers import EPSILON, GAIN, ConstantStyleConv, coordinate_grid
 from memorygan.operators import leaky_relu, weighted_sum
+
+CHANNEL_BLOCK = 16  # channels that oneDNN computes as one
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ class PartMemory(nn.Module):
     def feature(self, hidden: Tensor, weights: Tensor) -> Tensor:
         """Eq. 6: hidden features (B, K, P, C) of all parts and their weights (B, K, P) → fused feature (B, P, F)."""
         raise NotImplementedError
+
+    def unprojected(self, hidden: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The fused feature as a product of a narrow map (B, P, C') and a float32 matrix (F, C'), where all parts share
+        their projection and that is narrower; else None. Arguments as in :meth:`feature`.
+        """
+        return None
 
 
 class LongTermMemory(PartMemory):
@@ -153,6 +162,19 @@ class LongTermMemory(PartMemory):
         summed = weighted_sum(weights.to(hidden.dtype), hidden)
         return self.project(summed, weights.sum(dim=1))
 
+    def unprojected(self, hidden: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Eq. 6 before its projection: columns Σ_k M_k x_k and Σ_k M_k, for the matrix [W b].
+
+        Padded with zeros to whole vectors of the CPU: (B, P, C') and (F, C') with C' = C + 1 rounded up.
+        """
+        weight, bias = self.to_feature.folded()
+        pad = -(weight.shape[1] + 1) % CHANNEL_BLOCK
+        matrix = F.pad(torch.cat((weight.flatten(1), bias[:, None]), dim=1), (0, pad))
+        if matrix.shape[1] >= len(matrix):
+            return None
+        total = F.pad(weights.sum(dim=1)[..., None], (0, pad)).to(hidden.dtype)
+        return torch.cat((weighted_sum(weights.to(hidden.dtype), hidden), total), dim=-1), matrix
+
     def project(self, hidden: Tensor, weight_sum: Tensor | None = None) -> Tensor:
         """Hidden layer → feature, (..., P, C) → (..., P, coarse_channels).
 
@@ -162,5 +184,5 @@ class LongTermMemory(PartMemory):
         """
         weight, bias = (t.to(hidden.dtype) for t in self.to_feature.folded())
         if weight_sum is None:
-            return torch.nn.functional.linear(hidden, weight.flatten(1), bias)
+            return F.linear(hidden, weight.flatten(1), bias)
         return hidden @ weight.flatten(1).T + weight_sum[..., None].to(hidden.dtype) * bias
