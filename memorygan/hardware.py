@@ -1,9 +1,12 @@
-"""What the CPU can do, and how its memory is handed out."""
+"""What the CPU can do, how its memory is handed out, and how little Python needs to get in the way."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -50,3 +53,17 @@ def reuse_memory() -> None:
     if mallopt is not None:
         for setting, value in ((_MAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2 * _LARGEST)):
             mallopt(setting, value)
+
+
+@contextmanager
+def little_garbage() -> Iterator[None]:
+    """Python's search for garbage leaves out what exists already: within, it finds what was made within.
+
+    The libraries alone have hundreds of thousands of objects, and to look through them took 3 % of a training step.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

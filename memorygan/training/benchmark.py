@@ -21,7 +21,7 @@ from memorygan.analysis.benchmark import HEADINGS, TITLE, kind_of, machine
 from memorygan.analysis.sections import write_section
 from memorygan.analysis.speed import clock
 from memorygan.config import PRESETS, get_preset
-from memorygan.hardware import reuse_memory
+from memorygan.hardware import little_garbage, reuse_memory
 from memorygan.parts import FACE_PARTS
 from memorygan.reference import reference_synthesis
 from memorygan.training.batches import ResidentFaces
@@ -103,13 +103,14 @@ def measure_stage(recipe: str, name: str, preset: str, batch: int, repeats: int,
     plain_synthesis: Any = partial(reference_synthesis, generator)
     generator.synthesize = plain_synthesis  # type: ignore[method-assign]
     times: dict[Stage, list[float]] = {fast: [], plain: []}
-    for repeat in range(repeats + 1):
-        for stage, taken in times.items():
-            stage.state.progress.steps = 1  # no lazy regulariser is due
-            started = _now(stage)
-            stage.step()
-            if repeat:
-                taken.append(_now(stage) - started)
+    with little_garbage():  # as in a run
+        for repeat in range(repeats + 1):
+            for stage, taken in times.items():
+                stage.state.progress.steps = 1  # no lazy regulariser is due
+                started = _now(stage)
+                stage.step()
+                if repeat:
+                    taken.append(_now(stage) - started)
     fast.state.progress.steps = 1
     outside = outside_matrix_units(fast)
     faces = fast.config.query_batch if name == "query" else batch

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from memorygan.checkpoint import remove_unfinished, write_atomically
+from memorygan.hardware import little_garbage
 from memorygan.training.adversarial import MakeReal, PaperAdversarial
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.config import TrainingConfig
@@ -184,7 +185,8 @@ class Trainer:
     def run(self) -> Progress:
         """Trains until the recipe is done or the time is up; always ends with a saved checkpoint."""
         try:
-            return self._run()
+            with little_garbage():
+                return self._run()
         finally:
             if self._writer is not None:
                 self._writer.close()  # its thread must not meet the end of the interpreter
