@@ -6,6 +6,8 @@ are made of differentiable operators, so that second derivatives (R1, path lengt
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +18,23 @@ from torch import Tensor
 from memorygan.hardware import fuses_activations, multiplies_cheaply
 
 LEAKY_SLOPE = 0.2
+
+_weights_are_constants = False
+
+
+@contextmanager
+def no_weight_gradients() -> Iterator[None]:
+    """Backward passes within leave out the weights of activated convolutions.
+
+    For gradients of an input alone, from a graph that will be asked for those of its weights later: autograd tells its
+    own operators what is wanted, but not those that are written in Python.
+    """
+    global _weights_are_constants
+    before, _weights_are_constants = _weights_are_constants, True
+    try:
+        yield
+    finally:
+        _weights_are_constants = before
 
 
 def leaky_relu(x: Tensor) -> Tensor:
@@ -108,6 +127,8 @@ class _ActivatedConvolution(torch.autograd.Function):
         x, weight, y = ctx.saved_tensors
         gradient, pad = _before_activation(gradients[0], y), weight.shape[-1] // 2
         wanted, strides, pads = list(ctx.needs_input_grad[:3]), [ctx.stride] * 2, [pad] * 2
+        if _weights_are_constants:
+            wanted[1:] = False, False
         found = torch.ops.aten.convolution_backward(
             gradient, x, weight, [len(weight)], strides, pads, [1, 1], False, [0, 0], 1, wanted
         )

@@ -36,6 +36,7 @@ from memorygan.training.distributed import Draws, Processes, start_processes
 from memorygan.training.grow import grow, start_from
 from memorygan.training.loop import STATE_FILE, Schedule, Trainer, TrainingError
 from memorygan.training.prepare import main as prepare
+from memorygan.training.reference import TextbookMakeReal
 from memorygan.training.stages import FillMemory, Stage
 from memorygan.training.state import KIND
 
@@ -480,7 +481,8 @@ def test_a_swapped_sample_differs_from_its_photo_in_one_part(
     stage = trainer.stage
     assert isinstance(stage, MakeReal)
     batch = next(stage.micro_batches())
-    face, _, _, swapped = stage.generate(batch)
+    made = stage.generate(batch)
+    face, swapped = made.face, made.swapped
     w = face.latents.w[:, :, -1]  # (B, K, D); the first layers take the base code
     changed = (w[::2] != w[1::2]).any(dim=-1)  # (B / 2, K)
     if share == 0:
@@ -497,6 +499,32 @@ def test_a_swapped_sample_differs_from_its_photo_in_one_part(
         torch.testing.assert_close(shares, expected, atol=0.03, rtol=0)
     assert {"locality", "preview"} <= set(stage.step())
     assert "preview" not in stage.step()  # every fourth step
+
+
+@pytest.mark.parametrize("augment", [0.0, 1.0])
+def test_one_look_at_the_fakes_gives_both_players_their_textbook_gradients(
+    packs: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augment: float
+) -> None:
+    monkeypatch.setattr(Stage, "apply", lambda self, optimizer: None)
+    found = []
+    for kind in (MakeReal, TextbookMakeReal):
+        trainer = make(packs, tmp_path, precision="float32")
+        trainer.state.progress.augment = augment
+        torch.manual_seed(0)  # of the render net's noise
+        stage = kind(trainer.state, trainer.faces)
+        trainer.state.optimizers = stage.make_optimizers()
+        values = stage.step()
+        gradients = {
+            f"{name}.{key}": p.grad for name, net in trainer.state.networks.items() for key, p in net.named_parameters()
+        }
+        found.append((values, {key: value for key, value in gradients.items() if value is not None}))
+    (one, gradients), (two, textbook) = found
+    assert one.keys() == two.keys() and all(torch.allclose(one[key], two[key], rtol=1e-5) for key in one)
+    assert gradients.keys() == textbook.keys() and {key.split(".")[0] for key in textbook} == {
+        "generator", "encoder", "discriminator"
+    }  # fmt: skip
+    for key, value in textbook.items():
+        torch.testing.assert_close(gradients[key], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()) + 1e-9)
 
 
 def test_a_fresh_critic_learns_first_while_other_weights_stand_still(packs: dict[int, Path], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,7 @@ from memorygan.discriminator import Critique
 from memorygan.encoder import Posterior
 from memorygan.generator import Synthesis
 from memorygan.latents import Latents
+from memorygan.operators import no_weight_gradients
 from memorygan.parser import FaceParser, load_parser
 from memorygan.parts import LayerGroup
 from memorygan.training import losses
@@ -20,6 +23,23 @@ from memorygan.training.state import TrainingState, trainable
 
 PATH_DECAY = 0.01  # of the running mean path length
 PREVIEW_INTERVAL = 4  # steps; the weight makes up for those without it
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the generator made of a batch in the real stage.
+
+    Attributes:
+        face: B faces, reconstructions in the even rows and samples in the odd ones.
+        posterior: of the B / 2 reconstructed faces.
+        codes: (B / 2, 1 + K, Q) query codes of the reconstructions.
+        swapped: (B / 2,) which part of the row before a sample shows, or −1 where all its parts are new.
+    """
+
+    face: Synthesis
+    posterior: Posterior
+    codes: Tensor
+    swapped: Tensor
 
 
 class AdversarialStage(Stage):
@@ -52,10 +72,15 @@ class AdversarialStage(Stage):
         """Backward pass of the discriminator on its scores of real faces and on detached fakes (image, mask)."""
         critic = self.state.discriminator.requires_grad_(True)
         fake = critic(*transform(image.detach(), mask.detach())).score
-        loss = losses.discriminator_loss(real, fake)
-        (loss / self.config.accumulate).backward()
+        terms = self.critic_losses(real, fake)
+        (terms["discriminator"] / self.config.accumulate).backward()
+        return {key: value.detach() for key, value in terms.items()}
+
+    @staticmethod
+    def critic_losses(real: Tensor, fake: Tensor) -> Losses:
+        """What the critic learns from its scores (B,), and the signs that tell how often it is right."""
         return {
-            "discriminator": loss.detach(),
+            "discriminator": losses.discriminator_loss(real, fake),
             "real_sign": real.detach().sign().mean(),
             "fake_sign": fake.detach().sign().mean(),
         }
@@ -124,13 +149,11 @@ class MakeReal(AdversarialStage):
         self.set_learning_rate(optimizer, self.config.real_generator_lr)
         for batch in self.micro_batches():
             count = len(batch.image)
-            face, posterior, codes, swapped = self.generate(batch)
+            made = self.generate(batch)
             # Real faces get the same transform as their reconstructions, so that features can be compared place by
             # place; then one look at them serves both players.
             transform = self.transform(count)
-            real = self.look(batch, transform)
-            terms = self.improve(face, posterior, codes, swapped, batch, real, transform)
-            terms |= self.judge(real.score, *self.judged(face), transform)
+            terms = self.learn(made, batch, self.look(batch, transform), transform)
             if self.penalty_is_due():  # in the same step as the critic's other gradients, unlike the paper's recipe
                 terms |= self.penalize(batch, self.transform(count))
             seen.append(terms)
@@ -149,9 +172,9 @@ class MakeReal(AdversarialStage):
         for batch in self.micro_batches():
             count = len(batch.image)
             with torch.no_grad():
-                face, *_ = self.generate(batch)
+                made = self.generate(batch)
             transform = self.transform(count)
-            terms = self.judge(self.look(batch, transform).score, *self.judged(face), transform)
+            terms = self.judge(self.look(batch, transform).score, *self.judged(made.face), transform)
             if self.penalty_is_due():
                 terms |= self.penalize(batch, self.transform(count))
             seen.append(terms)
@@ -161,12 +184,8 @@ class MakeReal(AdversarialStage):
         self.advance(self.images_per_step, by_generator=False)
         return total
 
-    def generate(self, batch: FaceBatch) -> tuple[Synthesis, Posterior, Tensor, Tensor]:
-        """Reconstructions (even rows) and samples (odd rows), with the reconstructions' posterior and codes.
-
-        The last answer (B / 2,) tells which part of the row before the sample shows, or −1 where all parts are new.
-        Alternating rows keep a batch that is split over processes the same batch.
-        """
+    def generate(self, batch: FaceBatch) -> Made:
+        """Reconstructions and samples; alternating rows keep a batch that is split over processes the same batch."""
         state, noise = self.state, self.query_noise(len(batch.image))
         posterior = state.encoder(batch.image[::2], batch.one_hot[::2])
         codes = posterior.sample(noise[::2])
@@ -176,7 +195,7 @@ class MakeReal(AdversarialStage):
         new = (swapped[:, None] < 0) | (swapped[:, None] == slots)
         sampled = torch.where(new[..., None], sampled, codes.detach())
         latents = state.generator.map(torch.stack((codes, sampled), dim=1).flatten(0, 1))
-        return state.generator.synthesize(latents.expand(state.generator.config)), posterior, codes, swapped
+        return Made(state.generator.synthesize(latents.expand(state.generator.config)), posterior, codes, swapped)
 
     def draw_swapped_parts(self, count: int) -> Tensor:
         """(count,) the part that is swapped, or −1; large parts more often, as they disturb more of the picture."""
@@ -185,40 +204,55 @@ class MakeReal(AdversarialStage):
         parts = torch.searchsorted(edges / edges[-1], chance[:, 1].contiguous()).clamp_max(len(edges) - 1)
         return torch.where(chance[:, 0] < self.config.swapped, parts, -1)
 
-    def improve(
-        self,
-        face: Synthesis,
-        posterior: Posterior,
-        codes: Tensor,
-        swapped: Tensor,
-        batch: FaceBatch,
-        real: Critique,
-        transform: Transform,
-    ) -> Losses:
-        """Backward pass of generator, encoder and controller; ``real`` is the critic's view of the photos."""
-        critic = self.state.discriminator.requires_grad_(False)
-        critique = critic(*transform(*self.judged(face)))
+    def learn(self, made: Made, batch: FaceBatch, real: Critique, transform: Transform) -> Losses:
+        """Backward passes of both players, on one look of the critic at the fakes; ``real`` is its view of the photos.
+
+        The fakes are cut off from the generator there. Their gradient for the generator comes first, without the
+        critic's weights, and goes on together with the losses that need no critic; the critic's weights learn next.
+        """
+        judged = self.judged(made.face)
+        shown = [fake.detach().requires_grad_() for fake in judged]
+        fake: Critique = self.state.discriminator(*transform(*shown))
+        pushed, (terms, rebuilt) = self.critic_terms(fake, real), self.own_terms(made, batch)
+        with no_weight_gradients():
+            pushes = torch.autograd.grad(self.share(pushed), shown, retain_graph=True)
+        torch.autograd.backward((self.share(terms), *judged), (None, *pushes))
+        learned = self.critic_losses(real.score, fake.score)
+        critic = trainable([self.state.discriminator])
+        (learned["discriminator"] / self.config.accumulate).backward(inputs=critic)
+        return {key: value.detach() for key, value in {**pushed, **terms, **rebuilt, **learned}.items()}
+
+    def share(self, terms: Losses) -> Tensor:
+        """What the weighted terms of a micro-batch add to the loss of a step."""
+        return self.weighted(terms) / self.config.accumulate
+
+    def critic_terms(self, fake: Critique, real: Critique) -> Losses:
+        """What the generator learns from the critic."""
+        features = (tuple(f[::2] for f in critique.features) for critique in (fake, real))
+        return {
+            "adversarial": losses.generator_loss(fake.score),
+            "feature": losses.feature_matching(*features),
+        }
+
+    def own_terms(self, made: Made, batch: FaceBatch) -> tuple[Losses, Losses]:
+        """What generator, encoder and controller learn without the critic, and the parts of its reconstruction term."""
+        face = made.face
         restored = Synthesis(face.image[::2], face.mask[::2], face.coarse_mask[::2], face.depth[::2], face.latents[::2])
         photos = FaceBatch(batch.image[::2], batch.part_ids[::2], batch.one_hot[::2])
-        prior = self.state.generator.controller.condition(codes)
+        prior = self.state.generator.controller.condition(made.codes)
         terms = {
-            "adversarial": losses.generator_loss(critique.score),
-            "feature": losses.feature_matching(
-                tuple(f[::2] for f in critique.features), tuple(f[::2] for f in real.features)
-            ),
             "consistency_real": losses.mask_consistency(face.mask, face.coarse_mask),
-            "kl_controller": posterior.kl(prior.mean, prior.log_variance).mean(),
+            "kl_controller": made.posterior.kl(prior.mean, prior.log_variance).mean(),
         }
         if self.config.locality:
-            terms["locality"] = self.locality(face, swapped)
+            terms["locality"] = self.locality(face, made.swapped)
         if self.config.preview and self.state.progress.steps % PREVIEW_INTERVAL == 0:
             terms["preview"] = PREVIEW_INTERVAL * self.preview(restored)
         if self.parser is not None:
             terms["parsing"] = self.parsing_loss(self.parser, face.image[1::2], face.mask[1::2])
         rebuilt = self.reconstruction_terms(restored, photos)
         terms["reconstruction"] = self.weighted(rebuilt)
-        (self.weighted(terms) / self.config.accumulate).backward()
-        return {key: value.detach() for key, value in {**terms, **rebuilt}.items()}
+        return terms, rebuilt
 
     @staticmethod
     def locality(face: Synthesis, swapped: Tensor) -> Tensor:

@@ -24,10 +24,12 @@ from memorygan.config import PRESETS, get_preset
 from memorygan.hardware import little_garbage, reuse_memory
 from memorygan.parts import FACE_PARTS
 from memorygan.reference import reference_synthesis
+from memorygan.training.adversarial import MakeReal
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.config import recipe_config
 from memorygan.training.distributed import start_processes
 from memorygan.training.loop import STAGES
+from memorygan.training.reference import TextbookMakeReal
 from memorygan.training.stages import Stage
 from memorygan.training.state import TrainingState
 
@@ -83,14 +85,17 @@ class RandomFaces:
         return self._masks
 
 
-def make_stage(recipe: str, name: str, preset: str, batch: int, precision: str, device: str | None) -> Stage:
-    """One stage on random faces, ready to step."""
+def make_stage(
+    recipe: str, name: str, preset: str, batch: int, precision: str, device: str | None, plain: bool = False
+) -> Stage:
+    """One stage on random faces, ready to step; ``plain`` takes its textbook step where it has one."""
     config = recipe_config(recipe, {"preset": preset, "batch": batch, "accumulate": 1, "precision": precision})
     processes = start_processes(device)
     state = TrainingState(config, 32, processes)
     state.progress.stage = name
     faces = ResidentFaces(RandomFaces(get_preset(preset).generator.size), processes.device, state.dtype)
-    stage = next(s for s in STAGES[recipe] if s.name == name)(state, faces)
+    kind = next(s for s in STAGES[recipe] if s.name == name)
+    stage = (TextbookMakeReal if plain and kind is MakeReal else kind)(state, faces)
     state.optimizers = stage.make_optimizers()
     return stage
 
@@ -98,7 +103,7 @@ def make_stage(recipe: str, name: str, preset: str, batch: int, precision: str, 
 def measure_stage(recipe: str, name: str, preset: str, batch: int, repeats: int, device: str | None) -> StageSpeed:
     """Times fast and plain steps in turns, both without the lazy regularisers."""
     fast = make_stage(recipe, name, preset, batch, "bf16", device)
-    plain = make_stage(recipe, name, preset, batch, "float32", device)
+    plain = make_stage(recipe, name, preset, batch, "float32", device, plain=True)
     generator = plain.state.generator
     plain_synthesis: Any = partial(reference_synthesis, generator)
     generator.synthesize = plain_synthesis  # type: ignore[method-assign]
