@@ -30,7 +30,7 @@ from memorygan.analysis.lab import Lab, StudyUnavailable
 from memorygan.analysis.study import PIECES, Study
 from memorygan.parts import FACE_PARTS
 
-VERSION = 2
+VERSION = 3
 # Steps of Adam per edit: the editor's own number for the full count of faces where there is an accelerator, else as
 # many as it takes to reach the trust region.
 STEPS, FULL_STEPS, FULL_FACES = 30, TextSettings().steps, 20

@@ -166,6 +166,15 @@ def test_directions_move_with_the_picture(wish: str, options: dict) -> None:
     assert sign * (after - before) > 0
 
 
+def test_saturation_is_chroma_in_proportion_to_lightness() -> None:
+    """Black hair turned gray has more chroma than before, and is gray all the same."""
+    hairs = {"black": (40, 32, 28), "gray": (120, 114, 110), "light brown": (120, 96, 78), "white": (215, 213, 212)}
+    found = {name: measure(*face(rgb)) for name, rgb in hairs.items()}
+    saturation = {name: float(values["hair.saturation"] or 0) for name, values in found.items()}
+    assert saturation["white"] < saturation["gray"] < 0.5 * saturation["black"]
+    assert saturation["light brown"] > 0.8 * saturation["black"]
+
+
 def test_measures_and_words_are_complete() -> None:
     found = measure(*face())
     assert set(found) == {*MEASURES, *WORDS}

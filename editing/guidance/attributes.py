@@ -22,7 +22,8 @@ Measures: TypeAlias = dict[str, "float | str | None"]
 
 # Raw measures in the order of :func:`measure`. Lengths are shares of the width of the face; areas of nose and
 # eyes are shares of its square, other areas shares of the area of the face; colours are CIELAB; "darkness" is lightness
-# of the cheeks minus lightness of the place.
+# of the cheeks minus lightness of the place. Saturation is chroma in proportion to lightness, in percent (Lübbe 2010:
+# C* / √(C*² + L*²)): black hair has hardly any chroma and is not gray.
 MEASURES: tuple[str, ...] = (
     "hair.lightness", "hair.redness", "hair.yellowness", "hair.saturation", "hair.hue", "hair.length", "hair.crown",
     "hair.bangs", "hair.area", "beard.darkness", "beard.texture", "beard.strength", "beard.hair",
@@ -216,7 +217,8 @@ def _hair(face: _Face) -> dict[str, float | None]:
     if colour := face.colour(_eroded(hair), 0.01):
         lightness, red, yellow = colour
         out["hair.lightness"], out["hair.redness"], out["hair.yellowness"] = lightness, red, yellow
-        out["hair.saturation"] = math.hypot(red, yellow)
+        chroma = math.hypot(red, yellow)
+        out["hair.saturation"] = 100.0 * chroma / max(math.hypot(chroma, lightness), 1.0)
         out["hair.hue"] = math.degrees(math.atan2(yellow, red))
         out["hair.length"] = (float(np.quantile(face.y[hair], 0.97)) - face.chin) / face.width
     if (brows := face.box("eyebrows") or face.box("eyes")) is None:
