@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from memorygan.hardware import fuses_activations, multiplies_cheaply
 
@@ -85,6 +86,15 @@ def upsample(x: Tensor) -> Tensor:
     """
     y: Tensor = _Upsample.apply(x)
     return y
+
+
+def even_and_odd(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows 0, 2, … and rows 1, 3, … of a batch; first derivatives only.
+
+    As slices they would have two gradients of the whole batch's size, mostly zeros and in another layout, to be added.
+    """
+    even, odd = _EvenAndOdd.apply(x)
+    return even, odd
 
 
 def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
@@ -264,6 +274,25 @@ class _Downsample(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return _Upsample.apply(gradients[0])
+
+
+class _EvenAndOdd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.like = torch.empty_like(x, device="meta")
+        return x[::2], x[1::2]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor | None:
+        device = next((g.device for g in gradients if g is not None), None)
+        if device is None:
+            return None
+        x = torch.empty_like(ctx.like, device=device)
+        for first, rows in enumerate(gradients):
+            x[first::2] = 0.0 if rows is None else rows
+        return x
 
 
 class _WeightedSum(torch.autograd.Function):

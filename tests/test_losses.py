@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from memorygan.controller import QueryCodes
 from memorygan.encoder import Posterior
@@ -117,3 +118,12 @@ def test_feature_matching_does_not_pull_the_real_features() -> None:
     loss.backward()
     assert loss.item() == pytest.approx(2.0)
     assert fake.grad is not None and real.grad is None
+
+
+def test_the_coarse_mask_is_enlarged_bilinearly() -> None:
+    fine, coarse = torch.randn(2, 3, 16, 16), torch.rand(2, 3, 4, 4, requires_grad=True)
+    loss = losses.mask_consistency(fine, coarse)
+    enlarged = F.interpolate(2.0 * coarse - 1.0, size=(16, 16), mode="bilinear", align_corners=False)
+    expected = (fine - enlarged).square().mean()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(term, coarse)[0] for term in (loss, expected)))

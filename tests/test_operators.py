@@ -11,7 +11,9 @@ from memorygan.operators import (
     blur_kernel,
     convolve,
     depth_to_space,
+    even_and_odd,
     halve,
+    no_weight_gradients,
     sub_pixel_kernel,
     up_convolve,
     upsample,
@@ -114,3 +116,30 @@ def test_the_gradient_of_the_weighted_sum_is_laid_out_like_the_values():
     values = torch.randn(2, 3, 16, 8, requires_grad=True)
     (gradient,) = torch.autograd.grad(weighted_sum(torch.rand(2, 3, 16), values).sum(), values)
     assert gradient.is_contiguous()
+
+
+@pytest.mark.parametrize("used", [(True, True), (True, False), (False, True)])
+def test_even_and_odd_rows_are_slices_with_one_gradient_in_the_layout_of_the_batch(used):
+    x = torch.randn(4, 3, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weights = torch.randn(2, 2, 3, 6, 6)
+    for mine, slices in zip(even_and_odd(x), (x[::2], x[1::2]), strict=True):
+        assert torch.equal(mine, slices)
+
+    def loss(parts):
+        return sum((part * weight).sum() for part, weight, on in zip(parts, weights, used, strict=True) if on)
+
+    (found,) = torch.autograd.grad(loss(even_and_odd(x)), x)
+    (wanted,) = torch.autograd.grad(loss((x[::2], x[1::2])), x)
+    assert torch.equal(found, wanted) and found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_input_has_its_gradient_without_the_weights_and_they_theirs_later():
+    x, weight, bias = inputs = [t.requires_grad_() for t in (torch.randn(2, 5, 6, 6), *filters(4, 5, 3, torch.float32))]
+    loss = convolve(x, weight, bias, True).square().sum()
+    wanted = torch.autograd.grad(loss, inputs, retain_graph=True)
+    with no_weight_gradients():
+        (found,) = torch.autograd.grad(loss, [x], retain_graph=True)
+        left_out = torch.autograd.grad(loss, [weight, bias], retain_graph=True, allow_unused=True)
+    assert torch.equal(found, wanted[0]) and all(gradient is None for gradient in left_out)
+    for found, expected in zip(torch.autograd.grad(loss, [weight, bias]), wanted[1:], strict=True):
+        assert torch.equal(found, expected)

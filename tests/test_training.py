@@ -514,10 +514,9 @@ def test_one_look_at_the_fakes_gives_both_players_their_textbook_gradients(
         stage = kind(trainer.state, trainer.faces)
         trainer.state.optimizers = stage.make_optimizers()
         values = stage.step()
-        gradients = {
-            f"{name}.{key}": p.grad for name, net in trainer.state.networks.items() for key, p in net.named_parameters()
-        }
-        found.append((values, {key: value for key, value in gradients.items() if value is not None}))
+        networks = trainer.state.networks.items()
+        named = {f"{name}.{key}": p.grad for name, net in networks for key, p in net.named_parameters()}
+        found.append((values, {key: value for key, value in named.items() if value is not None}))
     (one, gradients), (two, textbook) = found
     assert one.keys() == two.keys() and all(torch.allclose(one[key], two[key], rtol=1e-5) for key in one)
     assert gradients.keys() == textbook.keys() and {key.split(".")[0] for key in textbook} == {

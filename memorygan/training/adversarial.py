@@ -12,7 +12,7 @@ from memorygan.discriminator import Critique
 from memorygan.encoder import Posterior
 from memorygan.generator import Synthesis
 from memorygan.latents import Latents
-from memorygan.operators import no_weight_gradients
+from memorygan.operators import even_and_odd, no_weight_gradients
 from memorygan.parser import FaceParser, load_parser
 from memorygan.parts import LayerGroup
 from memorygan.training import losses
@@ -228,16 +228,18 @@ class MakeReal(AdversarialStage):
 
     def critic_terms(self, fake: Critique, real: Critique) -> Losses:
         """What the generator learns from the critic."""
-        features = (tuple(f[::2] for f in critique.features) for critique in (fake, real))
+        restored = tuple(even_and_odd(feature)[0] for feature in fake.features)
+        photos = tuple(feature[::2] for feature in real.features)
         return {
             "adversarial": losses.generator_loss(fake.score),
-            "feature": losses.feature_matching(*features),
+            "feature": losses.feature_matching(restored, photos),
         }
 
     def own_terms(self, made: Made, batch: FaceBatch) -> tuple[Losses, Losses]:
         """What generator, encoder and controller learn without the critic, and the parts of its reconstruction term."""
         face = made.face
-        restored = Synthesis(face.image[::2], face.mask[::2], face.coarse_mask[::2], face.depth[::2], face.latents[::2])
+        (image, sampled_image), (mask, sampled_mask) = even_and_odd(face.image), even_and_odd(face.mask)
+        restored = Synthesis(image, mask, face.coarse_mask[::2], face.depth[::2], face.latents[::2])
         photos = FaceBatch(batch.image[::2], batch.part_ids[::2], batch.one_hot[::2])
         prior = self.state.generator.controller.condition(made.codes)
         terms = {
@@ -249,7 +251,7 @@ class MakeReal(AdversarialStage):
         if self.config.preview and self.state.progress.steps % PREVIEW_INTERVAL == 0:
             terms["preview"] = PREVIEW_INTERVAL * self.preview(restored)
         if self.parser is not None:
-            terms["parsing"] = self.parsing_loss(self.parser, face.image[1::2], face.mask[1::2])
+            terms["parsing"] = self.parsing_loss(self.parser, sampled_image, sampled_mask)
         rebuilt = self.reconstruction_terms(restored, photos)
         terms["reconstruction"] = self.weighted(rebuilt)
         return terms, rebuilt
