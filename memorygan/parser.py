@@ -177,8 +177,11 @@ class FaceParser(nn.Module):
         self.head = nn.Conv2d(widths[0], self.config.parts, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Working-size images (B, 3, S, S) in [-1, 1] → part scores (B, K, S/2, S/2), differentiable."""
-        x = self.stem(_standardise(images))  # (B, C0, S/2, S/2)
+        """Working-size images (B, 3, S, S) in [-1, 1] → part scores (B, K, S/2, S/2), differentiable.
+
+        Images may be more precise than the weights are: they are standardised as they come.
+        """
+        x = self.stem(_standardise(images).to(self.head.weight.dtype))  # (B, C0, S/2, S/2)
         skips = []
         for down in self.encoder:
             skips.append(x)

@@ -277,8 +277,8 @@ class MakeReal(AdversarialStage):
         The picture gets no gradient: the mask follows what is shown, and nobody learns to deceive the parser.
         """
         with torch.no_grad():
-            small = parser.resize(image.detach().float().clamp(-1, 1))
-            scores = parser(small.to(self.state.dtype, memory_format=torch.channels_last)).float()
+            # Channel by channel: with the three of them innermost, everything before the first convolution is slow.
+            scores = parser(parser.resize(image.detach().contiguous().clamp(-1, 1))).float()
             found = F.interpolate(scores, size=image.shape[-2:], mode="bilinear", align_corners=False).argmax(dim=1)
         return losses.fine_mask_loss(mask, found, self.weights)
 
