@@ -361,6 +361,36 @@ def test_fusing_before_projection_is_equation_6():
     assert close(fused.coarse_mask, mask.unflatten(2, (16, 16)), 1e-12)
 
 
+@pytest.mark.parametrize("parts", [None, [0, 3, 12]])
+def test_a_projection_left_to_the_render_net_gives_the_same_faces_and_gradients(parts):
+    """Three parts that are present, one of them transparent: the weights do not sum to 1, and the bias follows them."""
+    generator = MemoryGAN(replace(TINY, coarse_channels=48)).eval()
+    randomise(generator)
+    present = generator._present(parts)
+    found = []
+    for project in (True, False):
+        generator.zero_grad()
+        latents = generator.map(torch.linspace(-1, 1, 2 * 14 * 16).sin().view(2, 14, 16)).expand(generator.config)
+        fused = fuse(generator.retrieve(latents), generator.memory, TINY.parts.transparent, present, project)
+        assert fused.feature.shape[1] == (48 if project else 16)
+        image, mask = generator.render(fused)
+        (image.square().sum() + (mask * image.mean(dim=1, keepdim=True)).sum()).backward()
+        gradients = {name: p.grad for name, p in generator.named_parameters() if p.grad is not None}
+        found.append((image, mask, gradients))
+    (image, mask, gradients), (narrow_image, narrow_mask, narrow_gradients) = found
+    assert close(narrow_image, image, 1e-4) and close(narrow_mask, mask, 1e-4)
+    assert gradients.keys() == narrow_gradients.keys() and "memory.to_feature.bias" in gradients
+    for name, gradient in gradients.items():
+        tolerance = 1e-4 * float(gradient.abs().max()) + 1e-9
+        torch.testing.assert_close(narrow_gradients[name], gradient, rtol=1e-3, atol=tolerance)
+    assert torch.equal(generator.synthesize(latents, parts).image, narrow_image)
+
+
+def test_a_projection_that_is_not_wider_is_done_first():
+    memory = MemoryGAN(TINY).memory  # 8 + 1 channels, rounded up to 16, for a feature of 16
+    assert memory.unprojected(torch.zeros(1, 13, 256, 8), torch.zeros(1, 13, 256)) is None
+
+
 def test_projection_is_the_stated_linear_map():
     memory = MemoryGAN(TINY).memory
     randomise(memory)

@@ -1,7 +1,8 @@
 """``python -m memorygan.training.benchmark``: every training stage beside a plain float32 step of the same model.
 
 Both run in one process, in turns, on random faces already in memory. The plain step computes the paper's formulas
-literally (:mod:`memorygan.reference`): float32, one part after another, up-convolutions on the enlarged map.
+literally (:mod:`memorygan.reference`): float32, one part after another, up-convolutions on the enlarged map. In the
+real stage its critic looks at the fakes once for each player (:mod:`memorygan.training.reference`).
 """
 
 from __future__ import annotations
