@@ -128,7 +128,9 @@ class ComposedGenerator(nn.Module):
         self.config.check_size(size)
         if parts is not None and not len(parts):
             raise ValueError("no part was chosen to compose; name at least one, for example 'background'")
-        present, project = self._present(parts), not self.render.can_project
+        present = self._present(parts)
+        # To multiply weights anew for every pass pays for the batches of training, not for one face.
+        project = not (self.training and self.render.can_project)
         fused = fuse(retrieved, self.memory, self.config.parts.transparent, present, project)
         image, mask = self.render(fused, size)
         side = self.config.coarse_size
