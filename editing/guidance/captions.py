@@ -262,7 +262,7 @@ WEAK: Mapping[str, tuple[str, ...]] = {
     "glasses": ("sunglasses",),
     "brows": ("thick",),
     "nose": ("big",),
-    "clothes": ("pink",),
+    "clothes": ("pink", "yellow"),
 }
 # Words with which a phrase begins, and which a prompt may say otherwise.
 _OPENINGS = frozenset(("with", "wearing", "in", "who", "is", "has", "a", "an", "the"))

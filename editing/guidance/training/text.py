@@ -52,6 +52,8 @@ DEFAULT_OUT = WEIGHTS_DIR / f"{NAME}.safetensors"
 # A word of no caption. Put into captions at random it is learned to mean nothing, and every token that no caption
 # holds gets its meaning.
 _NOTHING = "zyzzyva"
+# Share of a set with dyed hair in a batch, where the set as it is has 1.
+_DYED = 0.4
 FLIPPED_POSE = {"left": "right", "front": "front", "right": "left"}
 
 
@@ -310,15 +312,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse_arguments(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    sets = [load_faces(folder, options.cache, options.size) for folder in options.data]
-    sets, shares = with_generated(sets, options.generator, options.generated, options.cache, options.size)
-    splits = [faces.split(min(options.hold_out, len(faces) // 5)) for faces in sets]
+    training, held_out, shares = load_splits(options)
     if not options.evaluate:
         config = TextTrainingConfig(options.minutes, options.images, options.batch, seed=options.seed)
-        trainer = TextTrainer(config, [kept for kept, _ in splits], shares, options.start)
+        trainer = TextTrainer(config, training, shares, options.start)
         run(trainer)
         provenance = Provenance(
-            data=tuple(f"{kept.name} ({len(kept)} faces)" for kept, _ in splits),
+            data=tuple(f"{faces.name} ({len(faces)} faces)" for faces in training),
             licence=options.licence,
             images_seen=trainer.images_before + trainer.shown,
             recipe=f"{trainer.seconds / 60:.0f} minutes, {config}",
@@ -329,7 +329,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         meta = {"kind": KIND, "config": NAME, "provenance": asdict(provenance)}
         save_module(options.out, trainer.result(), meta, half=True)
         print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {trainer.shown} images shown")
-    report(create_judge(str(options.out)).eval(), open_clip.get_tokenizer(NAME), [held for _, held in splits])
+    report(create_judge(str(options.out)).eval(), open_clip.get_tokenizer(NAME), held_out)
+
+
+def load_splits(options: argparse.Namespace) -> tuple[list[LabelledFaces], list[LabelledFaces], list[float]]:
+    """The sets that the options name: to train on, held out, and the share of each in a batch."""
+    sets = [load_faces(folder, options.cache, options.size) for folder in options.data]
+    sets, shares = with_generated(sets, options.generator, options.generated, options.cache, options.size)
+    if options.dyed:
+        sets += [load_faces(folder, options.cache, options.size, dye_seed=options.seed) for folder in options.data]
+        shares += [_DYED] * len(options.data)
+    splits = [faces.split(min(options.hold_out, len(faces) // 5)) for faces in sets]
+    return [kept for kept, _ in splits], [held for _, held in splits], shares
 
 
 def report(model: Any, tokenizer: Any, held_out: Sequence[LabelledFaces]) -> None:
@@ -346,6 +357,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/ and masks/")
     parser.add_argument("--generator", type=Path, help="checkpoint whose faces are mixed in")
     parser.add_argument("--generated", type=int, default=1500, help="how many of its faces")
+    parser.add_argument(
+        "--dyed", action=argparse.BooleanOptionalAction, default=True, help="show all faces with dyed hair too"
+    )
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="weights to write, or to evaluate")
     parser.add_argument("--minutes", type=float, default=TextTrainingConfig.minutes, help="wall-clock budget")
     parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")

@@ -29,13 +29,7 @@ from tqdm import tqdm
 
 from editing.guidance.attributes import WORDS
 from editing.guidance.captions import Caption, alternatives, compose, hard_negative
-from editing.guidance.training.faces import (
-    ATTRIBUTES,
-    LabelledFaces,
-    generated_faces,
-    load_faces,
-    with_generated,
-)
+from editing.guidance.training.faces import ATTRIBUTES, LabelledFaces, generated_faces
 from editing.guidance.training.schedule import learning_rate, run
 from editing.guidance.training.text import (
     DEFAULT_OUT,
@@ -46,6 +40,7 @@ from editing.guidance.training.text import (
     TextTrainingConfig,
     add_common_arguments,
     create_judge,
+    load_splits,
     report,
 )
 from editing.guidance.training.text_eval import normalise
@@ -53,8 +48,8 @@ from memorygan.checkpoint import Provenance, save_module
 
 # One over temperature: fixed, because some twenty attributes share the length of one unit vector.
 _SCALE = 40.0
-# Share of faces with parts of each other, and of each set with dyed hair, in a batch where a data set has 1.
-_MIXED, _DYED = 0.6, 0.4
+# Share of faces with parts of each other in a batch, where a data set has 1.
+_MIXED = 0.6
 
 
 class Anchors(nn.Module):
@@ -198,29 +193,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_common_arguments(parser)
     parser.add_argument("--start", type=Path, default=DEFAULT_OUT, help="weights of the first stage")
     parser.add_argument("--mixed", type=int, default=2400, help="faces of the generator with parts of each other")
-    parser.add_argument(
-        "--dyed", action=argparse.BooleanOptionalAction, default=True, help="show all faces with dyed hair too"
-    )
     parser.add_argument("--lr", type=float, default=TextTrainingConfig.lr, help="peak learning rate")
     parser.add_argument("--word-steps", type=int, default=300, help="steps of the text tower at the end")
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    sets = [load_faces(folder, options.cache, options.size) for folder in options.data]
-    sets, shares = with_generated(sets, options.generator, options.generated, options.cache, options.size)
-    splits = [faces.split(min(options.hold_out, len(faces) // 5)) for faces in sets]
-    training = [kept for kept, _ in splits]
+    training, held_out, shares = load_splits(options)
     if options.generator is not None and options.mixed:
         training.append(generated_faces(options.generator, options.mixed, options.cache, options.size, 0.9, mixed=True))
         shares.append(_MIXED)
-    held_out = [held for _, held in splits]
-    if options.dyed:
-        for folder in options.data:
-            faces = load_faces(folder, options.cache, options.size, dye_seed=options.seed)
-            kept, held = faces.split(min(options.hold_out, len(faces) // 5))
-            training.append(kept)
-            held_out.append(held)
-            shares.append(_DYED)
     config = TextTrainingConfig(options.minutes, options.images, options.batch, lr=options.lr, seed=options.seed)
     trainer = Refiner(config, training, shares, options.start)
     run(trainer)
