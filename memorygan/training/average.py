@@ -1,8 +1,8 @@
 """``python -m memorygan.training.average``: networks that continue one another, averaged weight by weight.
 
 Beside the faces themselves a critic drives a generator to thin lines and coloured rims, and these are other ones with
-every critic. Networks of one descent, trained against different critics, keep the faces in their mean and lose the lines
-(stochastic weight averaging, Izmailov et al. 2018; model soups, Wortsman et al. 2022).
+every critic. Networks of one descent, trained against different critics, keep the faces in their mean, not the
+lines (stochastic weight averaging, Izmailov et al. 2018; model soups, Wortsman et al. 2022).
 """
 
 from __future__ import annotations
