@@ -17,6 +17,7 @@ from torch import Tensor
 
 from editing.errors import EditingError
 from memorygan.checkpoint import CheckpointError, load_module, save_module
+from memorygan.config import GeneratorConfig
 from memorygan.parts import LayerGroup, PartScheme
 
 KIND = "sliders"
@@ -105,6 +106,14 @@ class SliderSet:
     def direction(self, name: str) -> Tensor:
         """(D,) float32."""
         return self.directions[self._index[name]]
+
+    def move(self, w: Tensor, name: str, value: float | Tensor, config: GeneratorConfig) -> None:
+        """Adds ``value`` times a slider to codes (B, K, L, D) in place; the base is that of all foreground parts."""
+        slider = self[name]
+        layers = config.layer_range(slider.group)
+        first = 1 if slider.part == BASE else config.parts.index(slider.part)
+        rows = slice(first, None if slider.part == BASE else first + 1)
+        w[:, rows, layers.start : layers.stop] += value * self.direction(name)
 
     def in_order(self, names: Iterable[str]) -> list[str]:
         """The names in the set's own order, so that sums of directions do not depend on the order of edits."""

@@ -140,10 +140,7 @@ class FaceEditor:
         sliders = self._require_sliders()
         w = state.anchor.w.clone()
         for name in sliders.in_order(state.sliders):
-            slider, direction = sliders[name], sliders.direction(name)
-            layers = self.config.layer_range(slider.group)
-            rows = slice(1, None) if slider.part == BASE else slice(*_one(self.config.parts.index(slider.part)))
-            w[:, rows, layers.start : layers.stop] += state.sliders[name] * direction
+            sliders.move(w, name, state.sliders[name], self.config)
         return state.anchor.with_w(w, state.anchor.shared_base)
 
     def touched(self, edit: Edit) -> tuple[str, ...]:
@@ -339,7 +336,3 @@ def parts_source(state: FaceState, codes: Latents, parts: Sequence[str]) -> Code
     if state.queries is not None:
         queries = Codes.of(state.queries[0, [0, *(1 + index for index in indices)]])
     return CodesSource(Codes.of(codes.w[0, indices]), queries, tuple(parts), "edited")
-
-
-def _one(index: int) -> tuple[int, int]:
-    return index, index + 1

@@ -394,7 +394,9 @@ def test_text_command_trains_and_writes(folder: Path, tmp_path: Path, capsys: py
     text.main([*arguments, "--evaluate", "--size", "96"])
     assert "one word changed" in capsys.readouterr().out
     text_refine.main([*arguments, "--start", str(out), "--images", "8", "--batch", "4", "--word-steps", "2"])
-    assert "24 images in all" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "24 images in all" in told
+    assert "drawn, dyed hair" in told
 
 
 def test_training_moves_the_right_captions_closer() -> None:
@@ -472,13 +474,13 @@ def test_moved_sliders_change_only_their_parts_of_a_face() -> None:
     assert checkpoint is not None
     loaded = load_generator(checkpoint)
     latents = loaded.generator.sample(range(3))
-    sliders = sliders_beside(checkpoint, loaded.sha256, latents)
+    sliders = sliders_beside(checkpoint, loaded.sha256, latents.config)
     assert sliders is not None
     moved = slide(latents, sliders, torch.Generator().manual_seed(0))
     changed = (moved.w != latents.w).any(dim=3)
     assert not changed[:, 0].any(), "the background stays"
     assert (changed.any(dim=2).sum(dim=1) >= 1).all() and (changed.any(dim=2).sum(dim=1) <= 4).all()
-    assert sliders_beside(Path("nowhere/faces.safetensors"), loaded.sha256, latents) is None
+    assert sliders_beside(Path("nowhere/faces.safetensors"), loaded.sha256, latents.config) is None
 
 
 def test_dyed_faces_are_the_same_faces_with_other_hair(folder: Path, tmp_path: Path) -> None:

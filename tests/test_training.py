@@ -471,6 +471,19 @@ def test_sampled_masks_learn_from_the_parser_and_pictures_do_not(packs: dict[int
     assert "parsing" in stage.step()
 
 
+def test_a_share_of_the_faces_is_shown_with_dyed_hair(packs: dict[int, Path], tmp_path: Path) -> None:
+    plain, dyed = (
+        next(FillMemory(trainer.state, trainer.faces).micro_batches())
+        for trainer in (make(packs, tmp_path / str(share), dyed=share) for share in (0.0, 1.0))
+    )
+    assert torch.equal(plain.part_ids, dyed.part_ids), "the same faces"
+    changed = (plain.image != dyed.image).any(dim=1)
+    hair = plain.part_ids == 7
+    assert changed[hair].float().mean() > 0.5
+    near = F.max_pool2d(hair[:, None].float(), 5, 1, 2)[:, 0] > 0
+    assert not changed[~near].any(), "beyond the border of the hair nothing changes"
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_swapped_sample_differs_from_its_photo_in_one_part(
     packs: dict[int, Path], tmp_path: Path, share: float

@@ -1,4 +1,4 @@
-"""Hair dyed before faces are shown: colours that a face set hardly holds are learned all the same.
+"""Hair dyed before faces are shown, so that colours can be learned that a face set hardly holds.
 
 Most hair is dark, so gray and red hair are seen too seldom for a direction of their own among the texture codes, and an
 editor asked for them gives light brown. A share of the faces gets hair of a natural colour drawn at random; masks and
@@ -62,17 +62,18 @@ def dye(image: Tensor, hair: Tensor, colours: Tensor) -> Tensor:
     old = mean[:, :1].clamp_min(1.0)
     new = colours[:, :1].clamp_max(old + LIGHTER).clamp_min(old - DARKER).clamp_min(4.0)
     contrast = (new / old).sqrt().clamp(0.6, 1.5)[..., None, None]
-    lightness = new[..., None, None] + contrast * (lab[:, :1] - mean[:, :1, None, None])
+    apart = lab - mean[..., None, None]  # (B, 3, S, S) from the mean of the hair
+    lightness = new[..., None, None] + contrast * apart[:, :1]
     # Strands in shade have less of a colour, highlights more; a little of their own stays.
     shade = (lightness / new[..., None, None]).clamp(0.3, 1.3)
-    tint = colours[:, 1:, None, None] * shade + 0.3 * (lab[:, 1:] - mean[:, 1:, None, None])
+    tint = colours[:, 1:, None, None] * shade + 0.3 * apart[:, 1:]
     dyed = torch.cat((lightness.clamp(0.0, 100.0), tint), dim=1)
     # Deep inside the mask all is hair; near its border, on either side, what is about as light as the hair.
     soft = F.avg_pool2d(F.pad(inside, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    spread = (((lab[:, :1] - mean[:, :1, None, None]) ** 2 * inside).sum(dim=(2, 3)) / area.clamp_min(1.0)).sqrt()
+    spread = ((apart[:, :1] ** 2 * inside).sum(dim=(2, 3)) / area.clamp_min(1.0)).sqrt()
     reach = (1.2 * spread).clamp_min(_ALIKE)[..., None, None]
-    alike = torch.exp(-(((lab[:, :1] - mean[:, :1, None, None]) / reach) ** 2))
-    deep = ((soft - 0.6) / 0.4).clamp(0.0, 1.0) * (lab[:, :1] < mean[:, :1, None, None] + 3.0 * reach)
+    alike = torch.exp(-((apart[:, :1] / reach) ** 2))
+    deep = ((soft - 0.6) / 0.4).clamp(0.0, 1.0) * (apart[:, :1] < 3.0 * reach)
     share = torch.where(hair[:, None], alike + (1.0 - alike) * deep, soft * alike)
     share = share * (area >= _LEAST * hair[0].numel())[..., None, None]
     out = lab + share * (dyed - lab)

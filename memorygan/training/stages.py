@@ -63,6 +63,8 @@ class Stage(ABC):
 
     def dyed(self, batch: FaceBatch) -> FaceBatch:
         """The same faces, some of them with hair of another colour."""
+        if not self.config.dyed:
+            return batch
         hair = batch.part_ids == self.state.generator.config.parts.index("hair")
         return replace(batch, image=dye_some(batch.image, hair, self.state.draws, self.config.dyed))
 

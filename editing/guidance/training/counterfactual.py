@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from editing.guidance.attributes import MEASURES, measure
+from editing.loading import SLIDERS_NAME
+from editing.renderer import to_uint8
 from editing.sliders import BASE, SliderSet
+from memorygan.config import GeneratorConfig
 from memorygan.latents import Latents
 from memorygan.parts import FACE_PARTS
 from memorygan.training.dye import DRAWS, draw_colours, dye
@@ -38,7 +40,7 @@ def dyed(images: np.ndarray, masks: np.ndarray, seed: int) -> np.ndarray:
         rows = torch.from_numpy(np.array(images[start : start + _BATCH])).permute(0, 3, 1, 2).float() / 127.5 - 1
         hair = torch.from_numpy(np.array(masks[start : start + _BATCH])) == FACE_PARTS.index("hair")
         changed = dye(rows, hair, draw_colours(torch.rand(len(rows), DRAWS, generator=dice)))
-        found.append(changed.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+        found.append(to_uint8(changed))
     return np.concatenate(found)
 
 
@@ -56,25 +58,22 @@ def dyed_measures(raw: np.ndarray, images: np.ndarray, masks: np.ndarray) -> np.
 
 def slide(latents: Latents, sliders: SliderSet, dice: torch.Generator) -> Latents:
     """Moves some sliders of every face (B, K, L, D), each as far as it goes and half as far again."""
-    w: Tensor = latents.w.clone()
-    parts = latents.config.parts
+    w = latents.w.clone()
     usable = [slider for slider in sliders if slider.part not in (BASE, "background")]
     for face in range(len(w)):
         for pick in torch.randint(len(usable), (_SLIDERS,), generator=dice).tolist():
-            slider = usable[pick]
-            layers = latents.config.layer_range(slider.group)
             value = (2 * torch.rand((), generator=dice) - 1) * _FAR
-            w[face, parts.index(slider.part), layers.start : layers.stop] += value * sliders.direction(slider.id)
+            sliders.move(w[face : face + 1], usable[pick].id, value, latents.config)
     return latents.with_w(w)
 
 
-def sliders_beside(checkpoint: Path, sha256: str, latents: Latents) -> SliderSet | None:
+def sliders_beside(checkpoint: Path, sha256: str, config: GeneratorConfig) -> SliderSet | None:
     """The sliders of a generator; None where it has none.
 
     Raises:
         EditingError: if those beside it are damaged, or of another generator.
     """
-    path = checkpoint.parent / "sliders.safetensors"
+    path = checkpoint.parent / SLIDERS_NAME
     if not path.is_file():
         return None
-    return SliderSet.load(path, sha256, latents.config.parts, latents.w.shape[-1])
+    return SliderSet.load(path, sha256, config.parts, config.style_dim)

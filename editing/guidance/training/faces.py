@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from editing.guidance.attributes import MEASURES, WORDS, describe, lean, measure
 from editing.guidance.training.counterfactual import dyed, dyed_measures, slide, sliders_beside
+from editing.renderer import to_uint8
 from memorygan.checkpoint import load_generator
 from memorygan.training.parser_data import list_pairs, pack
 
@@ -123,7 +124,9 @@ def generated_faces(
     """
     loaded = load_generator(checkpoint)
     kind = "mixed" if mixed else "generated"
-    file = cache / f"{kind}-{loaded.sha256[:12]}-{count}-{truncation}.npz"
+    sliders = sliders_beside(checkpoint, loaded.sha256, loaded.generator.config) if mixed else None
+    made_with = loaded.sha256[:12] if sliders is None else f"{loaded.sha256[:12]}-{sliders.sha256[:12]}"
+    file = cache / f"{kind}-{made_with}-{count}-{truncation}.npz"
     if not file.is_file():
         images, masks = [], []
         dice = torch.Generator().manual_seed(count) if mixed else None
@@ -133,12 +136,11 @@ def generated_faces(
                 latents = loaded.generator.sample(seeds, truncation)
                 if dice is not None:
                     latents = latents.with_w(_mix(latents.w, dice))
-                    sliders = sliders_beside(checkpoint, loaded.sha256, latents)
                     latents = latents if sliders is None else slide(latents, sliders, dice)
                 faces = loaded.generator.synthesize(latents)
-            images.append(faces.image.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
-            masks.append(faces.part_map.to(torch.uint8))
-        pictures, ids = torch.cat(images).numpy(), torch.cat(masks).numpy()
+            images.append(to_uint8(faces.image))
+            masks.append(faces.part_map.to(torch.uint8).numpy())
+        pictures, ids = np.concatenate(images), np.concatenate(masks)
         raw = _measure_all(zip(pictures, ids, strict=True), count, f"measuring {kind} faces")
         cache.mkdir(parents=True, exist_ok=True)
         np.savez(file, images=pictures, raw=raw, names=np.array(MEASURES))
