@@ -34,6 +34,20 @@ def test_pixel_pooled_and_gradient_loss() -> None:
     assert losses.pixel_loss(image, target, weight).item() == pytest.approx(3 / 16)
 
 
+def test_tint_loss_sees_hue_and_not_lightness_and_counts_present_parts_alike() -> None:
+    target = torch.zeros(1, 3, 2, 2)
+    regions = torch.zeros(1, 3, 2, 2)
+    regions[0, 0] = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    regions[0, 1, 1, 1] = 1.0  # the third part is absent
+    assert losses.tint_loss(target + 0.5, target, regions).item() == pytest.approx(0.0, abs=1e-6)
+    image = target.clone()
+    image[0, 0, 1, 1] = 0.8  # the one pixel of the second part is red: 0.8 of red − green, 0.4 of yellow − blue
+    assert losses.tint_loss(image, target, regions).item() == pytest.approx((0.0 + 0.6) / 2)
+    image[0, :, 1, 1] = 0.0
+    image[0, 0, 0] = torch.tensor([0.6, -0.6])  # red here and green there: the first part's mean has no hue
+    assert losses.tint_loss(image, target, regions).item() == pytest.approx(0.0, abs=1e-6)
+
+
 def test_fine_mask_loss_is_the_weighted_cross_entropy() -> None:
     mask = torch.full((1, 2, 1, 2), -1.0)
     mask[0, 0, 0, 0] = 1.0  # right and sure

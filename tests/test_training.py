@@ -29,10 +29,12 @@ from memorygan.training import __main__ as cli
 from memorygan.training import bundle, loop
 from memorygan.training.adversarial import MakeReal, PaperAdversarial
 from memorygan.training.augment import draw_transform
+from memorygan.training.colour import LearnColours
 from memorygan.training.config import TrainingConfig, recipe_config
 from memorygan.training.correct import LearnToCorrect
 from memorygan.training.data import PackedDataset
 from memorygan.training.distributed import Draws, Processes, start_processes
+from memorygan.training.dye import PALETTES
 from memorygan.training.grow import grow, start_from
 from memorygan.training.loop import STATE_FILE, Schedule, Trainer, TrainingError
 from memorygan.training.prepare import main as prepare
@@ -82,10 +84,11 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     ("recipe", "changes"),
     [
         ("memory-first", {"fill_images": 12, "query_steps": 2, "real_images": 16}),
+        ("memory-first", {"fill_images": 4, "colour_images": 8, "query_steps": 1, "real_images": 8, "dyed": 0.5}),
         ("memory-first", {"fill_images": 4, "query_steps": 1, "real_images": 8, "parsing": 2.0}),
         ("paper", {"paper_images": 24, "accumulate": 1}),
     ],
-    ids=["memory-first", "memory-first with the parser", "paper"],
+    ids=["memory-first", "memory-first with colours", "memory-first with the parser", "paper"],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     packs: dict[int, Path], tmp_path: Path, recipe: str, changes: dict[str, Any]
@@ -134,36 +137,37 @@ def test_training_changes_what_it_should_and_exports_usable_networks(packs: dict
     ).mean.shape == (2, 14, 16)
 
 
-def test_the_last_stage_trains_the_residual_encoder_alone_until_photos_come_back_better(
+def test_the_last_stage_trains_the_encoder_alone_until_photos_come_back_better(
     packs: dict[int, Path], tmp_path: Path
 ) -> None:
     trainer = make(packs, tmp_path, correct_images=400, generator_lr=5e-3)
-    for _ in range(3):
+    while trainer.state.progress.stage != "correct":
         trainer._next_stage()
     state, stage = trainer.state, trainer.stage
     assert isinstance(stage, LearnToCorrect)
+    batch, encoder, generator = stage.faces.batch(torch.arange(8)), state.average_encoder, state.average_generator
+
+    @torch.no_grad()
+    def error(looks: bool) -> float:
+        seen = batch.image, batch.one_hot
+        codes = encoder.codes(generator, *seen) if looks else encoder(*seen).mean
+        face = generator.synthesize(generator.map(codes).expand(generator.config))
+        return float((face.image - batch.image).abs().mean())
+
     with torch.no_grad():
-        next(state.average_encoder.base_in.parameters()).mul_(0.1)  # an average that differs from what was trained last
+        next(encoder.base_in.parameters()).mul_(0.1)  # an average that differs from what was trained last
+    untrained = error(looks=False)
     before = {f"{name}.{key}": v.clone() for name, net in state.averages.items() for key, v in net.state_dict().items()}
     while not stage.finished():
         stage.step()
     for networks in (state.averages, {name: state.networks[name] for name in state.averages}):
         after = {f"{name}.{key}": v for name, net in networks.items() for key, v in net.state_dict().items()}
-        moved = {".".join(key.split(".")[:2]) for key in after if not torch.equal(before[key], after[key])}
-        assert moved == {"encoder.residual"}
+        moved = {key for key in after if not torch.equal(before[key], after[key])}
+        assert moved and all(key.startswith("encoder.") for key in moved)
+        assert {key.startswith("encoder.residual.") for key in moved} == {True, False}
     assert state.progress.images == 0 and state.progress.stage_images == 400
-    batch, encoder, generator = stage.faces.batch(torch.arange(8)), state.average_encoder, state.average_generator
-
-    def error(codes: torch.Tensor) -> float:
-        face = generator.synthesize(generator.map(codes).expand(generator.config))
-        return float((face.image - batch.image).abs().mean())
-
-    with torch.no_grad():
-        first, corrected = (
-            encoder(batch.image, batch.one_hot).mean,
-            encoder.codes(generator, batch.image, batch.one_hot),
-        )
-        assert error(corrected) < 0.995 * error(first)  # of what an untrained generator can do
+    assert error(looks=False) < 0.999 * untrained  # of what an untrained generator can do
+    assert error(looks=True) < 0.995 * error(looks=False)
 
 
 def test_an_encoder_that_looked_once_gets_a_silent_residual_encoder(packs: dict[int, Path], tmp_path: Path) -> None:
@@ -471,17 +475,63 @@ def test_sampled_masks_learn_from_the_parser_and_pictures_do_not(packs: dict[int
     assert "parsing" in stage.step()
 
 
-def test_a_share_of_the_faces_is_shown_with_dyed_hair(packs: dict[int, Path], tmp_path: Path) -> None:
+def test_a_share_of_the_faces_is_shown_dyed(packs: dict[int, Path], tmp_path: Path) -> None:
     plain, dyed = (
         next(FillMemory(trainer.state, trainer.faces).micro_batches())
         for trainer in (make(packs, tmp_path / str(share), dyed=share) for share in (0.0, 1.0))
     )
     assert torch.equal(plain.part_ids, dyed.part_ids), "the same faces"
     changed = (plain.image != dyed.image).any(dim=1)
-    hair = plain.part_ids == 7
-    assert changed[hair].float().mean() > 0.5
-    near = F.max_pool2d(hair[:, None].float(), 5, 1, 2)[:, 0] > 0
-    assert not changed[~near].any(), "beyond the border of the hair nothing changes"
+    names = get_preset("tiny-32").generator.parts.names
+    parts = torch.zeros_like(changed)
+    for part in PALETTES:
+        assert changed[plain.part_ids == names.index(part)].float().mean() > 0.5
+        parts |= plain.part_ids == names.index(part)
+    near = F.max_pool2d(parts[:, None].float(), 5, 1, 2)[:, 0] > 0
+    assert not changed[~near].any(), "beyond the borders nothing changes"
+
+
+def test_who_is_taught_no_colour_lacks_nothing(packs: dict[int, Path], tmp_path: Path) -> None:
+    trainer = make(packs, tmp_path, dyed=0.0, tint=1.0)
+    state = trainer.state
+    stage = LearnColours(state, trainer.faces)
+    lesson = stage.teach(next(stage.micro_batches()))
+    assert not lesson.dyed.any()
+    terms = stage.terms(lesson)
+    assert {name for name, value in terms.items() if value.item() > 1e-5} == {"kl"}
+
+
+def test_colours_are_taught_in_the_generators_own_faces(
+    packs: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(packs, tmp_path, fill_images=600, colour_images=160, query_steps=0, real_images=0, correct_images=0,
+                   dyed=1.0, tint=10.0, generator_lr=5e-3)  # fmt: skip
+    state, names = trainer.state, trainer.state.generator.config.parts.names
+    trainer._enter_stage(state)
+    while state.progress.stage == "fill":
+        assert trainer.stage is not None
+        if trainer.stage.finished():
+            trainer._next_stage()
+        else:
+            trainer.stage.step()
+    stage = trainer.stage
+    assert isinstance(stage, LearnColours)
+    teacher = {key: value.clone() for key, value in state.average_generator.state_dict().items()}
+    lesson = stage.teach(next(stage.micro_batches()))
+    monkeypatch.setattr(stage, "teach", lambda batch: lesson)
+    seen = [stage.step()["tint"].item() for _ in range(39)]
+    kept = state.average_generator.state_dict()
+    assert all(torch.equal(value, kept[key]) for key, value in teacher.items()), "the teacher stands still"
+    seen.append(stage.step()["tint"].item())
+    assert stage.finished() and np.mean(seen[-8:]) < 0.75 * np.mean(seen[:3])
+    learned = state.networks["generator"].state_dict()
+    assert all(torch.equal(value, learned[key]) for key, value in state.average_generator.state_dict().items())
+    # What is not dyed is the teacher's own picture; codes change where something is.
+    parts = torch.stack([lesson.wanted.part_ids == names.index(part) for part in PALETTES]).any(dim=0)
+    near = F.max_pool2d(parts[:, None].float(), 5, 1, 2)[:, 0] > 0
+    changed = (lesson.wanted.image != lesson.before.image).any(dim=1)
+    assert changed.any() and not changed[~near].any()
+    assert lesson.dyed.sum(dim=1).eq(len(PALETTES)).all() and not lesson.dyed[:, 0].any()
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -597,6 +647,9 @@ def test_bad_runs_are_refused_and_nothing_is_overwritten(
     assert (tmp_path / STATE_FILE).read_bytes() == saved
     with pytest.raises(ValueError, match="batch"):
         TrainingConfig(batch=0)
+    for share in ("dyed", "swapped", "style_mixing"):
+        with pytest.raises(ValueError, match=f"{share} is 1.5; it is a share, use 0 to 1"):
+            recipe_config("memory-first", {share: 1.5})
     for wrong in ({"metric_samples": 1}, {"log_steps": 0}, {"minutes": -1.0}, {"sheet_images": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong)).replace("_", " ")):
             Schedule(**wrong)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import torch
 
 from memorygan.colour import rgb_to_lab
 from memorygan.training.distributed import Draws
-from memorygan.training.dye import COLOURS, LIGHTER, draw_colours, dye, dye_some
+from memorygan.training.dye import CLOTH, HAIR, LIGHTER, PALETTES, Palette, draw_colours, draw_dyes, dye
 
 SIDE = 32
 
@@ -64,33 +64,44 @@ def test_a_bald_face_stays_as_it_is():
     assert not torch.equal(dyed[1], image[1])
 
 
-@pytest.mark.parametrize("kind", range(len(COLOURS)))
-def test_colours_are_drawn_from_their_ranges(kind: int):
-    start = sum(colour[0] for colour in COLOURS[:kind])
+@pytest.mark.parametrize(
+    ("palette", "kind"), [(palette, kind) for palette in (HAIR, CLOTH) for kind in range(len(palette))]
+)
+def test_colours_are_drawn_from_their_ranges(palette: Palette, kind: int):
+    start = sum(colour[0] for colour in palette[:kind])
     chance = torch.rand(200, 4, generator=torch.Generator().manual_seed(2))
-    chance[:, 0] = start + 1e-4 + (COLOURS[kind][0] - 2e-4) * chance[:, 0]
-    lightness, red, yellow = draw_colours(chance).unbind(dim=1)
-    _, light, chroma, hue = COLOURS[kind]
+    chance[:, 0] = start + 1e-4 + (palette[kind][0] - 2e-4) * chance[:, 0]
+    lightness, red, yellow = draw_colours(chance, palette).unbind(dim=1)
+    _, light, chroma, hue = palette[kind]
     assert (lightness >= light[0]).all() and (lightness <= light[1]).all()
     length = torch.hypot(red, yellow)
     assert (length <= chroma[1] + 1e-3).all() and (length <= lightness + 1e-3).all()
-    angle = torch.rad2deg(torch.atan2(yellow, red))
+    angle = torch.rad2deg(torch.atan2(yellow, red)) % 360.0
     assert (angle >= hue[0] - 0.1).all() and (angle <= hue[1] + 0.1).all()
 
 
-def test_a_share_of_the_faces_is_dyed_and_none_takes_no_random_numbers():
+PARTS = ("background", "hair", "cloth")
+
+
+def some_draws() -> Draws:
+    return Draws(0, SimpleNamespace(rank=0, world=1, device=torch.device("cpu")))  # type: ignore[arg-type]
+
+
+def test_a_share_of_the_faces_is_dyed_each_part_for_itself():
     image, hair = faces(40)
-    draws = Draws(0, SimpleNamespace(rank=0, world=1, device=torch.device("cpu")))  # type: ignore[arg-type]
-    before = draws.generator.get_state()
-    assert dye_some(image, hair, draws, 0.0) is image
-    assert torch.equal(draws.generator.get_state(), before)
-    changed = (dye_some(image, hair, draws, 0.5) != image).flatten(1).any(dim=1)
-    assert 8 < int(changed.sum()) < 32
-    assert (dye_some(image, hair, draws, 1.0) != image).flatten(1).any(dim=1).all()
+    dyes = draw_dyes(some_draws(), 40, 0.5)
+    assert set(dyes.chosen) == set(PALETTES) and not torch.equal(dyes.chosen["hair"], dyes.chosen["cloth"])
+    for part in PALETTES:
+        part_ids = hair.to(torch.uint8) * PARTS.index(part)
+        changed = (dyes(image, part_ids, PARTS) != image).flatten(1).any(dim=1)
+        assert torch.equal(changed, dyes.chosen[part]) and 8 < int(changed.sum()) < 32
+    assert draw_dyes(some_draws(), 40, 1.0).chosen["hair"].all()
+    assert dyes(image, torch.zeros_like(hair, dtype=torch.uint8), PARTS).equal(image), "no part, no dye"
 
 
 def test_precision_and_layout_of_the_batch_stay():
     image, hair = faces()
-    draws = Draws(0, SimpleNamespace(rank=0, world=1, device=torch.device("cpu")))  # type: ignore[arg-type]
-    dyed = dye_some(image.bfloat16().to(memory_format=torch.channels_last), hair, draws, 1.0)
+    image = image.bfloat16().to(memory_format=torch.channels_last)
+    dyed = draw_dyes(some_draws(), len(image), 1.0)(image, hair.to(torch.uint8), PARTS)
+    assert not torch.equal(dyed, image)
     assert dyed.dtype == torch.bfloat16 and dyed.is_contiguous(memory_format=torch.channels_last)

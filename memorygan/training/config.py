@@ -25,15 +25,19 @@ class TrainingConfig:
         seed: decides every random number of the run.
         precision: ``bf16`` activations with float32 parameters, or ``float32``.
         flip: mirror half of the images.
-        dyed: share of the faces whose hair gets another natural colour, see :mod:`memorygan.training.dye`.
-        fill_images, query_steps, real_images: length of the first three stages of ``memory-first``.
-        correct_images: length of its last stage, which trains the residual encoder alone.
+        dyed: share of the faces whose hair gets another natural colour, and of those whose clothes get another one, see
+            :mod:`memorygan.training.dye`.
+        fill_images, colour_images, query_steps, real_images: length of the first stages of ``memory-first``; the second
+            dyes the generator's own faces and is for runs that start from sharp networks.
+        correct_images: length of its last stage, which trains the encoder alone.
         looks: how often the residual encoder corrects the codes of a photo.
         paper_images: length of the ``paper`` recipe; the paper's 150,000 steps of 32.
         *_lr, beta1, beta2: Adam; reduced to ``lr_floor`` of itself over the last third of the stages fill and correct.
         ema_half_life: images after which an old weight counts half in the averaged generator.
         pixel, pooled, gradient, fine_mask, coarse_mask: weights of the reconstruction terms.
+        tint: weight of the difference in hue between a part and its reconstruction, which the other terms learn late.
         consistency: weight of L_mask while filling; consistency_real in the adversarial stages.
+        kept: weight of what has to stay while colours are learned: masks, and codes of what is not dyed.
         kl: weight of the KL divergence per query code to a unit Gaussian while filling.
         kl_controller: the same to the controller's own Gaussians in the real stage.
         critic_images: images at the start of the real stage for which only the critic learns; for runs that start from
@@ -67,6 +71,7 @@ class TrainingConfig:
     flip: bool = True
     dyed: float = 0.0
     fill_images: int = 160_000
+    colour_images: int = 0
     query_steps: int = 1500
     real_images: int = 100_000
     correct_images: int = 20_000
@@ -86,10 +91,12 @@ class TrainingConfig:
     pixel: float = 1.0
     pooled: float = 1.0
     gradient: float = 5.0
+    tint: float = 0.0
     fine_mask: float = 1.0
     coarse_mask: float = 0.5
     consistency: float = 1.0
     consistency_real: float = 20.0
+    kept: float = 10.0
     kl: float = 1e-3
     kl_controller: float = 1e-3
     adversarial: float = 0.5
@@ -121,6 +128,9 @@ class TrainingConfig:
             value = getattr(self, item.name)
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
                 raise ValueError(f"{item.name} is {value}; use 0 or more")
+        for name in ("dyed", "swapped", "style_mixing"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, use 0 to 1")
         for name in (
             "batch",
             "accumulate",

@@ -1,21 +1,23 @@
-"""The last stage: the encoder's second look."""
+"""The last stage: the encoder learns to read photos for the finished generator."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
-from memorygan.training.batches import ResidentFaces
+from memorygan.generator import Synthesis
+from memorygan.training.batches import FaceBatch, ResidentFaces
 from memorygan.training.stages import Losses, Stage, mean_over
 from memorygan.training.state import TrainingState, trainable
 
 
 class LearnToCorrect(Stage):
-    """A residual encoder learns to correct codes by what their rendering lacks (ReStyle, Alaluf et al. 2021).
+    """The encoder's first look, and a residual encoder that corrects codes by what their rendering lacks.
 
-    Everything else stands still: a photo comes back better, and no sample changes. The networks become their averages
-    first, as those are what is exported and what has to be looked at.
+    The generator stands still: a photo comes back better, and no sample changes. The networks become their averages
+    first, as those are what is exported and what has to be looked at. Corrections as in ReStyle (Alaluf et al. 2021).
     """
 
     name = "correct"
@@ -25,10 +27,8 @@ class LearnToCorrect(Stage):
         self.length = self.config.correct_images if self.config.looks else 0
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        residual, betas = self.state.encoder.residual, (self.config.beta1, self.config.beta2)
-        if residual is None:  # the stage has length 0
-            return {}
-        return {"correct": self.adam(trainable([residual]), self.config.generator_lr, betas)}
+        betas = (self.config.beta1, self.config.beta2)
+        return {"correct": self.adam(trainable([self.state.encoder]), self.config.generator_lr, betas)}
 
     def step(self) -> Losses:
         state = self.state
@@ -38,17 +38,16 @@ class LearnToCorrect(Stage):
         optimizer, seen = state.optimizers["correct"], []
         self.set_learning_rate(optimizer, self.config.generator_lr * self.decay())
         for batch in self.micro_batches():
-            encoder, generator = state.encoder, state.average_generator
+            codes = self.look(batch)
             with torch.no_grad():
-                codes = state.average_encoder(batch.image, batch.one_hot).mean
-                face = generator.synthesize(generator.map(codes).expand(generator.config))
+                face = self.draw(codes)
             terms: Losses = {}
             for _ in range(self.config.looks):  # each learns for itself, from what the one before has left
-                codes = codes.detach() + encoder.correction(batch.image, batch.one_hot, face)
-                face = generator.synthesize(generator.map(codes).expand(generator.config))
+                codes = codes.detach() + state.encoder.correction(batch.image, batch.one_hot, face)
+                face = self.draw(codes)
                 terms = self.reconstruction_terms(face, batch)
                 # What the controller finds likely stays editable.
-                terms["kl_controller"] = -generator.controller.condition(codes).log_likelihood().mean()
+                terms["kl_controller"] = -state.average_generator.controller.condition(codes).log_likelihood().mean()
                 (self.weighted(terms) / self.config.accumulate).backward()
                 face = replace(face, image=face.image.detach(), mask=face.mask.detach())
             seen.append({key: value.detach() for key, value in terms.items()})
@@ -56,3 +55,18 @@ class LearnToCorrect(Stage):
         self.advance(self.images_per_step, by_generator=False)
         state.update_averages(self.images_per_step)
         return mean_over(seen)
+
+    def look(self, batch: FaceBatch) -> Tensor:
+        """Mean codes (B, 1 + K, Q) at the first look, which learns from a sample of its posteriors."""
+        posterior = self.state.encoder(batch.image, batch.one_hot)
+        codes = posterior.sample(self.query_noise(len(batch.image)))
+        prior = self.state.average_generator.controller.condition(codes)
+        terms = self.reconstruction_terms(self.draw(codes), batch)
+        terms["kl_controller"] = posterior.kl(prior.mean, prior.log_variance).mean()
+        (self.weighted(terms) / self.config.accumulate).backward()
+        return posterior.mean.detach()
+
+    def draw(self, codes: Tensor) -> Synthesis:
+        """What query codes stand for."""
+        generator = self.state.average_generator
+        return generator.synthesize(generator.map(codes).expand(generator.config))

@@ -20,6 +20,7 @@ from memorygan.checkpoint import remove_unfinished, write_atomically
 from memorygan.hardware import little_garbage
 from memorygan.training.adversarial import MakeReal, PaperAdversarial
 from memorygan.training.batches import ResidentFaces
+from memorygan.training.colour import LearnColours
 from memorygan.training.config import TrainingConfig
 from memorygan.training.correct import LearnToCorrect
 from memorygan.training.data import PackedDataset
@@ -31,7 +32,7 @@ from memorygan.training.stages import FillMemory, LearnToQuery, Stage
 from memorygan.training.state import Progress, TrainingState
 
 STAGES: dict[str, tuple[type[Stage], ...]] = {
-    "memory-first": (FillMemory, LearnToQuery, MakeReal, LearnToCorrect),
+    "memory-first": (FillMemory, LearnColours, LearnToQuery, MakeReal, LearnToCorrect),
     "paper": (PaperAdversarial,),
 }
 STATE_FILE = "state.safetensors"
@@ -295,7 +296,7 @@ class Trainer:
             sheet, error = reconstruction_sheet(generator, state.average_encoder, self.held_out, generator.config.parts)
             self._show("reconstructions", sheet, name)
             record["reconstruction_error"] = round(error, 3)
-        if progress.stage not in ("fill", "correct"):  # no sample changes while photos are
+        if progress.stage not in ("fill", "colour", "correct"):  # no sample changes while photos are
             temperature = self.config.temperature if self.config.recipe == "memory-first" else 1.0
             self._show("samples", sample_sheet(generator, temperature), name)
             if self.schedule.metric_samples and self.held_out is not None:

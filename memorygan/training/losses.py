@@ -38,6 +38,26 @@ def pooled_loss(image: Tensor, target: Tensor, factor: int = 4) -> Tensor:
     return (F.avg_pool2d(image, factor) - F.avg_pool2d(target, factor)).abs().mean()
 
 
+def tint_loss(image: Tensor, target: Tensor, regions: Tensor) -> Tensor:
+    """Mean absolute error of the parts' mean opponent colours (red − green, yellow − blue), every part alike.
+
+    Light and dark lie far apart in pictures and hues do not, so that other losses learn hues late; gray, red and brown
+    hair come out alike until then.
+
+    Args:
+        image, target: (B, 3, H, W).
+        regions: (B, K, H, W) in 0–1, where the target's parts lie; absent parts do not count.
+    """
+    error = (image - target).float()
+    red, green, blue = error.unbind(dim=1)
+    opponents = torch.stack((red - green, 0.5 * (red + green) - blue), dim=-1)  # (B, H, W, 2)
+    regions = regions.float().flatten(2)
+    area = regions.sum(dim=2, keepdim=True)  # (B, K, 1)
+    mean = (regions @ opponents.flatten(1, 2)) / area.clamp_min(1.0)  # (B, K, 2)
+    present = (area > 0).float()
+    return (mean.abs() * present).mean(dim=2).sum() / present.sum().clamp_min(1.0)
+
+
 def gradient_loss(image: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Mean absolute error of horizontal and vertical differences, weighted as in :func:`pixel_loss`: edges."""
     error = image - target

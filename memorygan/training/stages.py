@@ -15,7 +15,7 @@ from memorygan.encoder import Posterior
 from memorygan.generator import Synthesis
 from memorygan.training import losses
 from memorygan.training.batches import FaceBatch, ResidentFaces
-from memorygan.training.dye import dye_some
+from memorygan.training.dye import draw_dyes
 from memorygan.training.state import TrainingState, trainable
 
 Losses = dict[str, Tensor]
@@ -62,11 +62,11 @@ class Stage(ABC):
             yield self.dyed(self.faces.batch(*self.state.sampler.take(self.config.batch)))
 
     def dyed(self, batch: FaceBatch) -> FaceBatch:
-        """The same faces, some of them with hair of another colour."""
+        """The same faces, some of them with hair or clothes of another colour."""
         if not self.config.dyed:
             return batch
-        hair = batch.part_ids == self.state.generator.config.parts.index("hair")
-        return replace(batch, image=dye_some(batch.image, hair, self.state.draws, self.config.dyed))
+        dyes = draw_dyes(self.state.draws, len(batch.image), self.config.dyed)
+        return replace(batch, image=dyes(batch.image, batch.part_ids, self.state.generator.config.parts.names))
 
     def adam(self, parameters: Any, rate: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
         """Adam in one fused kernel per parameter: one pass over memory, where its formula written out takes ten."""
@@ -104,15 +104,23 @@ class Stage(ABC):
 
     def reconstruction_terms(self, face: Synthesis, batch: FaceBatch) -> Losses:
         """Pixel, colour, edge and mask losses, weighted by part."""
-        weight = self.weights[batch.part_ids.long()][:, None]
-        target, coarse = batch.image.float(), self._coarse_target(batch, face.coarse_mask.shape[-1])
-        return {
-            "pixel": losses.pixel_loss(face.image, target, weight),
-            "pooled": losses.pooled_loss(face.image, target),
-            "gradient": losses.gradient_loss(face.image, target, weight),
+        coarse = self._coarse_target(batch, face.coarse_mask.shape[-1])
+        return self.picture_terms(face, batch) | {
             "fine_mask": losses.fine_mask_loss(face.mask, batch.part_ids, self.weights),
             "coarse_mask": losses.coarse_mask_loss(face.coarse_mask, coarse, self.weights),
         }
+
+    def picture_terms(self, face: Synthesis, batch: FaceBatch) -> Losses:
+        """Pixel, colour and edge losses, weighted by part."""
+        weight, target = self.weights[batch.part_ids.long()][:, None], batch.image.float()
+        terms = {
+            "pixel": losses.pixel_loss(face.image, target, weight),
+            "pooled": losses.pooled_loss(face.image, target),
+            "gradient": losses.gradient_loss(face.image, target, weight),
+        }
+        if self.config.tint:
+            terms["tint"] = losses.tint_loss(face.image, target, batch.one_hot)
+        return terms
 
     def weighted(self, terms: Losses) -> Tensor:
         """Σ weight · term, with the weights of the configuration."""

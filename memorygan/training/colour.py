@@ -1,0 +1,126 @@
+"""The stage that teaches a generator colours: its own faces, dyed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from memorygan.encoder import Posterior
+from memorygan.generator import Synthesis
+from memorygan.training.batches import FaceBatch, ResidentFaces
+from memorygan.training.dye import PALETTES, draw_dyes
+from memorygan.training.losses import one_hot
+from memorygan.training.stages import Losses, Stage, mean_over
+from memorygan.training.state import TrainingState, trainable
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """B faces as the generator drew them before this stage, some of them dyed.
+
+    Attributes:
+        codes: (B, 1 + K, Q) query codes of the faces as they were.
+        beliefs: the encoder's posteriors before this stage, of the same faces undyed.
+        before: the faces as they were.
+        wanted: the faces to learn.
+        seen: what the encoder gets to see: dyed photos in the even rows, ``wanted`` in the odd ones.
+        dyed: (B, 1 + K) bool, which codes have to change.
+    """
+
+    codes: Tensor
+    beliefs: Posterior
+    before: Synthesis
+    wanted: FaceBatch
+    seen: FaceBatch
+    dyed: Tensor
+
+
+class LearnColours(Stage):
+    """A trained generator learns the colours that its face set lacks, from its own faces after they were dyed.
+
+    Of photos only a soft mean can be learned by comparison of pixels; what the generator has drawn itself it can draw
+    again, so that nothing gets lost while the colours come in. The averaged networks are the teachers and stand still;
+    they become the new ones at the end. The codes of all but dyed parts are the teacher's.
+    """
+
+    name = "colour"
+
+    def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
+        super().__init__(state, faces)
+        self.length = self.config.colour_images
+        names = state.generator.config.parts.names
+        self.slots = {part: 1 + names.index(part) for part in PALETTES}  # slot 0 is the base code
+
+    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        generator = self.state.generator
+        parameters = trainable([generator.mapping, generator.memory, generator.render, self.state.encoder])
+        return {"colour": self.adam(parameters, self.config.generator_lr, (self.config.beta1, self.config.beta2))}
+
+    def step(self) -> Losses:
+        state = self.state
+        if state.progress.steps == 0:
+            for name, average in state.averages.items():
+                state.networks[name].load_state_dict(average.state_dict())
+        optimizer, seen = state.optimizers["colour"], []
+        self.set_learning_rate(optimizer, self.config.generator_lr * self.decay())
+        for batch in self.micro_batches():
+            terms = self.terms(self.teach(batch))
+            (self.weighted(terms) / self.config.accumulate).backward()
+            seen.append({key: value.detach() for key, value in terms.items()})
+        self.apply(optimizer)
+        self.advance(self.images_per_step)
+        if self.finished():
+            for name, average in state.averages.items():
+                average.load_state_dict(state.networks[name].state_dict())
+        return mean_over(seen)
+
+    def dyed(self, batch: FaceBatch) -> FaceBatch:
+        """Photos as they are: here a photo and the teacher's picture of it are dyed together."""
+        return batch
+
+    @torch.no_grad()
+    def teach(self, batch: FaceBatch) -> Lesson:
+        """The teacher draws photos (even rows) and samples (odd rows), and some of their parts are dyed."""
+        state, config = self.state, self.state.generator.config
+        teacher, count, names = state.average_generator, len(batch.image), self.state.generator.config.parts.names
+        sampled = teacher.controller(self.query_noise(count)[1::2]).codes
+        photographed = state.average_encoder(batch.image[::2], batch.one_hot[::2]).mean
+        codes = torch.stack((photographed, sampled), dim=1).flatten(0, 1)
+        before = teacher.synthesize(teacher.map(codes).expand(config))
+        part_ids = before.part_map.to(batch.part_ids.dtype)
+        dyes = draw_dyes(state.draws, count, self.config.dyed)
+        wanted = FaceBatch(
+            dyes(before.image.to(state.dtype), part_ids, names),
+            part_ids,
+            one_hot(part_ids, len(names), state.dtype),
+        )
+        photos = replace(batch, image=dyes(batch.image, batch.part_ids, names))
+        odd = (torch.arange(count, device=part_ids.device) % 2 == 1)[:, None, None]
+        seen = FaceBatch(
+            torch.where(odd[..., None], wanted.image, photos.image),
+            torch.where(odd, part_ids, photos.part_ids),
+            torch.where(odd[..., None], wanted.one_hot, photos.one_hot),
+        )
+        dyed = torch.zeros(codes.shape[:2], dtype=torch.bool, device=codes.device)
+        for part, slot in self.slots.items():
+            dyed[:, slot] = dyes.chosen[part]
+        undyed = torch.where(odd[..., None], before.image.to(state.dtype), batch.image)
+        return Lesson(codes, state.average_encoder(undyed, seen.one_hot), before, wanted, seen, dyed)
+
+    def terms(self, lesson: Lesson) -> Losses:
+        """What generator and encoder lack of the lesson."""
+        state, generator = self.state, self.state.generator
+        posterior = state.encoder(lesson.seen.image, lesson.seen.one_hot)
+        noise = self.query_noise(len(lesson.codes))
+        codes = torch.where(lesson.dyed[..., None], posterior.sample(noise), lesson.codes)
+        face = generator.synthesize(generator.map(codes).expand(generator.config))
+        masks = (face.mask - lesson.before.mask).abs().mean()
+        masks = masks + (face.coarse_mask - lesson.before.coarse_mask).abs().mean()
+        moved = (posterior.mean - lesson.beliefs.mean).square()
+        moved = moved + (posterior.log_variance - lesson.beliefs.log_variance).square()
+        return self.picture_terms(face, lesson.wanted) | {
+            "kept": masks + (moved.mean(dim=-1) * ~lesson.dyed).mean(),
+            "kl": posterior.kl().mean(),
+        }
