@@ -5,7 +5,8 @@ only) taken from another face. Everything else stays, so the change of a propert
 pictures of different faces could not tell. A ridge regression of the change of each property on the change of the code
 gives a direction, and a second one that avoids the codes to which the picture outside the part answers. Each is made
 orthogonal to the directions before it, scaled to one standard deviation of the codes, and then tried on faces it has
-not seen; of the two the more local one is taken. Only what does there what it is called is kept under that name.
+not seen; of the two the more local one is taken, and its range shortened where its ends change too much outside the
+part. Only what does there what it is called is kept under that name.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ _AREAS = 8
 _KEPT_STRENGTH = 0.6
 # Cosine between two directions, above which trying both is a waste of time.
 _SAME = 0.98
-# Mean change in 8-bit steps outside the part, above which the report names a slider.
-_FAR = 2.0
+# Mean change in 8-bit steps outside the part, above which the report names a slider, and above which none may go.
+_FAR, _FARTHEST = 2.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -312,7 +313,8 @@ class _TargetFit:
                 continue
             if float(directions[0] @ directions[-1]) > _SAME:
                 directions = directions[:1]
-            direction, tried = self._most_local(slider, directions, item, spread)
+            direction, trial = self._most_local(slider, directions, item, spread)
+            w, tried = self._within_reach(slider, direction, trial, item, spread)
             reasons = [
                 f"correlation {tried.correlation:.2f}" if tried.correlation < settings.min_correlation else "",
                 f"strength {tried.strength:.2f}" if tried.strength < settings.min_strength else "",
@@ -321,7 +323,7 @@ class _TargetFit:
             if any(reasons):
                 self._leave_out(slider, "only " + ", ".join(reason for reason in reasons if reason))
             else:
-                kept.append((tried, self.scale.to_w(direction)))
+                kept.append((tried, w))
                 taken.append(direction)
         return kept, taken
 
@@ -331,8 +333,8 @@ class _TargetFit:
 
     def _most_local(
         self, slider: Slider, directions: Sequence[Tensor], item: Property, spread: float
-    ) -> tuple[Tensor, Slider]:
-        """Of some unit z directions the one with the least change outside for its effect, and what it does.
+    ) -> tuple[Tensor, Trial]:
+        """Of some unit z directions the one with the least change outside for its effect, and what its ends do.
 
         One that loses too much of the effect of the first is not considered.
         """
@@ -342,10 +344,23 @@ class _TargetFit:
             found.append((direction, trial, self._described(slider, trial, item, spread)))
         least = _KEPT_STRENGTH * found[0][2].strength
         good = [entry for entry in found if entry[2].strength >= least > 0.0] or found[:1]
-        direction, trial, _ = min(good, key=lambda entry: entry[2].outside / max(entry[2].strength, 1e-9))
-        middle = self._trial(slider.group, self.scale.to_w(direction), (item,), _MIDDLE)
+        return min(good, key=lambda entry: entry[2].outside / max(entry[2].strength, 1e-9))[:2]
+
+    def _within_reach(
+        self, slider: Slider, direction: Tensor, trial: Trial, item: Property, spread: float
+    ) -> tuple[Tensor, Slider]:
+        """The (D,) step that a unit of the slider is, and what the slider does.
+
+        One standard deviation of the codes along a unit z direction, or less where its ends, tried before, would change
+        too much outside the part.
+        """
+        w = self.scale.to_w(direction)
+        while (outside := self._described(slider, trial).outside) > _FARTHEST:
+            w = w * (0.97 * _FARTHEST / outside)
+            trial = self._trial(slider.group, w, (item,), _ENDS)
+        middle = self._trial(slider.group, w, (item,), _MIDDLE)
         whole = replace(trial, effects={**trial.effects, **middle.effects})
-        return direction, self._described(slider, whole, item, spread)
+        return w, self._described(slider, whole, item, spread)
 
     def _fill(
         self,

@@ -244,6 +244,20 @@ def test_what_can_hardly_be_seen_gets_no_slider(generator, monkeypatch):
     assert any(line.startswith("mouth.lightness: only a mean change of") for line in fitter.left_out)
 
 
+def test_a_slider_is_shortened_until_it_changes_little_outside(generator, fitted, monkeypatch):
+    before = {slider.id: slider.outside for slider in fitted.of("hair") if slider.measured}
+    limit = sorted(before.values())[-2]
+    monkeypatch.setattr("editing.slider_fit._FARTHEST", limit)
+    found = SliderFitter(generator, "c", SETTINGS).fit(["hair"])
+    loudest = max(before, key=lambda name: before[name])
+    assert before[loudest] > limit >= found[loudest].outside > 0.8 * limit
+    old, new = fitted.direction(loudest), found.direction(loudest)
+    assert new.norm() < old.norm() and torch.cosine_similarity(old, new, dim=0) > 0.999
+    assert found[loudest].strength < fitted[loudest].strength
+    for name in set(before) - {loudest}:
+        assert torch.equal(found.direction(name), fitted.direction(name))
+
+
 def test_the_report_names_what_is_not_local_and_what_is_missing(fitted):
     loud = dataclasses.replace(fitted.sliders[0], outside=4.5)
     table = report(SliderSet([loud], fitted.directions[:1], "c"), ["base.yaw: only correlation 0.10"])
