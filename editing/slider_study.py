@@ -235,7 +235,7 @@ def run(lab: Lab, samples: int) -> Piece:
             ),
             lab.save(
                 grids.grid(pictures, labels, columns, of_sheet),
-                "sliders.png",
+                "sliders.webp",
                 "One slider per part, that which does most of what it is called (change: white is 64 of 255 and more)",
                 of_sheet,
             ),
@@ -251,5 +251,12 @@ def _depends(lab: Lab) -> dict[str, str]:
 
 
 STUDY = Study(
-    "sliders", "Locality of sliders", "beyond the paper", run, samples=48, paper_samples=256, depends=_depends
+    "sliders",
+    "Locality of sliders",
+    "beyond the paper",
+    run,
+    samples=48,
+    paper_samples=256,
+    version=2,
+    depends=_depends,
 )

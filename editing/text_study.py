@@ -192,7 +192,7 @@ def _sheet(lab: Lab, trials: _Trials, footer: str) -> Figure:
         labels.append(wish.prompt)
     picture = grids.grid(rows, labels, ["before", "after", "change"] * len(shown), footer)
     caption = "Edits by a sentence, which may change only the parts it speaks of (change: white is 64 of 255 and more)"
-    return lab.save(picture, "text-edits.png", caption, footer)
+    return lab.save(picture, "text-edits.webp", caption, footer)
 
 
 def _free_sheet(lab: Lab, trials: _Trials, footer: str) -> Figure:
@@ -207,7 +207,7 @@ def _free_sheet(lab: Lab, trials: _Trials, footer: str) -> Figure:
     columns = ["before", "its parts", "change", "all codes", "change"] * len(shown)
     picture = grids.grid(rows, [wish.prompt for wish in trials.compared], columns, footer)
     caption = "The same sentences with only their parts free, and with all codes free"
-    return lab.save(picture, "text-free.png", caption, footer)
+    return lab.save(picture, "text-free.webp", caption, footer)
 
 
 def _course_chart(lab: Lab, trials: _Trials, footer: str) -> Figure:

@@ -351,6 +351,13 @@ def test_both_forms_of_the_report_escape_what_they_show():
     assert '<a href="https://example.org/x">' in page
 
 
+def test_labels_are_drawn_with_a_font_that_has_what_they_say():
+    font = grids.label_font()
+    missing = bytes(font.getmask("\ufffe"))
+    for sign in "−–≤≥×±α→“”…ä":
+        assert bytes(font.getmask(sign)) != missing, sign
+
+
 def test_grids_have_room_for_labels_and_footer():
     picture = np.full((8, 8, 3), 200, dtype=np.uint8)
     plain = grids.grid([[picture, None], [picture, picture]], side=32)

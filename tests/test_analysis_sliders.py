@@ -97,7 +97,7 @@ def test_the_chapter_has_a_row_per_part_and_one_per_slider(lab, tmp_path):
     assert [row[:2] for row in parts.rows] == [("Hair", "2"), ("Nose", "1")]
     assert [row[:2] for row in every.rows] == [("Hair", "Lightness"), ("Hair", "A"), ("Nose", "A")]
     assert [row[-1] for row in every.rows][1:] == ["–", "–"]
-    assert (lab.settings.out / "sliders.png").is_file()
+    assert (lab.settings.out / "sliders.webp").is_file()
     assert {"sliders_hair_outside", "slider_hair.lightness_effect"} <= set(piece.numbers)
 
     SliderSet(sliders, torch.randn(3, lab.config.style_dim), "of another").save(path)

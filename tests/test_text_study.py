@@ -229,7 +229,7 @@ def test_the_chapter_and_that_a_finished_piece_is_reused(lab, few, calls, monkey
     piece, sha256 = first.piece, lab.sha256
     assert not first.reused and len(calls) == 4 * 2 + (2 + 2) * 1
     figures = [block for block in piece.blocks if isinstance(block, Figure)]
-    assert [figure.file for figure in figures] == ["text-edits.png", "text-free.png", "text-preserved.png"]
+    assert [figure.file for figure in figures] == ["text-edits.webp", "text-free.webp", "text-preserved.png"]
     for figure, count in zip(figures, (2, 1, 1), strict=True):
         assert f"{count} faces, 3 steps per edit" in figure.caption and "seed 0" in figure.caption
         assert f"checkpoint {sha256[:12]}" in figure.caption

@@ -59,8 +59,8 @@ def run(lab: Lab, samples: int) -> Piece:
     reverse = names[:1] + names[:0:-1]
     figures = []
     for file, order, caption in (
-        ("composition.png", names, "Sequential composition in the scheme's order"),
-        ("composition-reversed.png", reverse, "The same faces composed in the opposite order"),
+        ("composition.webp", names, "Sequential composition in the scheme's order"),
+        ("composition-reversed.webp", reverse, "The same faces composed in the opposite order"),
     ):
         picture = grids.grid(strips(lab, order), labels, ["+ " + lab.parts[name].label for name in order], of_strips)
         figures.append(lab.save(picture, file, caption + ": image, pseudo-depth, mask after each part", of_strips))

@@ -198,7 +198,7 @@ def run(lab: Lab, samples: int) -> Piece:
                 f"Distance from the real set; a negative difference favours the controller ({footer}).",
             ),
             lab.save(chart, "controller.png", "How much a redrawn part adds to the distance, ± standard error", footer),
-            lab.save(sheet, "controller-faces.png", "One part drawn anew", of_sheet),
+            lab.save(sheet, "controller-faces.webp", "One part drawn anew", of_sheet),
         ),
         numbers,
     )

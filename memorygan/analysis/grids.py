@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -59,7 +62,7 @@ def grid(
     if not given:
         raise ValueError("a grid needs at least one picture")
     side = side or max(SHOWN_SIZE, given[0].shape[0])
-    font = ImageFont.load_default(size=12)
+    font = label_font()
     left = max((round(font.getlength(label)) for label in row_labels), default=-8) + 8
     top = TEXT_HEIGHT if column_labels else 0
     columns = max(len(row) for row in rows)
@@ -82,12 +85,18 @@ def grid(
     return canvas
 
 
+@lru_cache
+def label_font() -> ImageFont.FreeTypeFont:
+    """The charts' own font; Pillow's has no minus sign."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size=11)
+
+
 def _scaled(picture: np.ndarray, side: int) -> Image.Image:
     image = Image.fromarray(picture)
     return image if image.width == side else image.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     while text and font.getlength(text) > width:
         text = text[:-2].rstrip() + "…" if len(text) > 2 else ""
     return text

@@ -34,6 +34,7 @@ from memorygan.training.data import PackedDataset
 
 # Folder of the private one in which an interrupted run waits.
 UNFINISHED = "unfinished"
+WEBP = {"quality": 88, "method": 4}
 
 
 class StudyUnavailable(ValueError):
@@ -393,9 +394,12 @@ class Lab:
         return f"seed {self.settings.seed} · checkpoint {self.sha256[:12]}"
 
     def save(self, picture: Image.Image, file: str, caption: str, footer: str) -> Figure:
-        """Writes a figure into the report's folder; its caption ends with what the figure says of itself."""
+        """Writes a figure into the report's folder; its caption ends with what the figure says of itself.
+
+        Sheets of faces are WebP, an eighth of their size as PNG, and charts PNG.
+        """
         self.settings.out.mkdir(parents=True, exist_ok=True)
-        picture.save(self.settings.out / file)
+        picture.save(self.settings.out / file, **(WEBP if file.endswith(".webp") else {}))
         return Figure(file, f"{caption} ({footer}.)")
 
     def save_private(self, picture: Image.Image, file: str) -> str:

@@ -206,7 +206,7 @@ def run(lab: Lab, samples: int) -> Piece:
             ),
             Table(header, tuple(rows), f"Mean absolute change in steps of 255 ({footer})."),
             *rarity_note(lab.parts, shares, "That swapping them changes nothing is no proof of locality."),
-            lab.save(grids.grid(_sheet(lab, samples), labels, columns, of_sheet), "locality.png", caption, of_sheet),
+            lab.save(grids.grid(_sheet(lab, samples), labels, columns, of_sheet), "locality.webp", caption, of_sheet),
         ),
         numbers,
         tuple(bars),

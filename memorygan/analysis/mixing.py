@@ -38,7 +38,7 @@ def mixing(lab: Lab, targets: int) -> Figure:
     footer = lab.footer(targets + len(parts))
     picture = grids.grid(rows, [""] + [lab.parts[p].label for p in parts], ["taken from"] + ["face"] * targets, footer)
     return lab.save(
-        picture, "mixing.png", "Style mixing: one part of the left face, put into every face of the top row", footer
+        picture, "mixing.webp", "Style mixing: one part of the left face, put into every face of the top row", footer
     )
 
 
@@ -53,7 +53,7 @@ def interpolation(lab: Lab) -> Figure:
     labels = ["everything"] + [lab.parts[part].label for part in parts]
     picture = grids.grid(rows, labels, [f"{a:.2f}" for a in amounts], footer)
     return lab.save(
-        picture, "interpolation.png", "Interpolation from one face to another: all codes, then one part alone", footer
+        picture, "interpolation.webp", "Interpolation from one face to another: all codes, then one part alone", footer
     )
 
 
@@ -73,7 +73,7 @@ def transfer(lab: Lab) -> Figure:
         ["face", "source", "texture", "shape + texture"] * PAIRS,
     )
     caption = "Transfer of a part's texture alone, and of its shape with its texture"
-    return lab.save(grids.grid(rows, labels, columns, footer), "transfer.png", caption, footer)
+    return lab.save(grids.grid(rows, labels, columns, footer), "transfer.webp", caption, footer)
 
 
 @torch.no_grad()

@@ -163,7 +163,7 @@ def show_sheets(
     if lab.held_out_are_celebrities:
         private.append(lab.save_private(alone, f"{name}.png"))
     else:
-        blocks.append(lab.save(alone, f"{name}.png", caption, footer))
+        blocks.append(lab.save(alone, f"{name}.webp", caption, footer))
     blocks.append(Text(ORIGINALS_ELSEWHERE))
     return tuple(private)
 

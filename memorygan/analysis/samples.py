@@ -32,10 +32,10 @@ def run(lab: Lab, samples: int) -> Piece:
     return Piece(
         (
             Text("Faces are drawn in the order of their seeds; none was chosen."),
-            lab.save(grids.grid(plain, footer=footer), "samples.png", "Random faces", footer),
+            lab.save(grids.grid(plain, footer=footer), "samples.webp", "Random faces", footer),
             lab.save(
                 grids.grid(detailed, labels, footer=lab.footer(shown)),
-                "samples-masks.png",
+                "samples-masks.webp",
                 "Faces, the generator's own masks, and pseudo-depths (brighter is nearer)",
                 lab.footer(shown),
             ),
