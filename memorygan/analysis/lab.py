@@ -34,7 +34,6 @@ from memorygan.training.data import PackedDataset
 
 # Folder of the private one in which an interrupted run waits.
 UNFINISHED = "unfinished"
-WEBP = {"quality": 88, "method": 4}
 
 
 class StudyUnavailable(ValueError):
@@ -399,7 +398,7 @@ class Lab:
         Sheets of faces are WebP, an eighth of their size as PNG, and charts PNG.
         """
         self.settings.out.mkdir(parents=True, exist_ok=True)
-        picture.save(self.settings.out / file, **(WEBP if file.endswith(".webp") else {}))
+        picture.save(self.settings.out / file, quality=88, method=4)  # of WebP; PNG has no such settings
         return Figure(file, f"{caption} ({footer}.)")
 
     def save_private(self, picture: Image.Image, file: str) -> str:
