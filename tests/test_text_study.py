@@ -234,7 +234,7 @@ def test_the_chapter_and_that_a_finished_piece_is_reused(lab, few, calls, monkey
         assert f"{count} faces, 3 steps per edit" in figure.caption and "seed 0" in figure.caption
         assert f"checkpoint {sha256[:12]}" in figure.caption
         with Image.open(lab.settings.out / figure.file) as picture:
-            assert picture.format == "PNG" and min(picture.size) > 100
+            assert picture.format == figure.file.rpartition(".")[2].upper() and min(picture.size) > 100
     wishes, course, ways = [block for block in piece.blocks if isinstance(block, Table)]
     assert [row[0] for row in wishes.rows] == [wish.prompt for wish in few]
     assert [row[0] for row in course.rows] == ["1", "2", "3"] and all("±" in cell for cell in course.rows[0][1:])
