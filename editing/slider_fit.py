@@ -314,7 +314,10 @@ class _TargetFit:
             if float(directions[0] @ directions[-1]) > _SAME:
                 directions = directions[:1]
             direction, trial = self._most_local(slider, directions, item, spread)
-            w, tried = self._within_reach(slider, direction, trial, item, spread)
+            w, trial = self._within_reach(slider, self.scale.to_w(direction), trial, (item,))
+            middle = self._trial(slider.group, w, (item,), _MIDDLE)
+            whole = replace(trial, effects={**trial.effects, **middle.effects})
+            tried = self._described(slider, whole, item, spread)
             reasons = [
                 f"correlation {tried.correlation:.2f}" if tried.correlation < settings.min_correlation else "",
                 f"strength {tried.strength:.2f}" if tried.strength < settings.min_strength else "",
@@ -347,20 +350,16 @@ class _TargetFit:
         return min(good, key=lambda entry: entry[2].outside / max(entry[2].strength, 1e-9))[:2]
 
     def _within_reach(
-        self, slider: Slider, direction: Tensor, trial: Trial, item: Property, spread: float
-    ) -> tuple[Tensor, Slider]:
-        """The (D,) step that a unit of the slider is, and what the slider does.
+        self, slider: Slider, w: Tensor, trial: Trial, properties: tuple[Property, ...]
+    ) -> tuple[Tensor, Trial]:
+        """The (D,) step that a unit of the slider is, and what its ends do.
 
-        One standard deviation of the codes along a unit z direction, or less where its ends, tried before, would change
-        too much outside the part.
+        That is ``w``, whose ends ``trial`` tried, or less of it where they change too much outside the part.
         """
-        w = self.scale.to_w(direction)
         while (outside := self._described(slider, trial).outside) > _FARTHEST:
             w = w * (0.97 * _FARTHEST / outside)
-            trial = self._trial(slider.group, w, (item,), _ENDS)
-        middle = self._trial(slider.group, w, (item,), _MIDDLE)
-        whole = replace(trial, effects={**trial.effects, **middle.effects})
-        return w, self._described(slider, whole, item, spread)
+            trial = self._trial(slider.group, w, properties, _ENDS)
+        return w, trial
 
     def _fill(
         self,
@@ -377,7 +376,8 @@ class _TargetFit:
             name = f"{self.target}.{group.value}_{letter.lower()}"
             w = self.scale.to_w(direction)
             slider = Slider(name, self.target, f"{group.value.capitalize()} {letter}", group)
-            tried = self._described(slider, self._trial(group, w, (), _ENDS))
+            w, trial = self._within_reach(slider, w, self._trial(group, w, (), _ENDS), ())
+            tried = self._described(slider, trial)
             if tried.inside >= _VISIBLE:  # one that changes nothing to be seen would be a dead control
                 result[group].append((tried, w))
                 taken.append(direction)

@@ -483,10 +483,11 @@ def test_sampled_masks_learn_from_the_parser_and_pictures_do_not(packs: dict[int
 
 
 def test_a_share_of_the_faces_is_shown_dyed(packs: dict[int, Path], tmp_path: Path) -> None:
-    plain, dyed = (
-        next(FillMemory(trainer.state, trainer.faces).micro_batches())
-        for trainer in (make(packs, tmp_path / str(share), dyed=share) for share in (0.0, 1.0))
-    )
+    trainers = [make(packs, tmp_path / str(share), dyed=share) for share in (0.0, 1.0)]
+    drawn = [trainer.state.draws.generator.get_state() for trainer in trainers]
+    plain, dyed = (next(FillMemory(trainer.state, trainer.faces).micro_batches()) for trainer in trainers)
+    after = [trainer.state.draws.generator.get_state() for trainer in trainers]
+    assert torch.equal(drawn[0], after[0]) and not torch.equal(drawn[1], after[1]), "none takes no random numbers"
     assert torch.equal(plain.part_ids, dyed.part_ids), "the same faces"
     changed = (plain.image != dyed.image).any(dim=1)
     names = get_preset("tiny-32").generator.parts.names

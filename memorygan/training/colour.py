@@ -61,8 +61,7 @@ class LearnColours(Stage):
     def step(self) -> Losses:
         state = self.state
         if state.progress.steps == 0:
-            for name, average in state.averages.items():
-                state.networks[name].load_state_dict(average.state_dict())
+            state.continue_from_averages()
         optimizer, seen = state.optimizers["colour"], []
         self.set_learning_rate(optimizer, self.config.generator_lr * self.decay())
         for batch in self.micro_batches():
@@ -83,12 +82,12 @@ class LearnColours(Stage):
     @torch.no_grad()
     def teach(self, batch: FaceBatch) -> Lesson:
         """The teacher draws photos (even rows) and samples (odd rows), and some of their parts are dyed."""
-        state, config = self.state, self.state.generator.config
-        teacher, count, names = state.average_generator, len(batch.image), self.state.generator.config.parts.names
+        state, count = self.state, len(batch.image)
+        teacher, names = state.average_generator, state.average_generator.config.parts.names
         sampled = teacher.controller(self.query_noise(count)[1::2]).codes
         photographed = state.average_encoder(batch.image[::2], batch.one_hot[::2]).mean
         codes = torch.stack((photographed, sampled), dim=1).flatten(0, 1)
-        before = teacher.synthesize(teacher.map(codes).expand(config))
+        before = teacher.synthesize(teacher.map(codes).expand(teacher.config))
         part_ids = before.part_map.to(batch.part_ids.dtype)
         dyes = draw_dyes(state.draws, count, self.config.dyed)
         wanted = FaceBatch(

@@ -33,8 +33,7 @@ class LearnToCorrect(Stage):
     def step(self) -> Losses:
         state = self.state
         if state.progress.steps == 0:
-            for name, average in state.averages.items():
-                state.networks[name].load_state_dict(average.state_dict())
+            state.continue_from_averages()
         optimizer, seen = state.optimizers["correct"], []
         self.set_learning_rate(optimizer, self.config.generator_lr * self.decay())
         for batch in self.micro_batches():

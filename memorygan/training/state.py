@@ -132,6 +132,11 @@ class TrainingState:
         for name, average in self.averages.items():
             torch._foreach_lerp_(list(average.parameters()), list(self.networks[name].parameters()), amount)
 
+    def continue_from_averages(self) -> None:
+        """Networks become their averages, which are what is exported and looked at."""
+        for name, average in self.averages.items():
+            self.networks[name].load_state_dict(average.state_dict())
+
     def measure_mean_latents(self) -> None:
         """Keeps the mean latent codes of the averaged generator beside its weights.
 
