@@ -20,6 +20,7 @@ from app import uploads
 from app.guard import endpoint
 from app.jobs import LongJobs
 from editing.errors import EditingError
+from editing.recipe import TEXT_LAYERS
 from editing.results import Change, FaceView
 from editing.service import EditingService
 from editing.text import STRENGTHS
@@ -91,6 +92,7 @@ class Programs:
         neutral: str = "",
         weights: Any = None,
         seed: float | None = None,
+        layers: str | None = None,
     ) -> Answer:
         """Change a face until it agrees with a sentence.
 
@@ -105,6 +107,8 @@ class Programs:
             weights: of the losses "clip", "latent", "identity", "segmentation" and "outside", for example
                 {"identity": 0.2}. Leave it out for those of the strength.
             seed: whole number; the same seed gives the same result. Leave it out for a random one.
+            layers: of the parts that may change: "all", "shape" or "texture". Leave it out for those that the words
+                are about.
 
         Returns:
             The picture, the new recipe, and how local the change was, as in `edit`.
@@ -121,6 +125,7 @@ class Programs:
                 weights,
                 _whole(steps, "steps") or 0,
                 _whole(seed, "seed"),
+                layers=layers or None,
             )
             if last.proposal is None:
                 raise EditingError("the description could not be followed; try again")
@@ -262,6 +267,7 @@ def build(service: EditingService, jobs: LongJobs) -> None:
         rounds = gr.Number(300, label="Steps", precision=0, visible=False)
         neutral = gr.Textbox("", label="What the face is now", visible=False)
         weights = _json("Loss → weight", {"type": "object", "additionalProperties": {"type": "number"}})
+        layers = gr.Radio(list(TEXT_LAYERS), value=None, label="Layers", visible=False)
         facts = _json("Model", RECORD)
 
         def add(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> None:
@@ -272,7 +278,7 @@ def build(service: EditingService, jobs: LongJobs) -> None:
         add(programs.generate, [seed, truncation], [picture, recipe])
         add(programs.edit, [recipe, sliders], [picture, result, scores])
         add(programs.swap, [recipe, other, parts, group, amount], [picture, result, scores])
-        asked = [recipe, prompt, parts, strength, rounds, neutral, weights, seed]
+        asked = [recipe, prompt, parts, strength, rounds, neutral, weights, seed, layers]
         add(programs.describe, asked, [picture, result, scores])
         add(programs.compose, [recipe, order, rows, kind, frame_ms], [clip])
         # Unprocessed, so that the upload can be read and taken off the disk at once.

@@ -35,5 +35,6 @@ class LongJobs(Protocol):
         seed: int | None = None,
         cancel: CancelToken | None = None,
         owner: str = "",
+        layers: str | None = None,
     ) -> Iterator[TextProgress]:
         """Changes a face until it agrees with a sentence."""

@@ -135,6 +135,7 @@ class ZeroJobs:
         seed: int | None = None,
         cancel: CancelToken | None = None,
         owner: str = "",
+        layers: str | None = None,
     ) -> Iterator[TextProgress]:
         """As :meth:`editing.service.EditingService.describe`."""
         options: dict[str, Any] = {
@@ -145,6 +146,7 @@ class ZeroJobs:
             "weights": None if weights is None else dict(weights),
             "steps": steps,
             "seed": seed,
+            "layers": layers,
         }
         revision = self._service.view(session).revision
         recipe = self._service.export_json(session)

@@ -35,6 +35,8 @@ SENTENCES = (
     "a smiling person",
     "a person with long hair",
     "a person with blue eyes",
+    "a person with a big nose",
+    "a person with thick eyebrows",
     "a person wearing glasses",
 )
 STRENGTHS = ("subtle", "normal", "strong")

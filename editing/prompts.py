@@ -1,9 +1,6 @@
-"""Sentences before a judge sees them: tidied, shortened where they are too long, and which parts they speak of."""
+"""Sentences before a judge sees them: tidied, and shortened where they are too long."""
 
 from __future__ import annotations
-
-import re
-from collections.abc import Callable
 
 from editing.errors import EditingError
 from editing.guidance.clip import ImageTextJudge
@@ -11,48 +8,6 @@ from editing.recipe import MAX_PROMPT
 
 MAX_LENGTH = 100_000
 _SHOWN_WORDS, _SHOWN_LETTERS = 5, 30
-_FACE = ("skin", "eyes", "eyebrows", "mouth", "nose")
-# The paper found that the look of the eyes follows when skin and hair may change, more than when the eyes may.
-_EYES = ("skin", "hair")
-
-# The first pattern that matches a word decides; all words of a sentence count. Beginnings of words, so that
-# "smile", "smiles" and "smiling" are one entry.
-_SUBJECTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"(eye|sun)?glass(es)?$|spectacle|eyeglass|goggle|monocle", ("eyeglass",)),
-    (r"eyebrow|brows?$|unibrow|browed", ("eyebrows",)),
-    (r"eyeshadow|mascara|eyeliner|eyelash|lash(es)?$", ("eyes", "skin")),
-    (r"eyes?$|eyed|iris(es)?$|gaz(e|es|ing)$", _EYES),
-    (r"earrings?$|jewel", ("earring",)),
-    (r"ears?$|eared", ("ears",)),
-    (r"hats?$|caps?$|beanie|helmet|crown|hood(s|ed)?$|turban|headscarf|bonnet", ("hat",)),
-    (r"beard|moustache|mustache|goatee|stubble|unshave|shaved?n?$|shaven|sideburn", ("skin", "mouth")),
-    (r"bald|hairless", ("hair", "skin")),
-    (
-        r"hair|blond|brunet|ginger|redhead|curl|wavy|bangs?$|fringe|afro|ponytail|braid|bob$|mohawk|dreadlock|"
-        r"auburn|locks$|pixie",
-        ("hair",),
-    ),
-    (r"lipstick|lips?$|mouth|teeth|tooth|tongue", ("mouth",)),
-    (
-        r"smil|laugh|grin(s|ned|ning)?$|happ(y|i)|cheer|joy|frown|sad(ly|der|ness)?$|angr(y|ily)|anger|pout|surpris|"
-        r"scream|serious",
-        ("mouth", "skin"),
-    ),
-    (r"nose|nostril", ("nose",)),
-    (
-        r"chins?$|jaw|cheek|forehead|dimple|wrinkl|freckle|skin(s|ned)?$|tan(ned)?$|pale|complexion|blush|mole$|scar$",
-        ("skin",),
-    ),
-    (r"make-?up|cosmetic|foundation|rouge", ("skin", "mouth", "eyes")),
-    (r"neck(lace)?$|collar", ("neck", "cloth")),
-    (r"cloth|shirt|dress|suits?$|ties?$|jacket|coat|sweater|scarf|uniform|blouse|hoodie", ("cloth",)),
-    (r"background|backdrop|wall$|sky$|outdoor|indoor|beach|forest|studios?$", ("background",)),
-    (
-        r"feminine|masculine|"
-        r"old(er)?$|young(er)?$|aged?$|elder|child|kid$|baby|teen|asian|african|european|indian|latin",
-        (*_FACE, "hair"),
-    ),
-)
 
 
 def tidy(text: str, name: str = "the description") -> tuple[str, tuple[str, ...]]:
@@ -105,25 +60,3 @@ def for_judge(judge: ImageTextJudge, prompt: str, name: str = "the description")
     if not notices and judge.length(prompt) > judge.context - 2:
         notices += (f"{name[:1].upper()}{name[1:]} is longer than {judge.title} reads; its end is not used.",)
     return prompt, notices
-
-
-def suggest_parts(prompt: str, known: Callable[[str], bool] = lambda part: True) -> tuple[str, ...]:
-    """The parts a sentence speaks of, in the order of a face; never empty where any of them is known.
-
-    Args:
-        prompt: a sentence.
-        known: whether the model has a part.
-    """
-    words = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)?", prompt.lower())
-    found: set[str] = set()
-    for piece in (piece for word in words for piece in {word, *word.split("-")}):
-        subject = next((parts for pattern, parts in _SUBJECTS if re.match(pattern, piece)), ())
-        found.update(subject)
-    # "A woman with red hair" is about the hair; "a woman", and what no pattern knows, is about the whole face.
-    if not found:
-        found.update((*_FACE, "hair"))
-    order = (
-        "background", "skin", "eyes", "eyebrows", "mouth", "nose", "ears", "hair", "neck", "cloth", "eyeglass", "hat",
-        "earring",
-    )  # fmt: skip
-    return tuple(part for part in order if part in found and known(part))

@@ -33,6 +33,7 @@ MAX_EDITS = 1000
 MAX_CODES_BYTES = 2 * 2**20
 MAX_SEED = 2**53 - 1  # JSON numbers beyond it do not survive a browser
 SWAP_GROUPS = ("all", "shape", "texture", "every")
+TEXT_LAYERS = SWAP_GROUPS[:3]
 MAX_PROMPT = 1000
 _NAME_LENGTH = 100
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -306,13 +307,15 @@ class TextEdit:
     Attributes:
         prompt: the sentence, as far as it was read.
         parts: names of the P parts that were allowed to change.
-        codes: (P, L, D) latent codes of them, without sliders; only the layers of each part's swap rule are taken.
+        codes: (P, L, D) latent codes of them, without sliders; only those of ``layers`` are taken.
         neutral: the sentence for the face as it was, or "".
         strength: name of the preset.
         weights: of the losses, by name.
         steps: Adam steps that were taken.
         seed: of the random crops.
         judges: name → sha256 of the judges that guided it, for the record.
+        layers: of the parts that were allowed to change: "all" (the paper's layer rule of each part), "shape" or
+            "texture".
     """
 
     op: ClassVar[str] = "text"
@@ -325,6 +328,7 @@ class TextEdit:
     steps: int = 300
     seed: int = 0
     judges: tuple[tuple[str, str], ...] = ()
+    layers: str = "all"
 
     def without(self, part: str) -> TextEdit | None:
         """The edit with ``part`` left alone; None if nothing is left of it."""
@@ -348,6 +352,7 @@ class TextEdit:
             "steps": self.steps,
             "seed": self.seed,
             "judges": dict(self.judges),
+            "layers": self.layers,
         }
 
     @classmethod
@@ -364,6 +369,7 @@ class TextEdit:
             _whole(fields.get("steps"), "steps", 0, 10**6),
             _whole(fields.get("seed"), "seed", 0, MAX_SEED),
             tuple((_text(name, "judge"), _text(value, "judge's hash")) for name, value in judges.items()),
+            _choice(fields.get("layers", "all"), "choice of layers", TEXT_LAYERS),
         )
 
     def describe(self) -> str:

@@ -79,8 +79,9 @@ from editing.guidance.registry import Guides
 from editing.inversion import IdentityJudge, InversionResult, InversionSettings, invert
 from editing.loading import choose_device, load_assets
 from editing.photo import decode
-from editing.prompts import for_judge, suggest_parts
+from editing.prompts import for_judge
 from editing.recipe import (
+    TEXT_LAYERS,
     Codes,
     CodesSource,
     Recipe,
@@ -111,6 +112,7 @@ from editing.sequence import composition_frame, composition_order, gif, mp4, mp4
 from editing.session import Edits, Session
 from editing.sliders import Slider
 from editing.state import BASE
+from editing.subjects import Subject, read_subject
 from editing.swap import draw_variants
 from editing.text import LOSSES, Described, TextResult, TextSettings, optimize
 from memorygan.baseline import SemanticStyleGAN
@@ -536,7 +538,11 @@ class EditingService(ServiceCore):
 
     def suggest_parts(self, prompt: str) -> tuple[str, ...]:
         """The parts a sentence speaks of, in the model's order; the whole face where it speaks of none."""
-        return suggest_parts(prompt, self._scheme.names.__contains__) or self._scheme.names[1:]
+        return self._subject(prompt).parts
+
+    def _subject(self, prompt: str) -> Subject:
+        subject, others = read_subject(prompt, self._scheme.names.__contains__), self._scheme.names[1:]
+        return subject if subject.parts else Subject(others, others)
 
     def describe(
         self,
@@ -550,6 +556,7 @@ class EditingService(ServiceCore):
         seed: int | None = None,
         cancel: CancelToken | None = None,
         owner: str = "",
+        layers: str | None = None,
     ) -> Iterator[TextProgress]:
         """Changes parts until the face fits a sentence; yields after every step, and last a proposal.
 
@@ -567,10 +574,12 @@ class EditingService(ServiceCore):
             seed: of the random crops; None for a random one.
             cancel: ends the job within a step; the best so far is proposed.
             owner: jobs of one owner take turns with those of others; default: the session.
+            layers: of the parts that may change: "all" (the paper's rule of each part), "shape" or "texture"; None for
+                those that the sentence is about: "long hair" keeps its colour, "red hair" its cut.
 
         Raises:
             EditingError: if sentences cannot be used here, for a sentence the judge cannot read, an unknown part,
-                strength or weight, or a value out of range.
+                strength, weight or choice of layers, or a value out of range.
             UnknownSessionError: if the session is gone.
             BusyError: on the first step, if too many jobs are waiting.
         """
@@ -585,7 +594,10 @@ class EditingService(ServiceCore):
         if neutral.strip():
             neutral, said = for_judge(judge, neutral, "the description of the face as it is")
             notices += said
-        names = self.suggest_parts(prompt) if parts is None else tuple(parts)
+        subject = self._subject(prompt)
+        if layers not in (None, *TEXT_LAYERS):
+            raise EditingError(f"the layers are {layers!r}; use one of {', '.join(TEXT_LAYERS)}")
+        names = subject.parts if parts is None else tuple(parts)
         for name in names:
             self._part(name)
         names = tuple(name for name in self._scheme.names if name in names)
@@ -605,9 +617,18 @@ class EditingService(ServiceCore):
             steps,
             seed,
             tuple(self._guides.hashes().items()),
+            layers or subject.layers,
         )
         return self._describing(
-            face, before, edit, settings, (judge, identity), tuple(notices), cancel or CancelToken(), owner or session
+            face,
+            before,
+            edit,
+            subject.region(names),
+            settings,
+            (judge, identity),
+            tuple(notices),
+            cancel or CancelToken(),
+            owner or session,
         )
 
     def _describing(
@@ -615,6 +636,7 @@ class EditingService(ServiceCore):
         face: Described,
         before: Rendered,
         edit: TextEdit,
+        shown: Sequence[str],
         settings: TextSettings,
         judges: tuple[ImageTextJudge, IdentityNet | None],
         notices: tuple[str, ...],
@@ -643,6 +665,8 @@ class EditingService(ServiceCore):
                 edit.seed,
                 self._spreads,
                 notices,
+                shown,
+                edit.layers,
             )
         finally:
             self._jobs.leave(ticket)
@@ -651,7 +675,7 @@ class EditingService(ServiceCore):
             nothing = "Nothing better than the face as it is was found; allow other parts, or try another strength."
             yield replace(last, notices=(*notices, nothing))
             return
-        edit = replace(edit, steps=last.step, codes=face.codes(self._editor, source, result.w, edit.parts))
+        edit = replace(edit, steps=last.step, codes=face.codes(self._editor, source, result.w, edit))
         latents = self._editor.codes(self._editor.apply(face.state, edit))
         after = self._worker.call(
             "render", lambda: self._renderer.render(face.session, latents, generator=face.generator)

@@ -255,24 +255,28 @@ class FaceEditor:
             raise EditingError(
                 f"the recipe's codes have shape {tuple(w.shape)}, this edit needs {expected}; use its own model"
             )
-        under, chosen = self.under_text(state, edit.parts)
+        under, chosen = self.under_text(state, edit.parts, edit.layers)
         full = torch.zeros_like(under.anchor.w)
         full[0, [self.config.parts.index(part) for part in edit.parts]] = w
         values = torch.where(chosen[None, :, :, None], full, under.anchor.w)
         base_stays = not bool(chosen[1:, : self.config.base_layers].any())
         return replace(under, anchor=under.anchor.with_w(values, under.anchor.shared_base and base_stays))
 
-    def under_text(self, state: FaceState, parts: Sequence[str]) -> tuple[FaceState, Tensor]:
+    def under_text(self, state: FaceState, parts: Sequence[str], layers: str) -> tuple[FaceState, Tensor]:
         """What an edit by a sentence starts from: the sliders in its way become part of the face, base sliders stay.
 
+        Args:
+            state: the face.
+            parts: names of those that may change.
+            layers: of them, a key of :data:`GROUPS`.
+
         Returns:
-            The state, which looks the same, and (K, L) bool: the codes that the edit may change, by the paper's layer
-            rule of each part (section 4.5).
+            The state, which looks the same, and (K, L) bool: the codes that the edit may change.
 
         Raises:
             ValueError: for an unknown part.
         """
-        chosen = state.anchor.selection(parts)
+        chosen = state.anchor.selection(parts, GROUPS[layers])
         cleared = {name for name in state.sliders if self._covered(name, chosen, every=False)}
         if not cleared:
             return state, chosen

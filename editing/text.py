@@ -5,8 +5,9 @@ Eq. 16 and 18 of the paper, as minimised here over the free codes w, with the so
     L = λ_clip · D_CLIP(G(w), t) + λ_L2 · ‖w − w_s‖²
       + λ_ID · (1 − ⟨R(G(w)), R(G(w_s))⟩) + λ_seg · ‖G(w)_seg − G(w_s)_seg‖² + λ_out · |G(w) − G(w_s)|_out
 
-The last is not the paper's: the mean change of pixels outside the parts that may change. The masks do not see a
-background that turns red with the hair.
+The last is not the paper's: the mean change of pixels outside the parts that may change, and of those inside parts that
+may only help others to change. The masks do not see a background that turns red with the hair, or hair that turns black
+with the eyes.
 
 Squared norms are means over values, so that a weight means the same at every size. w moves in units of the spread that
 codes have among sampled faces (see :class:`Spread`), a layer group as one, within a trust region, so that the face
@@ -23,21 +24,29 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from editing.errors import EditingError
 from editing.guidance.clip import ImageTextJudge
 from editing.guidance.identity import IdentityNet
-from editing.recipe import MAX_SEED, Codes
+from editing.recipe import MAX_SEED, Codes, TextEdit
 from editing.renderer import to_uint8
 from editing.results import CancelToken, TextProgress
 from editing.session import Edits
-from editing.state import ALL_LAYERS, FaceEditor, FaceState, Runner
+from editing.state import ALL_LAYERS, GROUPS, FaceEditor, FaceState, Runner
+from editing.text_losses import (
+    Words,
+    change_loss,
+    crop_boxes,
+    crops,
+    identity_loss,
+    latent_loss,
+    segmentation_loss,
+    size_loss,
+)
 from memorygan.generator import ComposedGenerator, Synthesis
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
-from memorygan.parts import LayerGroup
 
 MAX_STEPS = 2000
 LOSSES = ("clip", "latent", "identity", "segmentation", "outside")
@@ -50,11 +59,6 @@ STRENGTHS: Mapping[str, Mapping[str, float]] = {
 _REACH = {"subtle": 0.3, "normal": 0.45, "strong": 0.6}
 _WARM_UP = 0.05
 _SPREAD_FACES, _SPREAD_BATCH, _DIRECTIONS = 256, 32, 48
-_LEAST_CROP = 0.85
-# κ and m: how far the sentence has to be ahead of its rivals before it counts as fulfilled, and how sharply.
-_SHARPNESS, _MARGIN = 20.0, 0.1
-# Below this length a change of the picture's embedding has no direction yet.
-_SHORT = 1e-2
 
 
 @dataclass(frozen=True)
@@ -114,92 +118,6 @@ class TextSettings:
     def weights(self) -> dict[str, float]:
         """Weight of each loss."""
         return {name: float(getattr(self, name)) for name in LOSSES}
-
-
-# --- The loss ---------------------------------------------------------------------------------------------------------
-
-
-class Words:
-    """D_CLIP: how far pictures are from a sentence.
-
-    Without a neutral sentence 1 − cos(E_I(image), E_T(prompt)). With one, directional: 1 − cos of the change of the
-    picture and the change of the words, which leaves alone what both sentences share.
-
-    A judge that knows what else could be said of the same ("black hair", … of "red hair") is asked for the difference,
-    since nearness alone is also gained by hiding everything that the sentence does not mention:
-    log(1 + Σ_r exp(κ · (m + cos(E_I, r) − cos(E_I, t)))) / κ over the rivals r.
-
-    Args:
-        judge: of picture and text.
-        prompt: what the face should look like.
-        neutral: what it looks like now, or "".
-    """
-
-    def __init__(self, judge: ImageTextJudge, prompt: str, neutral: str = "") -> None:
-        self.judge = judge
-        target = judge.encode_text([prompt, neutral] if neutral else [prompt])
-        self.target = target[:1]
-        self.directional = bool(neutral)
-        others = () if neutral else judge.rivals(prompt)
-        self.rivals = judge.encode_text(others) if others else None
-        if self.directional:
-            change = target[:1] - target[1:]
-            if float(change.norm()) < 1e-4:
-                raise EditingError(
-                    "both sentences mean the same to the judge; say something else for the face as it is"
-                )
-            self.target = F.normalize(change, dim=1)
-
-    def __call__(self, views: Tensor, source_views: Tensor) -> Tensor:
-        """(V, 3, S, S) pictures, and the same crops of the source → (V,) distances, 0 to 2."""
-        embedded = self.judge.encode_image(views)
-        if self.rivals is not None:
-            ahead = _SHARPNESS * (_MARGIN + embedded @ (self.rivals - self.target).T)  # (V, rivals)
-            return torch.cat([torch.zeros_like(ahead[:, :1]), ahead], dim=1).logsumexp(dim=1) / _SHARPNESS
-        if not self.directional:
-            return 1.0 - embedded @ self.target[0]
-        with torch.no_grad():
-            before = self.judge.encode_image(source_views)
-        change = embedded - before
-        return 1.0 - (change @ self.target[0]) / (change.norm(dim=1) + _SHORT)
-
-
-def latent_loss(shift: Tensor, free: Tensor) -> Tensor:
-    """‖w − w_s‖² as a mean: shift (P, L, R) in standard deviations, free (P, L) bool, the layers that may move."""
-    return shift[free].square().mean()
-
-
-def identity_loss(embedded: Tensor, source: Tensor) -> Tensor:
-    """1 − ⟨R(G(w)), R(G(w_s))⟩ of unit vectors (1, E)."""
-    return 1.0 - (embedded * source).sum()
-
-
-def segmentation_loss(mask: Tensor, source: Tensor) -> Tensor:
-    """‖G(w)_seg − G(w_s)_seg‖² as a mean over (1, K, S, S) fine masks."""
-    return (mask - source).square().mean()
-
-
-def outside_loss(image: Tensor, source: Tensor, inside: Tensor) -> Tensor:
-    """Mean |Δ| of pictures (1, 3, S, S) in [−1, 1] where ``inside`` (1, S, S) bool does not hold."""
-    outside = ~inside[:, None]
-    return ((image - source).abs() * outside).sum() / (outside.sum() * image.shape[1]).clamp_min(1)
-
-
-def crop_boxes(count: int, random: torch.Generator) -> Tensor:
-    """(N, 3) left, top and side of random squares, as shares of the picture's side."""
-    drawn = torch.rand(count, 3, generator=random)
-    side = _LEAST_CROP + (1.0 - _LEAST_CROP) * drawn[:, 2]
-    return torch.stack([drawn[:, 0] * (1 - side), drawn[:, 1] * (1 - side), side], dim=1)
-
-
-def crops(image: Tensor, boxes: Tensor) -> Tensor:
-    """The picture and crops of it, all resized to its size: (1, 3, S, S) and (N, 3) → (1 + N, 3, S, S)."""
-    views = [image]
-    size = image.shape[-1]
-    for left, top, side in boxes.tolist():
-        x, y, s = round(left * size), round(top * size), max(1, round(side * size))
-        views.append(F.interpolate(image[..., y : y + s, x : x + s], (size, size), mode="bilinear"))
-    return torch.cat(views)
 
 
 # --- Where codes may go -----------------------------------------------------------------------------------------------
@@ -263,18 +181,18 @@ class Described:
     state: FaceState
     generator: ComposedGenerator | None
 
-    def codes(self, editor: FaceEditor, source: Latents, w: Tensor, parts: Sequence[str]) -> Codes:
+    def codes(self, editor: FaceEditor, source: Latents, w: Tensor, edit: TextEdit) -> Codes:
         """What a recipe keeps of an optimised face: (P, L, D), without the sliders that stay on top of it.
 
         Args:
             editor: of the face.
             source: (1, K, L, D) codes the optimisation started from.
             w: the same after it.
-            parts: names of the P parts; layers that were frozen are kept as 0.
+            edit: with the names of the P parts, and their layers; those that were frozen are kept as 0.
         """
-        under, chosen = editor.under_text(self.state, parts)
+        under, chosen = editor.under_text(self.state, edit.parts, edit.layers)
         moved = torch.where(chosen[None, :, :, None], under.anchor.w + (w - source.w), 0.0)
-        return Codes.of(moved[0, [editor.config.parts.index(part) for part in parts]])
+        return Codes.of(moved[0, [editor.config.parts.index(part) for part in edit.parts]])
 
 
 # --- The optimisation -------------------------------------------------------------------------------------------------
@@ -311,12 +229,14 @@ class _Descent:
         sentences: tuple[str, str],
         source: Latents,
         parts: Sequence[int],
+        shown: Sequence[int],
         free: Tensor,
         settings: TextSettings,
         seed: int,
     ) -> None:
         self.provide, self.judge, self.identity, self.sentences = provide, judge, identity, sentences
         self.source, self.parts, self.settings = source.to("cpu").detach(), list(parts), settings
+        self.shown = list(shown)
         self.free = free[self.parts]  # (P, L)
         # Layers of one group move together, as in sampled faces; one by one they find pictures that are no faces.
         groups = [source.config.layer_range(group) for group in ALL_LAYERS]
@@ -343,16 +263,30 @@ class _Descent:
         with torch.no_grad():
             self.retrieved = self.generator.retrieve(self.on_device)
             made = self.generator.compose(self.retrieved, self.on_device)
-        self.source_image, self.source_seg, self.source_inside = made.image, made.mask, self._inside(made)
+        self.source_image, self.source_seg, self.source_map = made.image, made.mask, made.part_map
         if self.identity is not None:
             with torch.no_grad():
                 self.person = self.identity.to(device).embed(made.image)
         self.shift = self.best_shift.to(device).requires_grad_(True)
         self.optimizer = torch.optim.Adam([self.shift], lr=self.rate, betas=(0.9, 0.99))
 
-    def _inside(self, made: Synthesis) -> Tensor:
-        """(1, S, S) bool: where the parts that may change are."""
-        return torch.isin(made.part_map, torch.tensor(self.parts, device=self.device))
+    def _outside(self, made: Synthesis) -> Tensor:
+        """How much the picture changes where it should not."""
+        shown, helping = self._places(made, self.shown), self._places(made, self.parts)
+        outside, helping = ~(shown | helping), helping & ~shown
+        before, after = self.source_image, made.image
+        return change_loss(after, before, outside) + change_loss(after, before, helping)
+
+    def _places(self, made: Synthesis, parts: Sequence[int]) -> Tensor:
+        """(1, S, S) bool: where the parts are now, or were."""
+        wanted = torch.tensor(parts, device=self.device)
+        return torch.isin(made.part_map, wanted) | torch.isin(self.source_map, wanted)
+
+    def _sizes(self, made: Synthesis) -> Tensor:
+        """What the sentence says of the sizes of parts, as far as the model has them."""
+        names = self.source.config.parts.names
+        wanted = [(names.index(part), sign) for part, sign in self.words.sizes if part in names]
+        return sum((size_loss(made.mask, self.source_seg, *size) for size in wanted), made.mask.new_zeros(()))
 
     # --- codes and pictures
 
@@ -417,14 +351,14 @@ class _Descent:
         """The objective over all views, and the single losses of the whole picture."""
         boxes = crop_boxes(count, self.random)
         source_views = crops(self.source_image, boxes) if self.words.directional else self.source_image
-        distances = self.words(crops(made.image, boxes), source_views)
+        distances = self.words(crops(made.image, boxes), source_views) + self._sizes(made)
         zero = distances.new_zeros(())
         single = {
             "clip": distances[0],
             "latent": latent_loss(shift[:, self.group_of], self.mask),
             "identity": zero if self.identity is None else identity_loss(self.identity.embed(made.image), self.person),
             "segmentation": segmentation_loss(made.mask, self.source_seg),
-            "outside": outside_loss(made.image, self.source_image, self.source_inside | self._inside(made)),
+            "outside": self._outside(made),
         }
         weights = self.settings.weights
         rest = torch.stack([weights[name] * single[name] for name in LOSSES[1:]]).sum()
@@ -462,7 +396,8 @@ def optimize(
     seed: int = 0,
     spreads: Spreads | None = None,
     notices: tuple[str, ...] = (),
-    groups: Sequence[LayerGroup] | None = None,
+    shown: Sequence[str] | None = None,
+    layers: str = "all",
 ) -> Generator[TextProgress, None, TextResult]:
     """Follows a sentence; yields after every step, and returns the best it found.
 
@@ -478,25 +413,31 @@ def optimize(
         seed: of the crops.
         spreads: what is known of the codes' spread already.
         notices: to be carried along.
-        groups: layers of the parts that may change; None for the paper's rule of each part (section 4.5).
+        shown: names of the parts where the change may show, see :class:`editing.subjects.Subject`; None for ``parts``.
+        layers: of the parts that may change, a key of :data:`editing.state.GROUPS`; "all" is the paper's rule of each
+            part (section 4.5).
 
     Raises:
-        EditingError: for an unknown part, none, or sentences that mean the same.
+        EditingError: for an unknown part or choice of layers, no part, or sentences that mean the same.
     """
     if not parts:
         raise EditingError("no part may change; choose at least one")
     if not 0 <= seed <= MAX_SEED:
         raise EditingError(f"seed is {seed!r}; use a value from 0 to {MAX_SEED}")
+    if layers not in GROUPS:
+        raise EditingError(f"the layers are {layers!r}; use one of {', '.join(GROUPS)}")
     scheme = source.config.parts
     try:
         names = tuple(dict.fromkeys(parts))
-        indices = sorted(scheme.index(name) for name in names)
-        free = source.selection(names, groups).cpu()
+        indices, visible = (sorted(scheme.index(name) for name in of) for of in (names, shown or names))
+        free = source.selection(names, GROUPS[layers]).cpu()
     except ValueError as error:
         raise EditingError(str(error)) from error
     known = spreads if spreads is not None else Spreads()
     descent = run(
-        lambda: _Descent(provide, known, judge, identity, (prompt, neutral), source, indices, free, settings, seed)
+        lambda: _Descent(
+            provide, known, judge, identity, (prompt, neutral), source, indices, visible, free, settings, seed
+        )
     )
     run(descent.measure)
     started = time.monotonic()

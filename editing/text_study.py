@@ -22,6 +22,7 @@ from tqdm import tqdm
 from editing.errors import EditingError
 from editing.guidance.registry import Guides
 from editing.measure import TOLERANCE
+from editing.subjects import Subject
 from editing.text import TextSettings
 from editing.text_trials import ANYONE, FREE, PARTS, WISHES, Bench, Face, Outcome, Way, Wish, verdict
 from memorygan.analysis import charts, grids
@@ -30,7 +31,7 @@ from memorygan.analysis.lab import Lab, StudyUnavailable
 from memorygan.analysis.study import PIECES, Study
 from memorygan.parts import FACE_PARTS
 
-VERSION = 3
+VERSION = 4
 # Steps of Adam per edit: the editor's own number for the full count of faces where there is an accelerator, else as
 # many as it takes to reach the trust region.
 STEPS, FULL_STEPS, FULL_FACES = 30, TextSettings().steps, 20
@@ -240,6 +241,13 @@ def _outside(change: float) -> str:
     return number(change) if change <= OUTSIDE_BAR else f"**{number(change)}**"
 
 
+def _about(subject: Subject) -> str:
+    """The parts that a sentence is about, the layers where not all are free, and the parts that help."""
+    helpers = [part for part in subject.parts if part not in subject.shown]
+    about, by = (", ".join(FACE_PARTS[part].label.lower() for part in of) for of in (subject.shown, helpers))
+    return about + (f": {subject.layers}" if subject.layers != "all" else "") + (f" (with {by})" if by else "")
+
+
 def _wish_table(trials: _Trials, bench: Bench, footer: str) -> Table:
     rows = []
     for wish in WISHES:
@@ -248,7 +256,7 @@ def _wish_table(trials: _Trials, bench: Bench, footer: str) -> Table:
         rows.append(
             (
                 wish.prompt,
-                ", ".join(FACE_PARTS[part].label.lower() for part in bench.parts(wish)),
+                _about(bench.subject(wish)),
                 f"{name} {'up' if sign > 0 else 'down'}",
                 f"{found.right} of {found.judged}",
                 number(found.shift, 2),
@@ -342,8 +350,9 @@ def _opening(lab: Lab, guides: Guides, bench: Bench, samples: int) -> tuple[Text
             "Whether an edit succeeded is not asked of the judge that led it: colours, sizes and forms are measured in "
             f"the picture with {masks}, before and after. A face whose measure cannot be taken beforehand is left "
             "out, and one whose measure the edit made impossible counts against it. The right way alone says little: a "
-            "shift below half a standard deviation is hardly seen. Inside is where the sentence's parts lie before "
-            "or after, by the generator's masks. A pixel of the picture is preserved if no channel moved by more than "
+            "shift below half a standard deviation is hardly seen. Inside is where the parts that the sentence is "
+            "about lie before or after, by the generator's masks; codes of other parts may help them to change. A "
+            "pixel of the picture is preserved if no channel moved by more than "
             f"{TOLERANCE:g} of 255. Identity is measured by the network whose loss takes part in the edit: that it is "
             "kept shows the loss at work, and is no independent proof."
         ),

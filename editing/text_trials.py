@@ -18,10 +18,10 @@ from editing.guidance.attributes import DIRECTIONS, measure
 from editing.guidance.clip import ImageTextJudge
 from editing.guidance.identity import IdentityNet
 from editing.measure import measure_change, region
-from editing.prompts import suggest_parts
 from editing.renderer import to_uint8
 from editing.results import CancelToken, TextProgress
-from editing.state import ALL_LAYERS, run_here
+from editing.state import run_here
+from editing.subjects import Subject, read_subject
 from editing.text import Spreads, TextResult, TextSettings, optimize
 from memorygan.analysis.lab import Lab
 from memorygan.fast import fold
@@ -125,7 +125,7 @@ class Outcome:
         map: (S, S) mean |Δ| over the colour channels, in steps of 255.
         gain: (M,) how much the judge's cosine of picture and sentence rose, at each moment of the course.
         preserved: (M,) share of the whole picture's pixels that kept their colour, at the same moments.
-        inside, outside: mean |Δ| inside and outside the parts that the sentence speaks of.
+        inside, outside: mean |Δ| inside and outside the parts that the sentence is about.
         before, after: the measure that the wish aims at; nan where there is nothing to measure.
         identity: cosine of the two faces' identity vectors; nan without an identity judge.
         moved: (K, L) bool, codes that differ from the source.
@@ -196,20 +196,20 @@ class Bench:
 
     # --- edits
 
-    def parts(self, wish: Wish) -> tuple[str, ...]:
-        """Names of the parts that a sentence speaks of."""
-        return suggest_parts(wish.prompt, lambda part: part in self.lab.parts.names)
+    def subject(self, wish: Wish) -> Subject:
+        """What a sentence is about."""
+        return read_subject(wish.prompt, lambda part: part in self.lab.parts.names)
 
     def follow(self, wish: Wish, face: Face, way: Way) -> Outcome:
         """One edit, as the editor would do it by default but for the number of steps."""
-        parts = self.parts(wish)
+        subject = self.subject(wish)
         weights: dict[str, float] = {} if way.identity else {"identity": 0.0}
         steps = optimize(
             lambda: self.generator,
             self.judge,
             self.identity,
             face.latents,
-            self.lab.parts.names if way.every else parts,
+            self.lab.parts.names if way.every else subject.parts,
             wish.prompt,
             "",
             TextSettings.preset("normal", steps=self.steps, **weights),
@@ -217,18 +217,19 @@ class Bench:
             CancelToken(),
             face.seed,
             self._spreads,
-            groups=ALL_LAYERS if way.every else None,
+            shown=None if way.every else subject.shown,
+            layers="every" if way.every else subject.layers,
         )
         course, result = _recorded(steps)
-        return self._outcome(wish, face, parts, course, result)
+        return self._outcome(wish, face, subject.shown, course, result)
 
     def _outcome(
-        self, wish: Wish, face: Face, parts: Sequence[str], course: Mapping[int, np.ndarray], result: TextResult
+        self, wish: Wish, face: Face, shown: Sequence[str], course: Mapping[int, np.ndarray], result: TextResult
     ) -> Outcome:
         after = result.progress
         scores = self._scores(wish.prompt, [face.image, *(course[step] for step in self.moments)])
-        inside = region((face.part_map, after.part_map), parts, self.lab.parts)
-        change = measure_change(face.image, after.image, inside, parts)
+        inside = region((face.part_map, after.part_map), shown, self.lab.parts)
+        change = measure_change(face.image, after.image, inside, shown)
         name, _ = wish.aim
         return Outcome(
             image=after.image,

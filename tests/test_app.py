@@ -163,6 +163,9 @@ def test_describe_changes_what_it_may_and_says_how_local_it_was(client):
     assert change["parts"] == ["skin"]
     _, described, _ = client.predict(**asked, weights={"clip": 3}, api_name="/describe")
     assert described["edits"][0]["weights"]["clip"] == 3
+    assert described["edits"][0]["layers"] == "texture", "what red hair is about"
+    _, described, _ = client.predict(**asked, layers="all", api_name="/describe")
+    assert described["edits"][0]["layers"] == "all"
 
 
 def test_invert_takes_a_square_and_leaves_no_upload_behind(client, served, tmp_path):

@@ -19,25 +19,24 @@ from editing.guidance.clip import ImageTextJudge
 from editing.guidance.identity import IdentityNet
 from editing.guidance.registry import Guides
 from editing.loading import untrained_generator
-from editing.prompts import suggest_parts, tidy
+from editing.prompts import tidy
 from editing.recipe import Codes, Recipe, SeedSource, TextEdit
 from editing.renderer import to_uint8
 from editing.results import CancelToken, GuidanceInfo, TextProgress
 from editing.service import EditingService, Limits
 from editing.state import run_here
-from editing.text import (
-    LOSSES,
-    STRENGTHS,
-    TextSettings,
+from editing.text import LOSSES, STRENGTHS, TextSettings, optimize
+from editing.text_losses import (
     Words,
+    change_loss,
     crop_boxes,
     crops,
     identity_loss,
     latent_loss,
-    optimize,
-    outside_loss,
     segmentation_loss,
+    size_loss,
 )
+from memorygan.parts import LayerGroup
 
 WORDS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "grey": (0.5, 0.5, 0.5)}
 
@@ -132,12 +131,15 @@ def finish(steps):
             return seen, stop.value
 
 
-def follow(generator, parts=("hair",), prompt="red", neutral="", judge=None, cancel=None, seed=0, face=4, **settings):
+def follow(
+    generator, parts=("hair",), prompt="red", neutral="", judge=None, cancel=None, seed=0, face=4, shown=None,
+    layers="all", **settings,
+):  # fmt: skip
     with torch.no_grad():
         source = generator.sample([face])
     steps = optimize(
         lambda: generator, judge or colour_judge(), identity_net(), source, parts, prompt, neutral,
-        TextSettings(**{"steps": 10, **settings}), run_here, cancel or CancelToken(), seed,
+        TextSettings(**{"steps": 10, **settings}), run_here, cancel or CancelToken(), seed, shown=shown, layers=layers,
     )  # fmt: skip
     return source, steps
 
@@ -203,13 +205,30 @@ def test_latent_identity_and_segmentation_terms():
     assert float(segmentation_loss(first, second)) == pytest.approx(4 / 8)
 
 
-def test_outside_loss_looks_outside_only():
+def test_change_is_measured_in_one_place_only():
     source = torch.zeros(1, 3, 2, 2)
     image = source.clone()
     image[..., 0, 0], image[..., 1, 1] = 1.0, -0.6
-    inside = torch.tensor([[[True, False], [False, False]]])
-    assert float(outside_loss(image, source, inside)) == pytest.approx(0.6 / 3)
-    assert float(outside_loss(image, source, torch.ones_like(inside))) == 0
+    where = torch.tensor([[[False, True], [True, True]]])
+    assert float(change_loss(image, source, where)) == pytest.approx(0.6 / 3)
+    assert float(change_loss(image, source, torch.zeros_like(where))) == 0
+
+
+def test_size_loss_is_the_growth_that_is_missing():
+    def masks(half: float) -> Tensor:
+        found = torch.full((1, 2, 8, 8), -1.2)  # masks are not clipped
+        found[0, 1, :2, :4] = 1.1
+        found[0, 1, 2, :4] = half
+        return found
+
+    source = masks(-1.0)  # 8 of 64 pixels
+    assert float(size_loss(source, source, 1, 1)) == pytest.approx(math.log(1.25))
+    assert float(size_loss(source, source, 1, -1)) == pytest.approx(math.log(1.25))
+    half = masks(-0.5)  # four pixels, each a quarter covered
+    assert float(size_loss(half, source, 1, 1)) == pytest.approx(math.log(1.25) - math.log(9 / 8))
+    assert float(size_loss(half, source, 1, -1)) == pytest.approx(math.log(1.25) + math.log(9 / 8))
+    assert float(size_loss(masks(1.0), source, 1, 1)) == 0, "large enough"
+    assert float(size_loss(half, source, 0, 1)) == 0, "what hardly shows has no size"
 
 
 def test_the_total_is_the_weighted_sum(toy):
@@ -267,6 +286,58 @@ def test_hair_gets_redder_and_greener_as_asked(toy):
 def test_a_neutral_sentence_works_too(toy):
     source, steps = follow(toy, prompt="red", neutral="grey", steps=40)
     assert hair_of(toy, finish(steps)[1].w) > hair_of(toy, source.w) + 0.01
+
+
+def area_of(generator, w: Tensor, part: str) -> float:
+    with torch.no_grad():
+        made = generator.synthesize(generator.sample([0]).with_w(w))
+    return float((made.part_map == generator.config.parts.index(part)).float().mean())
+
+
+def test_what_a_sentence_calls_big_or_small_becomes_so(toy):
+    before, found = area_of(toy, toy.sample([4]).w, "hair"), {}
+    for sign in (1, -1):
+        judge = colour_judge()
+        judge._sizes = lambda prompt, sign=sign: (("hair", sign), ("tail", 1)) if prompt == "red" else ()
+        _, steps = follow(toy, judge=judge, steps=40)
+        found[sign] = area_of(toy, finish(steps)[1].w, "hair")
+        assert Words(judge, "red", "grey").sizes == judge.sizes("red")
+    assert found[-1] < 0.95 * before < 1.05 * before < found[1]
+
+
+def test_a_size_that_the_face_is_said_to_have_already_asks_for_nothing():
+    judge = colour_judge()
+    judge._sizes = lambda prompt: (("hair", 1),)
+    assert Words(judge, "red", "grey").sizes == ()
+
+
+@pytest.mark.parametrize(("layers", "group"), [("shape", LayerGroup.SHAPE), ("texture", LayerGroup.TEXTURE)])
+def test_only_the_chosen_layers_move(toy, layers, group):
+    source, steps = follow(toy, layers=layers, outside=0.0)
+    moved = (finish(steps)[1].w != source.w).any(dim=3)
+    assert torch.equal(moved, source.selection(["hair"], [group])[None])
+
+
+def test_unknown_layers_are_refused(toy):
+    with pytest.raises(EditingError, match="the layers are 'deep'; use one of all, shape"):
+        finish(follow(toy, layers="deep")[1])
+
+
+def test_parts_that_only_help_keep_their_looks(toy):
+    hair, skin = (toy.config.parts.index(part) for part in ("hair", "skin"))
+    changes = {}
+    for shown in (("hair",), ("hair", "skin")):
+        source, steps = follow(toy, ("hair", "skin"), steps=40, shown=shown, outside=5.0)
+        w = finish(steps)[1].w
+        with torch.no_grad():
+            before, after = toy.synthesize(source), toy.synthesize(source.with_w(w))
+        change = (after.image - before.image).abs().mean(dim=1)
+        both = before.part_map == after.part_map
+        changes[shown] = [float(change[both & (before.part_map == part)].mean()) for part in (hair, skin)]
+        assert not torch.equal(w[0, skin], source.w[0, skin]), "their codes may move"
+    (_, helping), (_, free) = changes.values()
+    assert helping < 0.2 * free
+    assert changes["hair",][0] > 5 * helping
 
 
 @pytest.mark.parametrize("parts", [("hair",), ("mouth", "skin")])
@@ -358,42 +429,6 @@ def test_presets_are_ordered_and_can_be_changed():
 # --- Sentences --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [
-        ("a woman with red hair", {"hair"}),
-        ("blond", {"hair"}),
-        ("a curly-haired man", {"hair"}),
-        ("blue eyes", {"skin", "hair"}),
-        ("a man with a beard", {"skin", "mouth"}),
-        ("a smiling woman", {"mouth", "skin"}),
-        ("Lipstick!", {"mouth"}),
-        ("a big nose and thick eyebrows", {"nose", "eyebrows"}),
-        ("wearing glasses", {"eyeglass"}),
-        ("a hat and earrings", {"hat", "earring"}),
-        ("in a green shirt", {"cloth"}),
-        ("in front of a dark background", {"background"}),
-        ("an old man", {"skin", "eyes", "eyebrows", "mouth", "nose", "hair"}),
-        ("a woman", {"skin", "eyes", "eyebrows", "mouth", "nose", "hair"}),
-        ("ein Zeppelin", {"skin", "eyes", "eyebrows", "mouth", "nose", "hair"}),
-        ("🦊", {"skin", "eyes", "eyebrows", "mouth", "nose", "hair"}),
-        ("", {"skin", "eyes", "eyebrows", "mouth", "nose", "hair"}),
-        ("in a hoodie", {"cloth"}),
-        ("in a hood", {"hat"}),
-        ("a double chin", {"skin"}),
-        # Words that only begin like one of the list say nothing of that part.
-        *((word, {"skin", "eyes", "eyebrows", "mouth", "nose", "hair"}) for word in ("Chinese", "Irish", "studious")),
-    ],
-)
-def test_suggested_parts(prompt, expected):
-    assert set(suggest_parts(prompt)) == expected
-
-
-def test_suggestions_keep_to_the_model(service):
-    assert suggest_parts("a hat and hair", lambda part: part != "hat") == ("hair",)
-    assert service.suggest_parts("wearing glasses and a hat") == ("eyeglass", "hat")
-
-
 def test_sentences_are_tidied():
     assert tidy("  red\n\thair\x00 \u202e ") == ("red hair", ())
     assert tidy("a\ud800b")[0] == "a b"
@@ -471,6 +506,24 @@ def test_described_applied_undone_and_replayed(service):
     assert np.array_equal(service.reset_part(face.session, "hair").image, face.image)
 
 
+def test_a_sentence_about_colour_leaves_the_cut_alone(service):
+    face = service.new_face(4)
+    moved = {}
+    for layers in (None, "shape", "all"):
+        edit = described(service, face.session, layers=layers, weights={"outside": 0.0}).proposal.edit
+        with service._store.using(face.session) as session:
+            moved[edit.layers] = (session.latents((edit,)).w != session.latents(()).w).any(dim=3)[0]
+    assert list(moved) == ["texture", "shape", "all"]
+    assert torch.equal(moved["texture"] | moved["shape"], moved["all"])
+    assert not (moved["texture"] & moved["shape"]).any()
+    # What the edit cannot change stays adjustable on top of it.
+    service.set_sliders(face.session, {"hair.width": 1.0, "hair.lightness": 1.0})
+    proposal = described(service, face.session).proposal
+    view = service.apply_description(face.session, proposal)
+    assert np.array_equal(view.image, proposal.image)
+    assert set(view.sliders) == {"hair.width"}
+
+
 def test_resetting_one_of_several_parts_keeps_the_others(service):
     face = service.new_face(4)
     proposal = described(service, face.session, parts=["skin", "hair"]).proposal
@@ -501,7 +554,7 @@ def test_only_the_allowed_parts_move_whatever_was_done_before(service):
         w = session.latents().w
     frozen = [k for k, name in enumerate(service._scheme.names) if name not in ("hair", "eyes")]
     assert torch.equal(w[:, frozen], source[:, frozen])
-    assert set(view.sliders) == {"mouth.width", "base.right"}, "sliders of the hair became part of it"
+    assert set(view.sliders) == {"mouth.width", "base.right", "hair.width"}, "hair's lightness became part of it"
     assert np.array_equal(service.open_recipe(service.export_json(face)).image, view.image)
     # What stays on top can still be taken back.
     moved = service.set_sliders(face, {"base.right": 0.0})
@@ -583,6 +636,7 @@ def test_two_sentences_take_turns_and_a_third_waits(service):
         ({"steps": 0}, "steps is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"neutral": "zeppelin"}, "knows no word"),
+        ({"layers": "every"}, "the layers are 'every'; use one of all, shape, texture"),
     ],
 )
 def test_what_is_refused_at_once(service, changes, sentence):
@@ -625,6 +679,9 @@ def edit(**changes) -> TextEdit:
 def test_edits_survive_json_and_lose_parts():
     recipe = Recipe("c", SeedSource(4), (edit(neutral="a face", weights=(("clip", 1.0),), seed=3),))
     assert Recipe.from_json(recipe.to_json()) == recipe
+    before = recipe.to_dict()
+    del before["edits"][0]["layers"]  # as recipes were before there was a choice
+    assert Recipe.from_dict(before) == recipe
     hair = edit().without("skin")
     assert hair is not None and hair.parts == ("hair",)
     assert torch.equal(hair.codes.tensor(), edit().codes.tensor()[1:])
@@ -636,7 +693,7 @@ def test_edits_survive_json_and_lose_parts():
 @pytest.mark.parametrize(
     ("key", "value"),
     [("prompt", None), ("prompt", "x" * 1001), ("parts", []), ("codes", 3), ("weights", {"clip": "1"}), ("steps", -1),
-     ("seed", 1.5), ("judges", ["x"])],
+     ("seed", 1.5), ("judges", ["x"]), ("layers", "deep")],
 )  # fmt: skip
 def test_damaged_edits_are_refused(key, value):
     data = Recipe("c", SeedSource(4), (edit(),)).to_dict()

@@ -17,6 +17,7 @@ from editing.guidance.attributes import DIRECTIONS, MEASURES, WORDS, describe, l
 from editing.guidance.captions import (
     NOUNS,
     PHRASES,
+    SIZES,
     VOCABULARY,
     WEAK,
     Caption,
@@ -25,6 +26,7 @@ from editing.guidance.captions import (
     hard_negative,
     read_claims,
     rivals,
+    sizes,
     unknown_words,
     weak_phrases,
 )
@@ -276,8 +278,8 @@ def test_unknown_words() -> None:
 @pytest.mark.parametrize(
     ("prompt", "weak"),
     [
-        ("a woman with a big nose, pink clothes and red lips", ("big nose", "pink clothes")),
-        ("a blue-eyed girl with bushy brows looking left", ("bushy brows",)),
+        ("a woman with a big nose, pink clothes and red lips", ("pink clothes",)),
+        ("a blue-eyed girl with bushy brows looking left", ()),
         ("a man with sunglasses", ("sunglasses",)),
         ("a man without glasses", ()),
         ("a man with a beard, gray hair and a smile", ()),
@@ -286,6 +288,21 @@ def test_unknown_words() -> None:
 def test_what_the_bundled_judge_hardly_tells_apart(prompt: str, weak: tuple[str, ...]) -> None:
     assert weak_phrases(prompt) == weak
     assert all(set(words) <= set(WORDS[attribute]) for attribute, words in WEAK.items())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [
+        ("a woman with a big nose", (("nose", 1),)),
+        ("a man with a small nose and thick eyebrows", (("nose", -1), ("eyebrows", 1))),
+        ("a person with big eyes", (("eyes", 1),)),
+        ("a big smile", ()),
+        ("a woman with red hair", ()),
+    ],
+)
+def test_sizes_are_read_off_the_sentence(prompt: str, wanted: tuple[tuple[str, int], ...]) -> None:
+    assert sizes(prompt) == wanted
+    assert all(word in WORDS[attribute] and part in FACE_PARTS.names for (attribute, word), (part, _) in SIZES.items())
 
 
 @pytest.mark.parametrize(

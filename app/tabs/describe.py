@@ -30,13 +30,14 @@ EXAMPLES = (
     "a woman with a big nose",
     "a person with blue eyes",
 )
+LAYERS = (("What the words are about", "auto"), ("Both", "all"), ("Shape", "shape"), ("Texture", "texture"))
 LOSSES = (
     ("total", "All together", "the weighted sum of the others"),
     ("clip", "Words", "disagreement of picture and words (CLIP)"),
     ("latent", "Closeness", "distance of the latent codes"),
     ("identity", "Person", "difference of the persons (identity)"),
     ("segmentation", "Outlines", "movement of the parts (mask)"),
-    ("outside", "Surroundings", "change of the picture outside the parts"),
+    ("outside", "Surroundings", "change of the picture where it should not change"),
 )
 
 
@@ -98,6 +99,14 @@ def build(shell: Shell) -> None:
             interactive=ready,
             elem_id="neutral",
         )
+        layers = gr.Radio(
+            list(LAYERS),
+            value="auto",
+            label="What may change of the parts",
+            info="“Long hair” is about the shape alone, “red hair” about the texture.",
+            interactive=ready,
+            elem_id="describe-layers",
+        )
         widgets.note("Weights of the losses; choosing a strength sets them anew.", "help")
         with gr.Row(elem_classes=["studio-weights"]):
             weights = {
@@ -135,7 +144,7 @@ def build(shell: Shell) -> None:
         return tuple(_preset(name)[loss] for loss in weights)
 
     def on_start(
-        visit: Visit | None, text: str, chosen: Any, name: str, count: float, before: str, *values: Any
+        visit: Visit | None, text: str, chosen: Any, name: str, count: float, before: str, which: str, *values: Any
     ) -> Iterator[tuple[Any, ...]]:
         here = present(visit)
         if not text.strip():
@@ -157,6 +166,7 @@ def build(shell: Shell) -> None:
                 int(number(count, "the number of steps")),
                 cancel=token,
                 owner=f"page-{id(here)}",
+                layers=None if which == "auto" else which,
             )
             shown = {"face": here.here().number, "revision": face.revision}
             history, pace = History(), Pace()
@@ -225,7 +235,7 @@ def build(shell: Shell) -> None:
         shell.on(
             event,
             on_start,
-            inputs=[shell.visit, prompt, choice, strength, steps, neutral, *weights.values()],
+            inputs=[shell.visit, prompt, choice, strength, steps, neutral, layers, *weights.values()],
             outputs=outputs,
             show_progress="hidden",
             # Apart from the rest: each of these holds its place for minutes.

@@ -264,6 +264,15 @@ WEAK: Mapping[str, tuple[str, ...]] = {
     "nose": ("big",),
     "clothes": ("pink", "yellow"),
 }
+# Sizes are read off the masks: the judge looks at 96 pixels, and a bigger nose is a matter of two of them.
+SIZES: Mapping[tuple[str, str], tuple[str, int]] = {
+    ("nose", "big"): ("nose", 1),
+    ("nose", "small"): ("nose", -1),
+    ("eye size", "big"): ("eyes", 1),
+    ("eye size", "small"): ("eyes", -1),
+    ("brows", "thick"): ("eyebrows", 1),
+    ("brows", "thin"): ("eyebrows", -1),
+}
 # Words with which a phrase begins, and which a prompt may say otherwise.
 _OPENINGS = frozenset(("with", "wearing", "in", "who", "is", "has", "a", "an", "the"))
 
@@ -305,8 +314,17 @@ def read_claims(prompt: str) -> dict[str, tuple[str, str]]:
 
 
 def weak_phrases(prompt: str) -> tuple[str, ...]:
-    """What a prompt says that the bundled judge was taught and yet hardly tells apart, in order."""
-    return tuple(phrase for name, (word, phrase) in read_claims(prompt).items() if word in WEAK.get(name, ()))
+    """What a prompt says that the bundled judge was taught and yet hardly tells apart, in order; not its sizes."""
+    return tuple(
+        phrase for name, (word, phrase) in read_claims(prompt).items()
+        if word in WEAK.get(name, ()) and (name, word) not in SIZES
+    )  # fmt: skip
+
+
+def sizes(prompt: str) -> tuple[tuple[str, int], ...]:
+    """(part, sign) for what a prompt calls big or thick (1), small or thin (−1), in order."""
+    claims = ((name, word) for name, (word, _) in read_claims(prompt).items())
+    return tuple(SIZES[claim] for claim in claims if claim in SIZES)
 
 
 _PEOPLE = {noun: person for person in ("man", "woman") for noun in NOUNS[person] if " " not in noun}

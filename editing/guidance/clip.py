@@ -32,6 +32,7 @@ class ImageTextJudge:
         fillers: words that say nothing by themselves.
         weak: sentence → what it says that the judge was taught and hardly tells apart; None for nothing.
         rivals: sentence → sentences that say something else of the same; None for none.
+        sizes: sentence → (part, 1 or −1) for what it calls big or small; None for nothing.
     """
 
     def __init__(
@@ -48,16 +49,12 @@ class ImageTextJudge:
         fillers: frozenset[str] = frozenset(),
         weak: Callable[[str], tuple[str, ...]] | None = None,
         rivals: Callable[[str], tuple[str, ...]] | None = None,
+        sizes: Callable[[str], tuple[tuple[str, int], ...]] | None = None,
     ) -> None:
         self.name, self.title, self.context, self.image_size = name, title, context, image_size
         self._model = model.eval().requires_grad_(False)
-        self._tokenizer, self._unknown, self._fillers, self._weak, self._rivals = (
-            tokenizer,
-            unknown,
-            fillers,
-            weak,
-            rivals,
-        )
+        self._tokenizer, self._unknown, self._fillers = tokenizer, unknown, fillers
+        self._weak, self._rivals, self._sizes = weak, rivals, sizes
         self._mean, self._std = (torch.tensor(list(values)).reshape(1, 3, 1, 1) for values in (mean, std))
 
     @property
@@ -82,6 +79,10 @@ class ImageTextJudge:
     def rivals(self, prompt: str) -> tuple[str, ...]:
         """Sentences that say something else of what a sentence speaks of: "black hair", … for "red hair"."""
         return () if self._rivals is None else self._rivals(prompt)
+
+    def sizes(self, prompt: str) -> tuple[tuple[str, int], ...]:
+        """Parts that a sentence calls big (1) or small (−1), which it reads off the masks and not off the picture."""
+        return () if self._sizes is None else self._sizes(prompt)
 
     def understands(self, prompt: str) -> bool:
         """Whether anything in the sentence means something to it."""
@@ -123,11 +124,12 @@ def build_judge(
     fillers: frozenset[str] = frozenset(),
     weak: Callable[[str], tuple[str, ...]] | None = None,
     rivals: Callable[[str], tuple[str, ...]] | None = None,
+    sizes: Callable[[str], tuple[tuple[str, int], ...]] | None = None,
 ) -> ImageTextJudge:
     """A judge from an open_clip model and its weights.
 
     Args:
-        name, title, unknown, fillers, weak, rivals: see :class:`ImageTextJudge`.
+        name, title, unknown, fillers, weak, rivals, sizes: see :class:`ImageTextJudge`.
         config: name of an open_clip model, or the path of a JSON file that describes one.
         weights: its complete state dict; every tensor must fit.
 
@@ -165,6 +167,7 @@ def build_judge(
         fillers,
         weak,
         rivals,
+        sizes,
     )
 
 

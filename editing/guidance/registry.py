@@ -191,10 +191,10 @@ def _openai(known: StandardWeights, path: Path) -> ImageTextJudge:
 
 
 def _face_text(title: str, path: Path) -> ImageTextJudge:
-    from editing.guidance.captions import STOP_WORDS, rivals, unknown_words, weak_phrases
+    from editing.guidance.captions import STOP_WORDS, rivals, sizes, unknown_words, weak_phrases
 
     weights = safetensors.torch.load_file(path)
-    return build_judge("bundled", title, _CONFIG, weights, unknown_words, STOP_WORDS, weak_phrases, rivals)
+    return build_judge("bundled", title, _CONFIG, weights, unknown_words, STOP_WORDS, weak_phrases, rivals, sizes)
 
 
 def _vggface2(known: StandardWeights, path: Path) -> IdentityNet:
