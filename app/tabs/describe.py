@@ -115,7 +115,7 @@ def build(shell: Shell) -> None:
                     label=label,
                     info=help_text,
                     minimum=0,
-                    min_width=130,
+                    min_width=100,
                     interactive=ready and not (name == "identity" and desk.off("identity")),
                     elem_id=f"weight-{name}",
                 )
