@@ -34,7 +34,7 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
                                                                         reset_part("base") resets pose and framing
 
   sentences
-    suggest_parts(prompt) -> tuple[str, ...]                            the parts a sentence speaks of
+    subject(prompt) -> Subject                                          what a sentence is about
     describe(session, prompt, parts=None, neutral="", strength="normal", weights=None, steps=300, seed=None,
              cancel=None, owner="") -> Iterator[TextProgress]           the last item carries a proposal
     apply_description(session, proposal) -> FaceView                    one undo step
@@ -536,11 +536,8 @@ class EditingService(ServiceCore):
 
     # --- sentences
 
-    def suggest_parts(self, prompt: str) -> tuple[str, ...]:
-        """The parts a sentence speaks of, in the model's order; the whole face where it speaks of none."""
-        return self._subject(prompt).parts
-
-    def _subject(self, prompt: str) -> Subject:
+    def subject(self, prompt: str) -> Subject:
+        """What a sentence is about, in parts that the model has; the whole face where it speaks of none."""
         subject, others = read_subject(prompt, self._scheme.names.__contains__), self._scheme.names[1:]
         return subject if subject.parts else Subject(others, others)
 
@@ -565,8 +562,8 @@ class EditingService(ServiceCore):
         Args:
             session: token.
             prompt: what the face should look like, such as "a person with red hair".
-            parts: names of those that may change; None for those that :meth:`suggest_parts` gives. The codes of all
-                others stay as they are, bit by bit.
+            parts: names of those that may change; None for those of :meth:`subject`. The codes of all others stay as
+                they are, bit by bit.
             neutral: what the face looks like now, such as "a face"; then only the change of the words counts.
             strength: "subtle", "normal" or "strong".
             weights: of the losses in :data:`editing.text.LOSSES`, instead of the strength's.
@@ -594,7 +591,7 @@ class EditingService(ServiceCore):
         if neutral.strip():
             neutral, said = for_judge(judge, neutral, "the description of the face as it is")
             notices += said
-        subject = self._subject(prompt)
+        subject = self.subject(prompt)
         if layers not in (None, *TEXT_LAYERS):
             raise EditingError(f"the layers are {layers!r}; use one of {', '.join(TEXT_LAYERS)}")
         names = subject.parts if parts is None else tuple(parts)

@@ -27,9 +27,14 @@ class Subject:
     shown: tuple[str, ...]
     layers: str = "all"
 
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        """Parts whose codes only help others to change."""
+        return tuple(part for part in self.parts if part not in self.shown)
+
     def region(self, allowed: Sequence[str]) -> tuple[str, ...]:
         """Where the change may show if the codes of ``allowed`` may change, whether proposed or chosen by someone."""
-        helpers = set(self.parts) - set(self.shown)
+        helpers = set(self.helpers)
         own = {part for part in allowed if part not in helpers}
         return tuple(part for part in ORDER if part in (own | set(self.shown) if helpers & set(allowed) else own))
 
@@ -120,11 +125,6 @@ def read_subject(prompt: str, known: Callable[[str], bool] = lambda part: True) 
         cut, colour = _any(_CUT, pieces), _any(_COLOUR, pieces)
         layers = "all" if cut == colour else "shape" if cut else "texture"
     return Subject(_ordered(shown | helpers, known), _ordered(shown, known), layers)
-
-
-def suggest_parts(prompt: str, known: Callable[[str], bool] = lambda part: True) -> tuple[str, ...]:
-    """The parts that a sentence should be allowed to change; see :func:`read_subject`."""
-    return read_subject(prompt, known).parts
 
 
 def _first(piece: str) -> _Entry | None:

@@ -243,8 +243,8 @@ def _outside(change: float) -> str:
 
 def _about(subject: Subject) -> str:
     """The parts that a sentence is about, the layers where not all are free, and the parts that help."""
-    helpers = [part for part in subject.parts if part not in subject.shown]
-    about, by = (", ".join(FACE_PARTS[part].label.lower() for part in of) for of in (subject.shown, helpers))
+    named = (subject.shown, subject.helpers)
+    about, by = (", ".join(FACE_PARTS[part].label.lower() for part in parts) for parts in named)
     return about + (f": {subject.layers}" if subject.layers != "all" else "") + (f" (with {by})" if by else "")
 
 

@@ -418,6 +418,10 @@ def test_describe(desk, served, monkeypatch):
     page.click(".studio-example:has-text('gray hair')")
     desk.wait("document.querySelector('#prompt textarea').value === 'a man with gray hair'")
     page.wait_for_selector("#allowed .studio-chip-hint input[value=hair]")
+    assert "the words decide: hair (texture only)." in page.inner_text("#allowed .studio-help")
+    page.click(".studio-example:has-text('blue eyes')")
+    page.wait_for_selector("#allowed .studio-chip-hint input[value=eyes]")
+    assert "the words decide: eyes, with the help of skin and hair." in page.inner_text("#allowed .studio-help")
     # A click on the face allows a part, and swaps nothing elsewhere.
     desk.click_face(0.5, 0.25)
     page.wait_for_selector("#allowed input[value=hair]:checked", state="attached")

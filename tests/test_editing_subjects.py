@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from editing.state import GROUPS
-from editing.subjects import ORDER, read_subject, suggest_parts
+from editing.subjects import ORDER, read_subject
 from memorygan.parts import FACE_PARTS
 
 FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "hair")
@@ -39,7 +39,7 @@ FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "hair")
     ],
 )
 def test_suggested_parts(prompt, expected):
-    assert set(suggest_parts(prompt)) == expected
+    assert set(read_subject(prompt).parts) == expected
 
 
 def test_the_order_is_that_of_the_parts():
@@ -47,7 +47,7 @@ def test_the_order_is_that_of_the_parts():
 
 
 def test_suggestions_keep_to_the_model():
-    assert suggest_parts("a hat and hair", lambda part: part != "hat") == ("hair",)
+    assert read_subject("a hat and hair", lambda part: part != "hat").parts == ("hair",)
     assert read_subject("blue eyes", lambda part: part != "hair").parts == ("skin", "eyes")
 
 
@@ -66,6 +66,7 @@ def test_suggestions_keep_to_the_model():
 def test_a_change_shows_in_what_the_sentence_is_about(prompt, parts, shown):
     subject = read_subject(prompt)
     assert set(subject.parts) == set(parts)
+    assert set(subject.helpers) == set(parts) - set(shown)
     assert set(subject.shown) == set(shown)
 
 

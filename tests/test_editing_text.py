@@ -506,6 +506,11 @@ def test_described_applied_undone_and_replayed(service):
     assert np.array_equal(service.reset_part(face.session, "hair").image, face.image)
 
 
+def test_what_a_sentence_is_about_keeps_to_the_model(service):
+    assert service.subject("wearing glasses and a hat").parts == ("eyeglass", "hat")
+    assert service.subject("red hair").layers == "texture"
+
+
 def test_a_sentence_about_colour_leaves_the_cut_alone(service):
     face = service.new_face(4)
     moved = {}

@@ -1,5 +1,5 @@
-// Which parts a description may change. `props.value` is {suggested}: names of parts that the words point to, which count
-// as long as none is chosen. What is chosen travels in a widget of its own (choice.js), because answers come while one types.
+// Which parts a description may change. `props.value` is {shown, helpers, layers}: names of the parts that the words are
+// about, of those that help them to change, and in which layers; they count as long as no part is chosen. What is chosen travels in a widget of its own (choice.js), because answers come while one types.
 const make = Studio.make;
 const root = element.querySelector(".panel");
 let chosen = [];
@@ -13,6 +13,7 @@ root.append(
     make("div", { class: "studio-chip-row" }, ...chips, none)),
 );
 const label = (name) => props.parts.find((part) => part.name === name)?.label.toLowerCase() ?? name;
+const list = (names) => names.map(label).join(", ").replace(/, ([^,]*)$/, " and $1");
 
 function set(names) {
   chosen = names;
@@ -25,7 +26,8 @@ function choose(name, on) {
 }
 
 function render() {
-  const suggested = props.value?.suggested ?? [];
+  const { shown = [], helpers = [], layers = "all" } = props.value ?? {};
+  const suggested = [...shown, ...helpers];
   for (const chip of chips) {
     const input = chip.querySelector("input");
     input.checked = chosen.includes(input.value);
@@ -36,7 +38,8 @@ function render() {
   hint.textContent = chosen.length
     ? "All other parts stay as they are."
     : suggested.length
-      ? `None is chosen, so the words decide: ${suggested.map(label).join(", ")}.`
+      ? `None is chosen, so the words decide: ${list(shown)}${layers === "all" ? "" : ` (${layers} only)`}` +
+        `${helpers.length ? `, with the help of ${list(helpers)}` : ""}.`
       : "None is chosen, so the words decide. Click parts on the face, or choose them here.";
 }
 

@@ -138,7 +138,10 @@ def build(shell: Shell) -> None:
     busy, idle = gr.update(interactive=False), gr.update(interactive=True)
 
     def on_prompt(text: str) -> dict[str, Any]:
-        return {"suggested": list(service.suggest_parts(text)) if text.strip() else []}
+        if not text.strip():
+            return {}
+        subject = service.subject(text)
+        return {"shown": list(subject.shown), "helpers": list(subject.helpers), "layers": subject.layers}
 
     def on_strength(name: str) -> tuple[float, ...]:
         return tuple(_preset(name)[loss] for loss in weights)
