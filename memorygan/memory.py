@@ -60,6 +60,13 @@ class PartMemory(nn.Module):
         return None
 
 
+def _layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """One modulated layer: (N, P, C) points of N queries, (N, C, C') and (1, 1, C') → (N, P, C')."""
+    # A row for every query: its gradient is summed over the grid first and then over the queries, which CPUs do two to
+    # four times as fast as both at once.
+    return leaky_relu(torch.baddbmm(bias.expand(len(x), 1, -1), x, weight))
+
+
 class LongTermMemory(PartMemory):
     """A network of coordinates whose per-query weights are written by the latent code.
 
@@ -94,7 +101,7 @@ class LongTermMemory(PartMemory):
         """
         batch, count = styles.shape[:2]
         weights = self._weights(styles, dtype)  # L × (B·K', C, C)
-        bias = (self.bias * GAIN).to(dtype)
+        bias = (self.bias * GAIN).to(dtype)[:, None, None]  # (L, 1, 1, C)
         position = self.position * (1.0 / math.sqrt(self.position.shape[1]))
         x, first = (self.grid @ position.T).to(dtype), 0  # (P, C)
         if shared_base and count > 2:
@@ -103,7 +110,7 @@ class LongTermMemory(PartMemory):
             x = x.expand(batch * count, -1, -1)  # (B·K', P, C)
         depth = None
         for layer in range(first, len(weights)):
-            x = leaky_relu(torch.baddbmm(bias[layer], x, weights[layer]))
+            x = _layer(x, weights[layer], bias[layer])
             if layer + 1 == self.depth_layers:
                 depth = self._depth(x, parts, batch)
         if depth is None:
@@ -135,7 +142,7 @@ class LongTermMemory(PartMemory):
         x = x.expand(batch * len(chosen), -1, -1)  # the same grid for every query
         for layer in range(self.base_layers):
             weight = pick(weights[layer].unflatten(0, (batch, count)), chosen)
-            x = leaky_relu(torch.baddbmm(bias[layer], x, weight))
+            x = _layer(x, weight, bias[layer])
         shared = chosen.index(foreground)
         rows = [chosen.index(i) if part == 0 else shared for i, part in enumerate(parts)]
         return pick(x.unflatten(0, (batch, len(chosen))), rows)  # (B·K', P, C)
