@@ -20,7 +20,7 @@ from app import uploads
 from app.guard import endpoint
 from app.jobs import LongJobs
 from editing.errors import EditingError
-from editing.recipe import TEXT_LAYERS
+from editing.recipe import PART_LAYERS
 from editing.results import Change, FaceView
 from editing.service import EditingService
 from editing.text import STRENGTHS
@@ -251,7 +251,7 @@ def build(service: EditingService, jobs: LongJobs) -> None:
         truncation = gr.Slider(0, 1, 0.7, label="Truncation", visible=False)
         sliders = _json("Slider id → value", {"type": "object", "additionalProperties": {"type": "number"}})
         parts = gr.CheckboxGroup(names, label="Parts", visible=False)
-        group = gr.Radio(["all", "shape", "texture"], value="all", label="Layers", visible=False)
+        group = gr.Radio(list(PART_LAYERS), value="all", label="Layers", visible=False)
         amount = gr.Slider(0, 1, 1.0, label="Amount", visible=False)
         order = _json("Order of the parts", {"type": "array", "items": {"type": "string", "enum": names}})
         rows = gr.CheckboxGroup(["image", "mask", "depth"], value=["image"], label="Rows", visible=False)
@@ -267,7 +267,7 @@ def build(service: EditingService, jobs: LongJobs) -> None:
         rounds = gr.Number(300, label="Steps", precision=0, visible=False)
         neutral = gr.Textbox("", label="What the face is now", visible=False)
         weights = _json("Loss → weight", {"type": "object", "additionalProperties": {"type": "number"}})
-        layers = gr.Radio(list(TEXT_LAYERS), value=None, label="Layers", visible=False)
+        layers = gr.Radio(list(PART_LAYERS), value=None, label="Layers", visible=False)
         facts = _json("Model", RECORD)
 
         def add(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import gradio as gr
 
 STATIC = Path(__file__).parent / "static"
+# Layers of a part that may change, as a person is asked for them.
+LAYERS = (("Both", "all"), ("Shape", "shape"), ("Texture", "texture"))
 
 
 @lru_cache

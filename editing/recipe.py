@@ -32,8 +32,8 @@ MAX_BYTES = 8 * 2**20
 MAX_EDITS = 1000
 MAX_CODES_BYTES = 2 * 2**20
 MAX_SEED = 2**53 - 1  # JSON numbers beyond it do not survive a browser
-SWAP_GROUPS = ("all", "shape", "texture", "every")
-TEXT_LAYERS = SWAP_GROUPS[:3]
+PART_LAYERS = ("all", "shape", "texture")
+SWAP_GROUPS = (*PART_LAYERS, "every")
 MAX_PROMPT = 1000
 _NAME_LENGTH = 100
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -291,7 +291,7 @@ class ResampleEdit:
             _text(fields.get("part"), "part"),
             Codes(_text(fields.get("code"), "code", MAX_BYTES)),
             _whole(fields.get("seed"), "seed", 0, MAX_SEED),
-            _choice(fields.get("group"), "layer group", SWAP_GROUPS[:3]),
+            _choice(fields.get("group"), "layer group", PART_LAYERS),
             _number(fields.get("truncation"), "truncation", 0, 1),
         )
 
@@ -369,7 +369,7 @@ class TextEdit:
             _whole(fields.get("steps"), "steps", 0, 10**6),
             _whole(fields.get("seed"), "seed", 0, MAX_SEED),
             tuple((_text(name, "judge"), _text(value, "judge's hash")) for name, value in judges.items()),
-            _choice(fields.get("layers", "all"), "choice of layers", TEXT_LAYERS),
+            _choice(fields.get("layers", "all"), "choice of layers", PART_LAYERS),
         )
 
     def describe(self) -> str:

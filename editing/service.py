@@ -36,7 +36,8 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
   sentences
     subject(prompt) -> Subject                                          what a sentence is about
     describe(session, prompt, parts=None, neutral="", strength="normal", weights=None, steps=300, seed=None,
-             cancel=None, owner="") -> Iterator[TextProgress]           the last item carries a proposal
+             cancel=None, owner="", layers=None) -> Iterator[TextProgress]
+                                                                        the last item carries a proposal
     apply_description(session, proposal) -> FaceView                    one undo step
 
   composition
@@ -81,7 +82,7 @@ from editing.loading import choose_device, load_assets
 from editing.photo import decode
 from editing.prompts import for_judge
 from editing.recipe import (
-    TEXT_LAYERS,
+    PART_LAYERS,
     Codes,
     CodesSource,
     Recipe,
@@ -582,6 +583,8 @@ class EditingService(ServiceCore):
         """
         if unknown := sorted(set(weights or {}) - set(LOSSES)):
             raise EditingError(f"there is no loss {unknown[0]!r}; use any of {', '.join(LOSSES)}")
+        if layers not in (None, *PART_LAYERS):
+            raise EditingError(f"the layers are {layers!r}; use one of {', '.join(PART_LAYERS)}")
         settings = TextSettings.preset(strength, steps=steps, **(weights or {}))
         seed = checked_seed(seed)
         if self._guides is None:
@@ -592,8 +595,6 @@ class EditingService(ServiceCore):
             neutral, said = for_judge(judge, neutral, "the description of the face as it is")
             notices += said
         subject = self.subject(prompt)
-        if layers not in (None, *TEXT_LAYERS):
-            raise EditingError(f"the layers are {layers!r}; use one of {', '.join(TEXT_LAYERS)}")
         names = subject.parts if parts is None else tuple(parts)
         for name in names:
             self._part(name)

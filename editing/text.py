@@ -263,7 +263,12 @@ class _Descent:
         with torch.no_grad():
             self.retrieved = self.generator.retrieve(self.on_device)
             made = self.generator.compose(self.retrieved, self.on_device)
-        self.source_image, self.source_seg, self.source_map = made.image, made.mask, made.part_map
+        self.source_image, self.source_seg = made.image, made.mask
+        # Where the change may show, and where any of it may be: the parts, and where they are in the source.
+        wanted = (torch.tensor(parts, device=device) for parts in (self.shown, self.parts))
+        self.places = [(parts, torch.isin(made.part_map, parts)) for parts in wanted]
+        names = self.source.config.parts.names
+        self.sizes = [(names.index(part), sign) for part, sign in self.words.sizes if part in names]
         if self.identity is not None:
             with torch.no_grad():
                 self.person = self.identity.to(device).embed(made.image)
@@ -272,21 +277,14 @@ class _Descent:
 
     def _outside(self, made: Synthesis) -> Tensor:
         """How much the picture changes where it should not."""
-        shown, helping = self._places(made, self.shown), self._places(made, self.parts)
-        outside, helping = ~(shown | helping), helping & ~shown
+        shown, allowed = (before | torch.isin(made.part_map, parts) for parts, before in self.places)
+        outside, helping = ~(shown | allowed), allowed & ~shown
         before, after = self.source_image, made.image
         return change_loss(after, before, outside) + change_loss(after, before, helping)
 
-    def _places(self, made: Synthesis, parts: Sequence[int]) -> Tensor:
-        """(1, S, S) bool: where the parts are now, or were."""
-        wanted = torch.tensor(parts, device=self.device)
-        return torch.isin(made.part_map, wanted) | torch.isin(self.source_map, wanted)
-
     def _sizes(self, made: Synthesis) -> Tensor:
         """What the sentence says of the sizes of parts, as far as the model has them."""
-        names = self.source.config.parts.names
-        wanted = [(names.index(part), sign) for part, sign in self.words.sizes if part in names]
-        return sum((size_loss(made.mask, self.source_seg, *size) for size in wanted), made.mask.new_zeros(()))
+        return sum((size_loss(made.mask, self.source_seg, *size) for size in self.sizes), made.mask.new_zeros(()))
 
     # --- codes and pictures
 

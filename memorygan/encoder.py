@@ -144,8 +144,7 @@ class PartEncoder(nn.Module):
         """
         codes = self(image, one_hot).mean
         for _ in range(self.config.looks):
-            face = generator.synthesize(generator.map(codes).expand(generator.config))
-            codes = codes + self.correction(image, one_hot, face)
+            codes = codes + self.correction(image, one_hot, generator.draw(codes))
         return codes
 
     def correction(self, image: Tensor, one_hot: Tensor, face: Synthesis) -> Tensor:

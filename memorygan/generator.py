@@ -183,6 +183,10 @@ class MemoryGAN(ComposedGenerator):
         """Query codes (B, 1 + K, Q) → latent codes."""
         return PartLatents(self.mapping(codes))
 
+    def draw(self, codes: Tensor) -> Synthesis:
+        """The faces that query codes (B, 1 + K, Q) stand for."""
+        return self.synthesize(self.map(codes).expand(self.config))
+
     @property
     def mean_latents(self) -> PartLatents:
         """Mean code per slot, for truncation; (1, 1 + K, D)."""

@@ -466,17 +466,28 @@ def test_describe(desk, served, monkeypatch):
     assert served.service.health()["jobs"] == 0
 
 
-def test_a_description_runs_to_its_end_and_can_be_discarded(desk):
-    page = desk.page
+def test_a_description_runs_to_its_end_and_can_be_discarded(desk, served, monkeypatch):
+    page, seen, original_describe = desk.page, [], served.service.describe
+
+    def spy(*args, **named):
+        seen.append(named["layers"])
+        return original_describe(*args, **named)
+
+    monkeypatch.setattr(served.service, "describe", spy)
     original = desk.picture()
     describe(desk, "green hair", 20)
     desk.wait(f"/^Done/.test({WORDS})")
+    assert seen == [None]
     assert page.get_attribute("#guided [role=progressbar]", "aria-valuenow") == "100"
     assert desk.picture() != original
     page.click("#describe-discard")
     page.wait_for_selector("#guided .panel", state="hidden")
     page.wait_for_selector("#stage .stage-badge", state="hidden")
     assert desk.picture() == original and page.is_disabled("#describe-apply")
+    page.check("#describe-layers input[value=texture]")
+    describe(desk, "green hair", 10)
+    desk.wait(f"/^Done/.test({WORDS})")
+    assert seen == [None, "texture"]
 
 
 def test_a_proposal_for_a_face_that_was_edited_meanwhile_waits_for_an_undo(desk):

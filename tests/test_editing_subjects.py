@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from editing.state import GROUPS
-from editing.subjects import ORDER, read_subject
+from editing.subjects import read_subject
 from memorygan.parts import FACE_PARTS
 
 FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "hair")
@@ -43,7 +43,8 @@ def test_suggested_parts(prompt, expected):
 
 
 def test_the_order_is_that_of_the_parts():
-    assert FACE_PARTS.names == ORDER
+    said = "earrings, a hat, glasses, clothes, hair, ears, a nose, a mouth, brows, eyes, skin, a neck and a background"
+    assert read_subject(said).parts == FACE_PARTS.names
 
 
 def test_suggestions_keep_to_the_model():

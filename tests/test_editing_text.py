@@ -529,6 +529,15 @@ def test_a_sentence_about_colour_leaves_the_cut_alone(service):
     assert set(view.sliders) == {"hair.width"}
 
 
+def test_what_only_helps_keeps_its_looks_through_the_service(service):
+    face, changes = service.new_face(4), {}
+    for prompt in ("red eyes", "red skin"):  # of skin, the judge of colours knows as little as of eyes
+        image = described(service, face.session, prompt, parts=["skin", "eyes", "hair"], layers="all").image
+        hair = face.part_map == service._scheme.index("hair")
+        changes[prompt] = np.abs(image.astype(int) - face.image)[hair].mean()
+    assert changes["red eyes"] < 0.5 * changes["red skin"]
+
+
 def test_resetting_one_of_several_parts_keeps_the_others(service):
     face = service.new_face(4)
     proposal = described(service, face.session, parts=["skin", "hair"]).proposal

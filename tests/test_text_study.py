@@ -174,6 +174,27 @@ def test_all_codes_free_frees_every_layer_of_every_part_and_the_parts_way_only_i
     assert parts.gain[-1] > 0 and free.gain[-1] > parts.gain[-1]
 
 
+def test_a_sentence_may_show_only_where_it_is_about_and_is_measured_there(lab, monkeypatch):
+    given, regions = [], []
+
+    def spy(*args, **named):
+        given.append((args[4], named["shown"], named["layers"]))
+        return original(*args, **named)
+
+    def region(maps, parts, scheme):
+        regions.append(parts)
+        return measured(maps, parts, scheme)
+
+    original, measured = text_trials.optimize, text_trials.region
+    monkeypatch.setattr(text_trials, "optimize", spy)
+    monkeypatch.setattr(text_trials, "region", region)
+    tried, wish = bench(lab), replace(RED, prompt="a red person with blue eyes")
+    for way in (PARTS, FREE):
+        tried.follow(wish, tried.face(0), way)
+    assert given == [(("skin", "eyes", "hair"), ("eyes",), "all"), (lab.parts.names, None, "every")]
+    assert regions == [("eyes",), ("eyes",)]
+
+
 def test_without_the_identity_loss_its_weight_is_0(lab, monkeypatch):
     seen = []
 

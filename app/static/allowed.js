@@ -1,5 +1,6 @@
 // Which parts a description may change. `props.value` is {shown, helpers, layers}: names of the parts that the words are
-// about, of those that help them to change, and in which layers; they count as long as no part is chosen. What is chosen travels in a widget of its own (choice.js), because answers come while one types.
+// about, of those that help them to change, and in which layers; they count as long as no part is chosen. What is chosen
+// travels in a widget of its own (choice.js), because answers come while one types.
 const make = Studio.make;
 const root = element.querySelector(".panel");
 let chosen = [];
@@ -28,6 +29,8 @@ function choose(name, on) {
 function render() {
   const { shown = [], helpers = [], layers = "all" } = props.value ?? {};
   const suggested = [...shown, ...helpers];
+  const only = layers === "all" ? "" : ` (${layers} only)`;
+  const help = helpers.length ? `, with the help of ${list(helpers)}` : "";
   for (const chip of chips) {
     const input = chip.querySelector("input");
     input.checked = chosen.includes(input.value);
@@ -38,8 +41,7 @@ function render() {
   hint.textContent = chosen.length
     ? "All other parts stay as they are."
     : suggested.length
-      ? `None is chosen, so the words decide: ${list(shown)}${layers === "all" ? "" : ` (${layers} only)`}` +
-        `${helpers.length ? `, with the help of ${list(helpers)}` : ""}.`
+      ? `None is chosen, so the words decide: ${list(shown)}${only}${help}.`
       : "None is chosen, so the words decide. Click parts on the face, or choose them here.";
 }
 

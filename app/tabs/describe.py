@@ -30,7 +30,6 @@ EXAMPLES = (
     "a woman with a big nose",
     "a person with blue eyes",
 )
-LAYERS = (("What the words are about", "auto"), ("Both", "all"), ("Shape", "shape"), ("Texture", "texture"))
 LOSSES = (
     ("total", "All together", "the weighted sum of the others"),
     ("clip", "Words", "disagreement of picture and words (CLIP)"),
@@ -100,7 +99,7 @@ def build(shell: Shell) -> None:
             elem_id="neutral",
         )
         layers = gr.Radio(
-            list(LAYERS),
+            [("What the words are about", "auto"), *widgets.LAYERS],
             value="auto",
             label="What may change of the parts",
             info="“Long hair” is about the shape alone, “red hair” about the texture.",

@@ -43,7 +43,7 @@ def build(shell: Shell) -> None:
             elem_id="surprise-part",
         )
         group = gr.Radio(
-            [("Both", "all"), ("Shape", "shape"), ("Texture", "texture")],
+            list(widgets.LAYERS),
             value="all",
             label="What of it",
             info="Shape or texture layers, or both.",

@@ -57,11 +57,6 @@ class _Gathered:
     originals: list[np.ndarray] = field(default_factory=list)
 
 
-def draw(lab: Lab, codes: Tensor) -> Synthesis:
-    """Query codes (B, 1 + K, Q), rendered."""
-    return lab.generator.synthesize(lab.memorygan.map(codes).expand(lab.config))
-
-
 def error_of(batch: FaceBatch, face: Synthesis) -> Change:
     """The difference as a change of the whole picture."""
     return measure_change(batch.image, face.image, torch.ones_like(batch.part_ids, dtype=torch.bool))
@@ -74,9 +69,9 @@ def _gather(lab: Lab, samples: int) -> _Gathered:
     kept = _Gathered(zeros, zeros, torch.zeros(count, count, dtype=torch.int64))
     for rows in lab.rows(faces, samples, "reconstructions"):
         batch = faces.batch(rows)
-        first = draw(lab, lab.encoder(batch.image, batch.one_hot).mean)
+        first = lab.memorygan.draw(lab.encoder(batch.image, batch.one_hot).mean)
         face = (
-            draw(lab, lab.encoder.codes(lab.memorygan, batch.image, batch.one_hot))
+            lab.memorygan.draw(lab.encoder.codes(lab.memorygan, batch.image, batch.one_hot))
             if lab.encoder.config.looks
             else first
         )

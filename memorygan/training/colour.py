@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -87,7 +87,7 @@ class LearnColours(Stage):
         sampled = teacher.controller(self.query_noise(count)[1::2]).codes
         photographed = state.average_encoder(batch.image[::2], batch.one_hot[::2]).mean
         codes = torch.stack((photographed, sampled), dim=1).flatten(0, 1)
-        before = teacher.synthesize(teacher.map(codes).expand(teacher.config))
+        before = teacher.draw(codes)
         part_ids = before.part_map.to(batch.part_ids.dtype)
         dyes = draw_dyes(state.draws, count, self.config.dyed)
         wanted = FaceBatch(
@@ -95,12 +95,11 @@ class LearnColours(Stage):
             part_ids,
             one_hot(part_ids, len(names), state.dtype),
         )
-        photos = replace(batch, image=dyes(batch.image, batch.part_ids, names))
         odd = (torch.arange(count, device=part_ids.device) % 2 == 1)[:, None, None]
         seen = FaceBatch(
-            torch.where(odd[..., None], wanted.image, photos.image),
-            torch.where(odd, part_ids, photos.part_ids),
-            torch.where(odd[..., None], wanted.one_hot, photos.one_hot),
+            torch.where(odd[..., None], wanted.image, dyes(batch.image, batch.part_ids, names)),
+            torch.where(odd, part_ids, batch.part_ids),
+            torch.where(odd[..., None], wanted.one_hot, batch.one_hot),
         )
         dyed = torch.zeros(codes.shape[:2], dtype=torch.bool, device=codes.device)
         for part, slot in self.slots.items():
@@ -110,11 +109,11 @@ class LearnColours(Stage):
 
     def terms(self, lesson: Lesson) -> Losses:
         """What generator and encoder lack of the lesson."""
-        state, generator = self.state, self.state.generator
+        state = self.state
         posterior = state.encoder(lesson.seen.image, lesson.seen.one_hot)
         noise = self.query_noise(len(lesson.codes))
         codes = torch.where(lesson.dyed[..., None], posterior.sample(noise), lesson.codes)
-        face = generator.synthesize(generator.map(codes).expand(generator.config))
+        face = state.generator.draw(codes)
         masks = (face.mask - lesson.before.mask).abs().mean()
         masks = masks + (face.coarse_mask - lesson.before.coarse_mask).abs().mean()
         moved = (posterior.mean - lesson.beliefs.mean).square()

@@ -7,7 +7,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from memorygan.generator import Synthesis
 from memorygan.training.batches import FaceBatch, ResidentFaces
 from memorygan.training.stages import Losses, Stage, mean_over
 from memorygan.training.state import TrainingState, trainable
@@ -31,7 +30,7 @@ class LearnToCorrect(Stage):
         return {"correct": self.adam(trainable([self.state.encoder]), self.config.generator_lr, betas)}
 
     def step(self) -> Losses:
-        state = self.state
+        state, generator = self.state, self.state.average_generator
         if state.progress.steps == 0:
             state.continue_from_averages()
         optimizer, seen = state.optimizers["correct"], []
@@ -39,14 +38,14 @@ class LearnToCorrect(Stage):
         for batch in self.micro_batches():
             codes = self.look(batch)
             with torch.no_grad():
-                face = self.draw(codes)
+                face = generator.draw(codes)
             terms: Losses = {}
             for _ in range(self.config.looks):  # each learns for itself, from what the one before has left
                 codes = codes.detach() + state.encoder.correction(batch.image, batch.one_hot, face)
-                face = self.draw(codes)
+                face = generator.draw(codes)
                 terms = self.reconstruction_terms(face, batch)
                 # What the controller finds likely stays editable.
-                terms["kl_controller"] = -state.average_generator.controller.condition(codes).log_likelihood().mean()
+                terms["kl_controller"] = -generator.controller.condition(codes).log_likelihood().mean()
                 (self.weighted(terms) / self.config.accumulate).backward()
                 face = replace(face, image=face.image.detach(), mask=face.mask.detach())
             seen.append({key: value.detach() for key, value in terms.items()})
@@ -57,15 +56,10 @@ class LearnToCorrect(Stage):
 
     def look(self, batch: FaceBatch) -> Tensor:
         """Mean codes (B, 1 + K, Q) at the first look, which learns from a sample of its posteriors."""
-        posterior = self.state.encoder(batch.image, batch.one_hot)
+        generator, posterior = self.state.average_generator, self.state.encoder(batch.image, batch.one_hot)
         codes = posterior.sample(self.query_noise(len(batch.image)))
-        prior = self.state.average_generator.controller.condition(codes)
-        terms = self.reconstruction_terms(self.draw(codes), batch)
+        prior = generator.controller.condition(codes)
+        terms = self.reconstruction_terms(generator.draw(codes), batch)
         terms["kl_controller"] = posterior.kl(prior.mean, prior.log_variance).mean()
         (self.weighted(terms) / self.config.accumulate).backward()
         return posterior.mean.detach()
-
-    def draw(self, codes: Tensor) -> Synthesis:
-        """What query codes stand for."""
-        generator = self.state.average_generator
-        return generator.synthesize(generator.map(codes).expand(generator.config))
