@@ -404,6 +404,8 @@ def describe(desk: Desk, text: str, steps: int) -> None:
         page.click("#describe-advanced >> text=Advanced")
     page.fill("#describe-steps input[type=number]", str(steps))
     page.fill("#prompt textarea", text)
+    # What an earlier description ended with must not be taken for the end of this one.
+    desk.ask("document.querySelectorAll('#guided .progress-words').forEach((words) => { words.textContent = ''; })")
     page.click("#describe")
 
 
@@ -484,10 +486,35 @@ def test_a_description_runs_to_its_end_and_can_be_discarded(desk, served, monkey
     page.wait_for_selector("#guided .panel", state="hidden")
     page.wait_for_selector("#stage .stage-badge", state="hidden")
     assert desk.picture() == original and page.is_disabled("#describe-apply")
+    assert desk.ask("document.querySelector('#guided .progress-words').textContent") == ""
     page.check("#describe-layers input[value=texture]")
     describe(desk, "green hair", 10)
     desk.wait(f"/^Done/.test({WORDS})")
     assert seen == [None, "texture"]
+
+
+def test_a_description_that_begins_is_not_mistaken_for_the_one_before(desk, served, monkeypatch):
+    page, gate, original_describe = desk.page, threading.Event(), served.service.describe
+    original = desk.picture()
+    describe(desk, "green hair", 20)
+    desk.wait(f"/^Done/.test({WORDS})")
+
+    def slow(*args, **named):  # as when the judges are loaded first
+        gate.wait(120)
+        return original_describe(*args, **named)
+
+    monkeypatch.setattr(served.service, "describe", slow)
+    try:
+        page.click("#describe")
+        desk.wait(f"{WORDS} === 'Starting.'")
+        assert page.get_attribute("#guided [role=progressbar]", "aria-valuenow") == "0"
+        assert page.is_hidden("#guided .scores > *")
+        page.wait_for_selector("#describe-apply:disabled")
+        # The picture is enlarged for the page in the same way, wherever it comes from.
+        assert desk.picture() == original
+    finally:
+        gate.set()
+    desk.wait(f"/^Done/.test({WORDS})")
 
 
 def test_a_proposal_for_a_face_that_was_edited_meanwhile_waits_for_an_undo(desk):
@@ -599,7 +626,7 @@ def test_a_composition_that_is_refused_says_so_and_can_be_asked_for_again(desk, 
     assert "other tabs" in page.inner_text("#stage .stage-caption") and page.is_disabled("#stage [data-mode=parts]")
 
 
-def test_photo(desk, served, tmp_path):
+def test_photo(desk, served, monkeypatch):
     page = desk.page
     desk.tab("photo")
     drop = "#photo-drop input[type=file]"
@@ -621,7 +648,19 @@ def test_photo(desk, served, tmp_path):
     page.click("#photo .photo-face")
 
     page.check("#effort input[value=careful]")
-    page.click("#rebuild")
+    gate, original_invert = threading.Event(), served.service.invert
+
+    def slow(*args, **named):  # as when the judges are loaded first
+        gate.wait(120)
+        return original_invert(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(served.service, "invert", slow)
+        page.click("#rebuild")
+        try:
+            page.wait_for_function("document.querySelector('#progress .progress-words')?.innerText === 'Starting.'")
+        finally:
+            gate.set()
     page.wait_for_function("/step [1-9]/.test(document.querySelector('#progress .progress-words')?.innerText)")
     assert page.is_disabled("#rebuild")
     page.click("#stop")

@@ -49,6 +49,7 @@ function render() {
   const now = props.value;
   root.hidden = !now;
   if (!now) {
+    words.textContent = ""; // or "Done." would still be there when the next one begins
     if (Studio.tab === "describe") Studio.dropLive();
     return;
   }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from app import pictures, widgets
 from app.guard import refuse, tell
@@ -158,6 +159,12 @@ def build(shell: Shell) -> None:
         here.describing, here.proposal = token, None
         try:
             face = desk.run(here, service.view)
+            shown = {"face": here.here().number, "revision": face.revision}
+            history, pace = History(), Pace()
+            # At once, since loading the judges may take a while: what an earlier description led to is gone.
+            total = int(number(count, "the number of steps"))
+            told = shown | _shown("Starting.", 0.0, face.image, total, history)
+            yield told, busy, idle, gr.update(interactive=False, variant="secondary"), busy
             job = shell.jobs.describe(
                 face.session,
                 text.strip(),
@@ -165,14 +172,11 @@ def build(shell: Shell) -> None:
                 before.strip(),
                 name,
                 None if own == _preset(name) else own,
-                int(number(count, "the number of steps")),
+                total,
                 cancel=token,
                 owner=f"page-{id(here)}",
                 layers=None if which == "auto" else which,
             )
-            shown = {"face": here.here().number, "revision": face.revision}
-            history, pace = History(), Pace()
-            yield gr.skip(), busy, idle, gr.update(interactive=False, variant="secondary"), busy
             for now in job:
                 history.add(now)
                 if now.phase == "done":
@@ -302,12 +306,27 @@ def _progress(now: TextProgress, history: History, changed: str = "") -> dict[st
                 ("Outside", f"{change.outside:.1f} of 255", "Mean change outside of them"),
                 *scores,
             ]
+    fraction = 1.0 if now.phase == "done" and not now.cancelled else now.step / max(1, now.total)
+    return _shown(words, fraction, now.image, now.total, history, now.best_step, scores)
+
+
+def _shown(
+    words: str,
+    fraction: float,
+    image: np.ndarray,
+    total: int,
+    history: History,
+    best: int = 0,
+    scores: Sequence[tuple[str, str, str]] = (),
+) -> dict[str, Any]:
+    """What guided.js draws."""
+    curves = history.shown()
     return {
-        "fraction": 1.0 if now.phase == "done" and not now.cancelled else now.step / max(1, now.total),
+        "fraction": fraction,
         "words": words,
-        "image": pictures.jpeg(now.image),
-        "total": now.total,
-        "best": now.best_step if history.shown()["steps"] else None,
-        "scores": scores,
-        **history.shown(),
+        "image": pictures.jpeg(image),
+        "total": total,
+        "best": best if curves["steps"] else None,
+        "scores": list(scores),
+        **curves,
     }

@@ -26,6 +26,7 @@ _PHASES = {
     "tune": "Tuning to this photo",
     "done": "Done",
 }
+_STARTING = {"fraction": 0.0, "words": "Starting.", "image": None, "target": None, "scores": []}
 
 
 def build(shell: Shell) -> None:
@@ -117,9 +118,10 @@ def build(shell: Shell) -> None:
         here.job = token
         busy, idle = gr.update(interactive=False), gr.update(interactive=True)
         try:
+            # At once, since loading the judges may take a while: what stood there was of an earlier reconstruction.
+            yield _STARTING, busy, idle, gr.update(interactive=False, variant="secondary")
             job = shell.jobs.invert(here.photo, face, square, steps, tuning, token, f"page-{id(here)}")
             pace = Pace()
-            yield gr.skip(), busy, idle, gr.update(interactive=False, variant="secondary")
             for now in job:
                 if now.phase == "done":
                     _keep(shell, here, now)
@@ -130,7 +132,7 @@ def build(shell: Shell) -> None:
         except Exception as error:
             # Whatever it was, the buttons must be usable again.
             refuse(error)
-            yield gr.skip(), idle, busy, gr.update(interactive=here.rebuilt is not None)
+            yield None, idle, busy, gr.update(interactive=here.rebuilt is not None)
         finally:
             # Also when the page was closed in the middle: the job must not go on for nobody.
             token.cancel()
