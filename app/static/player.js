@@ -6,6 +6,7 @@ let step = 0;
 let timer = 0;
 let asked = null;
 let thumbs = [];
+let drawn = "";
 
 const play = make("button", { type: "button", class: "studio-button studio-primary player-play", onclick: () => (timer ? pause() : start()) }, "Play");
 const back = make("button", { type: "button", class: "studio-button", "aria-label": "One step back", onclick: () => { pause(); show(step - 1); } }, "◀");
@@ -106,6 +107,11 @@ function ask() {
 }
 watch("value", () => {
   asked = null;
+  const all = frames();
+  const made = all.length ? JSON.stringify([props.value.key, all.map((frame) => frame.part)]) : "";
+  // What was asked for twice comes twice, and must not stop what is playing.
+  if (made && made === drawn) return;
+  drawn = made;
   render();
 });
 Studio.on("face", element, ask);
