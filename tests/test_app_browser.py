@@ -70,9 +70,15 @@ class Desk:
         """Opens face 3 anew."""
         self.tab("face")
         self.page.uncheck("#lock input")
-        now = self.ask("Studio.face.face")
         for _ in range(4):
-            self.page.fill("#truncation input[type=number]", "0.7")
+            now = self.ask("Studio.face.face")
+            if self.page.input_value("#truncation input[type=number]") != "0.7":
+                # That draws the face anew as well, and its answer must not come after the one waited for below.
+                self.page.fill("#truncation input[type=number]", "0.7")
+                self.page.press("#truncation input[type=number]", "Tab")
+                with contextlib.suppress(sync_api.TimeoutError):
+                    self.wait(f"Studio.face.face !== {now}", PATIENCE / 4)
+                now = self.ask("Studio.face.face")
             self.page.fill("#seed input", "3")
             self.page.press("#seed input", "Enter")
             # A late answer to what was done before may have put another number into the field.
@@ -103,6 +109,7 @@ class Desk:
 
     def drag(self, slider: str, start: float, end: float, steps: int = 6, release: bool = True) -> None:
         """Drags the thumb of a range input between two shares of its width."""
+        self.page.locator(slider).scroll_into_view_if_needed()  # and waits until it stays where it is
         box = self.page.locator(slider).bounding_box()
         x, y, width = box["x"], box["y"] + box["height"] / 2, box["width"]
         self.page.mouse.move(x + start * width, y)
