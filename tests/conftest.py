@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # Read when the libraries are imported, so set before any test module imports them.
@@ -14,6 +15,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import numpy as np
 import pytest
 import torch
+from simulated_gpu import any_gpu  # type: ignore[import-not-found]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MACOS_CHROME = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
@@ -30,6 +32,13 @@ def fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def gpu() -> Iterator[None]:
+    """A GPU; where there is none, a simulated one."""
+    with any_gpu():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -617,7 +617,8 @@ def test_compose(desk, served):
 
 
 def test_a_composition_that_was_asked_for_twice_plays_on(desk, served, monkeypatch):
-    page, gates, done = desk.page, [threading.Event(), threading.Event()], []
+    page, gates = desk.page, [threading.Event(), threading.Event()]
+    done: list[int] = []
     original_compose = served.service.compose
 
     def slow(*args, **named):

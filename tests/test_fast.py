@@ -320,9 +320,9 @@ def test_where_recording_fails_functions_run_as_usual(recorded, monkeypatch):
     assert recorded == ["run", "run"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.filterwarnings("error:recording a CUDA graph")
 @torch.inference_mode()
-def test_replayed_faces_equal_launched_ones(tiny):
+def test_replayed_faces_equal_launched_ones(gpu, tiny):
     generator = copy.deepcopy(tiny).to("cuda")
     plain, graphed = fold(generator, torch.float32), fold(generator, torch.float32, graph=True)
     first, second = generator.sample([1]), generator.sample([2])
