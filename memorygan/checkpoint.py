@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file that holds the tensors, the configuration and where they came from.
 
 Nothing is ever unpickled, so opening a file from a stranger cannot run anything. What is loaded is checked before it
-is used: the format, the kind, the format version, and name, shape and number type of every tensor.
+is used: the format, the kind, the format version, and name, shape, number type and values of every tensor.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.config import PRESETS, GeneratorConfig
+from memorygan.finite import check_finite
 from memorygan.generator import ComposedGenerator, MemoryGAN
 
 FORMAT_VERSION = 1
@@ -188,8 +189,8 @@ def load_generator(path: str | os.PathLike[str], device: torch.device | str = "c
         device: where the generator shall compute.
 
     Raises:
-        CheckpointError: see :func:`load_module`; also for a configuration that is unknown or impossible, and for
-            missing, unexpected or mis-shaped tensors.
+        CheckpointError: see :func:`load_module`; also for a configuration that is unknown or impossible, for
+            missing, unexpected or mis-shaped tensors, and for values that are not finite.
     """
     file = Path(path)
     tensors, meta, sha256 = _read(file, tuple(GENERATORS))
@@ -198,8 +199,10 @@ def load_generator(path: str | os.PathLike[str], device: torch.device | str = "c
         provenance = Provenance.from_dict(_mapping(meta, "provenance"))
     except ValueError as error:
         raise CheckpointError(f"{file} cannot be used: {error}") from error
+    if config.mapping_layers > len(tensors):
+        raise CheckpointError(f"{file} is damaged: it names more mapping layers than it holds tensors")
     build = GENERATORS[meta["kind"]]
-    _check_tensors(file, tensors, config, build)
+    check_tensors(file, tensors, lambda: build(config))
     # The initial values are overwritten at once; the caller's random numbers must not depend on that.
     with torch.random.fork_rng(devices=[]):
         generator = build(config)
@@ -209,19 +212,24 @@ def load_generator(path: str | os.PathLike[str], device: torch.device | str = "c
     return LoadedGenerator(generator, meta["kind"], preset, provenance, provenance.images_seen, sha256, meta)
 
 
-def _check_tensors(
-    file: Path,
-    tensors: Mapping[str, Tensor],
-    config: GeneratorConfig,
-    build: Callable[[GeneratorConfig], ComposedGenerator],
-) -> None:
-    """Compares the tensors with what the configuration asks for, before any memory is spent on it."""
-    if config.mapping_layers > len(tensors):
-        raise CheckpointError(f"{file} is damaged: it names more mapping layers than it holds tensors")
+def check_tensors(file: Path, tensors: Mapping[str, Tensor], build: Callable[[], nn.Module]) -> None:
+    """Compares tensors with what a network asks for, before any memory is spent on it.
+
+    Args:
+        file: for the messages.
+        tensors: what was found in it.
+        build: makes the network.
+
+    Raises:
+        CheckpointError: if the network cannot be made, tensors are missing, unexpected or of another shape or number
+            type, or a value is not finite.
+    """
     try:
         with torch.device("meta"):
-            wanted = build(config).state_dict()
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+            wanted = build().state_dict()
+    except ValueError as error:
+        raise CheckpointError(f"{file} cannot be used: {error}") from error
+    except (TypeError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{file} cannot be used: its configuration is impossible ({error})") from error
     if missing := sorted(set(wanted) - set(tensors)):
         raise CheckpointError(f"{file} lacks {_some(missing)}, which its configuration needs")
@@ -231,6 +239,10 @@ def _check_tensors(
         found = tensors[name]
         if found.shape != value.shape or found.dtype != value.dtype:
             raise CheckpointError(f"{file} holds {name} as {_kind(found)}, but its configuration needs {_kind(value)}")
+    try:
+        check_finite(tensors)
+    except ValueError as error:
+        raise CheckpointError(f"{file} cannot be used: {error}") from error
 
 
 def _some(names: list[str]) -> str:

@@ -6,6 +6,7 @@ et al. 2021).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memorygan.checkpoint import CheckpointError, load_module, save_module
+from memorygan.checkpoint import save_module
 from memorygan.controller import LOG_VARIANCE_RANGE
 from memorygan.generator import MemoryGAN, Synthesis
 from memorygan.layers import EqualConv, EqualLinear, coordinate_grid
+from memorygan.network_file import load_network
 
 KIND = "part-encoder"
 
@@ -238,12 +240,13 @@ def load_encoder(path: str | Path, device: torch.device | str = "cpu") -> PartEn
     """Reads an encoder in evaluation mode, float32.
 
     Raises:
-        CheckpointError: for a damaged, foreign or mismatched file.
+        CheckpointError: see :func:`memorygan.network_file.load_network`.
     """
-    state, meta = load_module(path, KIND)
-    try:
-        encoder = PartEncoder(EncoderConfig(**meta["config"]))
-        encoder.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} holds no usable part encoder: {str(error).splitlines()[0]}") from error
-    return encoder.eval().requires_grad_(False).to(device)
+
+    def build(meta: Mapping[str, Any]) -> PartEncoder:
+        config = meta.get("config")
+        if not isinstance(config, dict):
+            raise ValueError("it does not say how its network is built")
+        return PartEncoder(EncoderConfig(**config))
+
+    return load_network(path, KIND, build, device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memorygan.checkpoint import CheckpointError, Provenance, load_module, save_module
+from memorygan.checkpoint import Provenance, save_module
 from memorygan.layers import channels_last
+from memorygan.network_file import load_network
 from memorygan.parts import FACE_PARTS, PartScheme
 
 KIND = "face-parser"
@@ -271,19 +273,10 @@ def load_parser(path: str | os.PathLike[str] | None = None, device: torch.device
         CheckpointError: a ValueError; if the file is missing, damaged, not a safetensors file, or of another kind.
             Nothing in it is run.
     """
-    file = DEFAULT_WEIGHTS if path is None else Path(path)
-    state, meta = load_module(file, KIND)
-    if meta.get("parts") != list(FACE_PARTS.names):
-        raise CheckpointError(f"{file} knows other parts than this program, which needs {', '.join(FACE_PARTS.names)}")
-    try:
-        config = ParserConfig.from_dict(meta.get("config"))
-    except ValueError as error:
-        raise CheckpointError(f"{file} cannot be used: {error}") from error
-    # The initial values are overwritten at once; the caller's random numbers must not depend on that.
-    with torch.random.fork_rng(devices=[]):
-        parser = FaceParser(config)
-    expected = {name: value.shape for name, value in parser.state_dict().items()}
-    if {name: value.shape for name, value in state.items()} != expected:
-        raise CheckpointError(f"{file} is damaged: its tensors do not fit the network it describes")
-    parser.load_state_dict(state, strict=True)
-    return channels_last(parser.to(device).eval().requires_grad_(False))
+
+    def build(meta: Mapping[str, Any]) -> FaceParser:
+        if meta.get("parts") != list(FACE_PARTS.names):
+            raise ValueError(f"it knows other parts than this program, which needs {', '.join(FACE_PARTS.names)}")
+        return FaceParser(ParserConfig.from_dict(meta.get("config")))
+
+    return channels_last(load_network(path or DEFAULT_WEIGHTS, KIND, build, device))

@@ -24,6 +24,7 @@ from memorygan.checkpoint import (
     save_module,
 )
 from memorygan.config import get_preset, with_part_count
+from memorygan.encoder import EncoderConfig, PartEncoder, load_encoder, save_encoder
 from memorygan.generator import MemoryGAN
 from memorygan.manifest import bundled_checkpoint, default_checkpoint, read_manifest, update_manifest, verify_manifest
 
@@ -304,6 +305,51 @@ def test_wrong_tensors_are_refused(saved):
         load_generator(rewrite(saved, tensors={**tensors, "extra": torch.zeros(1)}))
     with pytest.raises(CheckpointError, match=r"lacks mapping.layers.0.bias, which"):
         load_generator(rewrite(saved, tensors={name: value for name, value in tensors.items() if name != bias}))
+    with pytest.raises(CheckpointError, match="values that are not finite"):
+        load_generator(rewrite(saved, tensors={**tensors, bias: torch.full((32,), torch.nan)}))
+
+
+# --- The part encoder -----------------------------------------------------------------------------------------------
+
+LOOK = EncoderConfig(part_count=3, query_dim=8, size=16, channels=(4, 8), hidden=16, looks=1)
+
+
+@pytest.fixture
+def encoder(tmp_path) -> Path:
+    save_encoder(tmp_path / "encoder.safetensors", PartEncoder(LOOK))
+    return tmp_path / "encoder.safetensors"
+
+
+def test_an_encoder_comes_back_and_leaves_the_random_state_alone(encoder):
+    before = torch.random.get_rng_state()
+    loaded = load_encoder(encoder)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert loaded.config == LOOK and not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "parser"}, "of kind 'parser'"),
+        ({"config": None}, "does not say how its network is built"),
+        ({"config": {"part_count": 3}}, "configuration is impossible"),
+        ({"config": {**LOOK.to_dict(), "size": 15}}, "cannot be halved"),
+        ({"config": {**LOOK.to_dict(), "looks": 0}}, "which its configuration has no use for"),
+        ({"config": {**LOOK.to_dict(), "hidden": 10**9}}, "but its configuration needs"),
+    ],
+)
+def test_a_bad_encoder_is_refused(encoder, changes, message):
+    with pytest.raises(CheckpointError) as error:
+        load_encoder(rewrite(encoder, **changes))
+    assert message in str(error.value) and str(encoder) in str(error.value)
+
+
+def test_an_encoder_with_values_that_are_not_finite_is_refused(encoder):
+    tensors = safetensors.torch.load_file(encoder)
+    name = next(iter(tensors))
+    with pytest.raises(CheckpointError, match="values that are not finite"):
+        load_encoder(rewrite(encoder, tensors={**tensors, name: torch.full_like(tensors[name], torch.inf)}))
 
 
 # --- Bundled weights ------------------------------------------------------------------------------------------------

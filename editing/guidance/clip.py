@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editing.guidance.finite import check_finite
 from editing.guidance.splitting import split_words
+from memorygan.finite import check_finite
 
 _INITIALISED = "No pretrained weights loaded"
 

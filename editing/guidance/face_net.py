@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editing.guidance.finite import check_finite
-from memorygan.checkpoint import CheckpointError, Provenance, load_module, save_module
+from memorygan.checkpoint import Provenance, save_module
 from memorygan.layers import channels_last
 from memorygan.manifest import WEIGHTS_DIR
+from memorygan.network_file import load_network
 
 KIND = "face-embedder"
 DEFAULT_WEIGHTS = WEIGHTS_DIR / "identity.safetensors"
@@ -160,21 +160,8 @@ def load_face_net(path: str | os.PathLike[str] | None = None, device: torch.devi
         CheckpointError: a ValueError; if the file is missing, damaged, not a safetensors file, or of another kind.
             Nothing in it is run.
     """
-    file = DEFAULT_WEIGHTS if path is None else Path(path)
-    state, meta = load_module(file, KIND)
-    try:
-        config = FaceNetConfig.from_dict(meta.get("config"))
-    except ValueError as error:
-        raise CheckpointError(f"{file} cannot be used: {error}") from error
-    # The initial values are overwritten at once; the caller's random numbers must not depend on that.
-    with torch.random.fork_rng(devices=[]):
-        net = FaceEmbedder(config)
-    expected = {name: (value.shape, value.dtype) for name, value in net.state_dict().items()}
-    if {name: (value.shape, value.dtype) for name, value in state.items()} != expected:
-        raise CheckpointError(f"{file} is damaged: its tensors do not fit the network it describes")
-    try:
-        check_finite(state)
-    except ValueError as error:
-        raise CheckpointError(f"{file} cannot be used: {error}") from error
-    net.load_state_dict(state, strict=True)
-    return channels_last(net.to(device).eval().requires_grad_(False))
+
+    def build(meta: Mapping[str, Any]) -> FaceEmbedder:
+        return FaceEmbedder(FaceNetConfig.from_dict(meta.get("config")))
+
+    return channels_last(load_network(path or DEFAULT_WEIGHTS, KIND, build, device))

@@ -21,11 +21,11 @@ import torch
 from editing.errors import EditingError
 from editing.guidance import standard
 from editing.guidance.clip import ImageTextJudge, build_judge
-from editing.guidance.finite import check_finite
 from editing.guidance.identity import IdentityNet
 from editing.guidance.standard import StandardWeights, file_hash
 from editing.results import GuidanceInfo, JudgeInfo
 from memorygan import manifest
+from memorygan.finite import check_finite
 
 TEXT_VARIABLE, IDENTITY_VARIABLE = "MEMORYGAN_TEXT_JUDGE", "MEMORYGAN_IDENTITY_JUDGE"
 TEXT_JUDGES = ("auto", "fetch", "openai", "bundled")
