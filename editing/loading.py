@@ -15,6 +15,7 @@ import torch
 from editing.errors import EditingError
 from editing.recipe import MAX_SEED
 from editing.sliders import SliderSet
+from memorygan import hardware
 from memorygan.checkpoint import CheckpointError, load_generator
 from memorygan.config import get_preset
 from memorygan.encoder import PartEncoder, load_encoder
@@ -60,20 +61,15 @@ class Assets:
 
 
 def choose_device(name: str) -> torch.device:
-    """A device by name; "auto" takes CUDA where it works.
+    """As :func:`memorygan.hardware.choose_device`.
 
     Raises:
-        EditingError: for an unknown device, or CUDA where there is none.
+        EditingError: for what cannot be used here.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise EditingError(f"unknown device {name!r}; use auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise EditingError("CUDA was asked for, but no usable NVIDIA GPU was found; use --device cpu or auto")
-    return device
+        return hardware.choose_device(name)
+    except ValueError as error:
+        raise EditingError(str(error)) from None
 
 
 def load_assets(checkpoint: Path | None, device: torch.device) -> Assets:

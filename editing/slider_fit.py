@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from editing.errors import EditingError
+from editing.loading import choose_device
 from editing.properties import Property, measure, properties_of, scene
 from editing.sliders import BASE, Slider, SliderSet
 from memorygan.checkpoint import CheckpointError, load_generator
@@ -582,10 +583,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=defaults.batch, help="faces rendered together (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     options = parser.parse_args(arguments)
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        device = choose_device(options.device)
         path = options.checkpoint or default_checkpoint()
         if path is None:
             raise EditingError("there is no bundled checkpoint yet; name one with --checkpoint")

@@ -1,4 +1,4 @@
-"""What the CPU can do, how its memory is handed out, and how little Python needs to get in the way."""
+"""Which device computes, what the CPU can do, how it hands out memory, how little Python needs to get in the way."""
 
 from __future__ import annotations
 
@@ -12,6 +12,28 @@ import torch
 
 # What torch before 2.13 calls the entries of its table of CPU instructions.
 _PROBES = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_tile": "_is_amx_tile_supported"}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """A device by name; "auto" takes CUDA where it works.
+
+    Raises:
+        ValueError: for an unknown device, CUDA where there is none, or the number of a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"unknown device {name!r}; use auto, cpu or cuda")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError("CUDA was asked for, but no usable NVIDIA GPU was found; use --device cpu")
+        if (device.index or 0) >= (count := torch.cuda.device_count()):
+            raise ValueError(f"there is no {name}: of {count} usable NVIDIA GPUs the last is cuda:{count - 1}")
+    return device
 
 
 def cpu_has(instructions: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from simulated_gpu import any_gpu  # type: ignore[import-not-found]
 from test_editing_text import StandIns  # type: ignore[import-not-found]
 from test_editing_toy import lightness, toy_assets, toy_generator, toy_service  # type: ignore[import-not-found]
 
@@ -916,11 +917,16 @@ def test_a_stored_checkpoint_of_either_kind(tmp_path, kind):
 def test_checkpoints_that_cannot_be_used(tmp_path):
     with pytest.raises(EditingError, match="no checkpoint"):
         EditingService.open(tmp_path / "none.safetensors", "cpu")
-    with pytest.raises(EditingError, match="unknown device"):
-        choose_device("abacus")
+    for name in ("abacus", "meta"):
+        with pytest.raises(EditingError, match=f"unknown device '{name}'"):
+            choose_device(name)
     if not torch.cuda.is_available():
         with pytest.raises(EditingError, match="no usable NVIDIA GPU"):
             choose_device("cuda")
+    with any_gpu():
+        assert choose_device("auto").type == choose_device("cuda:0").type == "cuda"
+        with pytest.raises(EditingError, match="there is no cuda:99: of "):
+            choose_device("cuda:99")
 
 
 def test_a_broken_bundled_checkpoint_does_not_stop_the_program(monkeypatch, tmp_path):

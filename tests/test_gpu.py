@@ -13,8 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from simulated_gpu import DeviceError, OnGpu, any_gpu  # type: ignore[import-not-found]
 
+import app.cli
 import editing.benchmark
+import editing.slider_fit
+import memorygan.analysis.__main__
 import memorygan.analysis.benchmark
+import memorygan.training.__main__
 import memorygan.training.benchmark
 from editing.service import EditingService
 from memorygan.config import get_preset
@@ -132,6 +136,33 @@ def test_everything_one_can_do_with_a_face(gpu):
         square = (0.0, 0.0, float(photo.width))
         rebuilt = list(service.invert(photo.photo, crop=square, steps=2, tune_steps=2))[-1]
         assert rebuilt.view is not None and rebuilt.error < 30
+
+
+# --- Where there is none ----------------------------------------------------------------------------------------------
+
+
+@simulated_only
+@pytest.mark.parametrize(
+    ("program", "more"),
+    [
+        (memorygan.analysis.__main__, ["samples"]),
+        (memorygan.analysis.benchmark, []),
+        (memorygan.training.__main__, ["--procedural", "24", "--out", "run"]),
+        (memorygan.training.benchmark, []),
+        (editing.benchmark, []),
+        (editing.slider_fit, []),
+        (app.cli, []),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused_with_a_sentence(program, more, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = program.main([*more, "--device", "cuda"])
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code in (1, 2)
+    assert "no usable NVIDIA GPU was found; use --device cpu" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- What measures ---------------------------------------------------------------------------------------------------

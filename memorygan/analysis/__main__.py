@@ -28,6 +28,7 @@ from memorygan.analysis.features import FEATURE_NETWORKS
 from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
 from memorygan.analysis.report import Missing, Subject, write_report
 from memorygan.analysis.study import Finished, Study, run_study
+from memorygan.hardware import choose_device
 from memorygan.manifest import default_checkpoint
 
 # Chapters from other rooms, by name: nothing here imports upward, and a generator without the editor still gets its
@@ -86,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--features", choices=sorted(FEATURE_NETWORKS), help="feature network; default: the best there is"
     )
-    shared.add_argument("--device", help="default: CUDA where available")
+    shared.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     shared.add_argument("--threads", type=int, help="CPU threads")
     shared.add_argument("--batch", type=int, default=Settings.batch, help="faces per pass (default: %(default)s)")
     shared.add_argument("--force", action="store_true", help="make finished pieces again")
@@ -145,7 +146,7 @@ def make_settings(options: argparse.Namespace) -> Settings:
         temperature=options.temperature,
         truncation=options.truncation,
         features=options.features,
-        device=options.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=str(choose_device(options.device)),
         batch=options.batch,
     )
 

@@ -30,7 +30,7 @@ from memorygan.analysis.speed import (
     resident_bytes,
 )
 from memorygan.config import PRESETS
-from memorygan.hardware import cpu_has
+from memorygan.hardware import choose_device, cpu_has
 
 TITLE = "Benchmarks"
 HEADINGS = {"cuda": "a GPU", "cpu-amx": "a CPU with AMX", "cpu": "a CPU without AMX"}
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--repeats", nargs="+", type=int, default=[9],
         help="timed runs of every path: one number, or one per batch; default: 9",
     )  # fmt: skip
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads; default: what PyTorch takes")
     parser.add_argument("--write", type=Path, metavar="FILE", help="page for the figures, such as docs/benchmarks.md")
     options = parser.parse_args(arguments)
@@ -183,18 +183,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     repeats = options.repeats * len(options.batch) if len(options.repeats) == 1 else options.repeats
     if options.threads:
         torch.set_num_threads(options.threads)
+    try:
+        device = choose_device(options.device)
+    except ValueError as error:
+        parser.error(str(error))
     torch.backends.cudnn.allow_tf32 = False  # the float32 paths are compared to the last digits
-    kind = torch.device(options.device).type
     for preset in options.preset:
-        on = machine(options.device)
-        results = [
-            measure(preset, batch, count, options.device) for batch, count in zip(options.batch, repeats, strict=True)
-        ]
-        memory = resident_bytes(preset, 1) if kind == "cpu" and results[0].batch == 1 else None
-        section = report(results, memory, options.device, on)
+        on = machine(device)
+        results = [measure(preset, batch, count, device) for batch, count in zip(options.batch, repeats, strict=True)]
+        memory = resident_bytes(preset, 1) if device.type == "cpu" and results[0].batch == 1 else None
+        section = report(results, memory, device, on)
         print(section + "\n", flush=True)
         if options.write:
-            write_section(options.write, f"inference/{kind_of(kind)}/{preset}", section, TITLE)
+            write_section(options.write, f"inference/{kind_of(device)}/{preset}", section, TITLE)
     return 0
 
 

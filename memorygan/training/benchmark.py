@@ -22,7 +22,7 @@ from memorygan.analysis.benchmark import HEADINGS, TITLE, kind_of, machine
 from memorygan.analysis.sections import write_section
 from memorygan.analysis.speed import clock
 from memorygan.config import PRESETS, get_preset
-from memorygan.hardware import little_garbage, reuse_memory
+from memorygan.hardware import choose_device, little_garbage, reuse_memory
 from memorygan.parts import FACE_PARTS
 from memorygan.reference import reference_synthesis
 from memorygan.training.adversarial import MakeReal
@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--batch", type=int, default=16, help="images per step (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each kind (default: %(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: CUDA where available")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     parser.add_argument("--threads", type=int, help="CPU threads; default: what PyTorch takes")
     parser.add_argument("--write", type=Path, metavar="FILE", help="page for the figures, such as docs/benchmarks.md")
     options = parser.parse_args(arguments)
@@ -200,7 +200,10 @@ def main(arguments: list[str] | None = None) -> int:
     reuse_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = choose_device(options.device).type
+    except ValueError as error:
+        parser.error(str(error))
     for preset in options.preset:
         on, speeds = machine(device), []
         for recipe, name in MEASURED:

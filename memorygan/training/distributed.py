@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from memorygan.hardware import choose_device
+
 # The main process measures and draws sheets alone; the others wait for it.
 TIMEOUT = timedelta(hours=2)
 
@@ -92,22 +94,19 @@ def start_processes(device: str | None = None) -> Processes:
         device: ``cpu`` or ``cuda``; None takes CUDA where it is available.
 
     Raises:
-        ValueError: if CUDA was asked for and is not there.
+        ValueError: if CUDA was asked for and is not there, or there are fewer GPUs than processes.
     """
-    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("CUDA was asked for, but this machine has no usable GPU; use --device cpu")
+    chosen = choose_device(device or "auto")
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if wanted == "cuda":
-        index = int(os.environ.get("LOCAL_RANK", "0"))
-        torch.cuda.set_device(index)
-        wanted = f"cuda:{index}"
+    if str(chosen) == "cuda":
+        chosen = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        torch.cuda.set_device(chosen)
     if world > 1 and not dist.is_initialized():
         # Its functions keep the default group as a default argument. The first optimiser step would import it, with our
         # group; that would then outlive `leave`, and its threads would run into the end of the interpreter (SIGABRT).
         importlib.import_module("torch.distributed.nn.functional")
-        dist.init_process_group("nccl" if wanted.startswith("cuda") else "gloo", timeout=TIMEOUT)
-    return Processes(rank, world, torch.device(wanted))
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+    return Processes(rank, world, chosen)
 
 
 class Draws:
