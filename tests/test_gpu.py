@@ -27,7 +27,10 @@ from memorygan.generator import MemoryGAN
 from memorygan.training.__main__ import main as train
 
 simulated_only = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-SHORT = ["--procedural", "24", "--preset", "tiny-32", "--batch", "4", "--precision", "float32", "--sheet-images", "0"]
+SHORT = [
+    *("--procedural", "24", "--preset", "tiny-32", "--batch", "4", "--precision", "float32"),
+    *("--sheet-images", "0", "--metric-samples", "16"),
+]
 STAGES = {
     "memory-first": [
         *("--fill-images", "4", "--colour-images", "4", "--query-steps", "1", "--query-batch", "4"),
@@ -178,6 +181,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_a_sentence(program, more, capsy
 )
 def test_what_measures_speed_runs(gpu, program, more, tmp_path, monkeypatch):
     monkeypatch.setattr(editing.benchmark, "LONG_PRESET", "tiny-32")
+    monkeypatch.setattr(editing.benchmark, "LargeJudge", partial(editing.benchmark.AnyJudge, "bundled", "none"))
     monkeypatch.setattr(editing.benchmark, "long_edit", partial(editing.benchmark.long_edit, steps=2))
     page = tmp_path / "page.md"
     asked = ["--preset", "tiny-32", "--device", "cuda", *more, "--write", str(page)]
