@@ -364,7 +364,11 @@ def test_swap(desk, served):
     before = desk.picture()
 
     # Parts can be clicked on the other face.
-    page.wait_for_timeout(200)
+    box = page.locator("#card-other .stage-figure").bounding_box()
+    while page.is_hidden("#card-other .stage-tip"):  # its map of parts comes after its picture
+        for across in (0.4, 0.5):
+            page.mouse.move(box["x"] + across * box["width"], box["y"] + 0.25 * box["height"])
+        page.wait_for_timeout(20)
     desk.click_face(0.5, 0.25, "#card-other .stage-figure")
     page.wait_for_selector("#swap-panel input[value=hair]:checked")
     page.check("#swap-panel input[value=mouth]", force=True)
