@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -25,6 +25,8 @@ from memorygan.baseline import SemanticStyleGAN
 from memorygan.config import PRESETS, GeneratorConfig
 from memorygan.finite import check_finite
 from memorygan.generator import ComposedGenerator, MemoryGAN
+
+Network = TypeVar("Network", bound=nn.Module)
 
 FORMAT_VERSION = 1
 # The one entry of the safetensors metadata; a single entry also keeps the file's bytes, and so its hash, reproducible.
@@ -202,18 +204,13 @@ def load_generator(path: str | os.PathLike[str], device: torch.device | str = "c
     if config.mapping_layers > len(tensors):
         raise CheckpointError(f"{file} is damaged: it names more mapping layers than it holds tensors")
     build = GENERATORS[meta["kind"]]
-    check_tensors(file, tensors, lambda: build(config))
-    # The initial values are overwritten at once; the caller's random numbers must not depend on that.
-    with torch.random.fork_rng(devices=[]):
-        generator = build(config)
-    generator.load_state_dict(tensors, strict=True)
-    generator.eval().to(device)
+    generator = restore(file, tensors, lambda: build(config)).eval().to(device)
     preset = next((name for name, preset in PRESETS.items() if preset.generator == config), None)
     return LoadedGenerator(generator, meta["kind"], preset, provenance, provenance.images_seen, sha256, meta)
 
 
-def check_tensors(file: Path, tensors: Mapping[str, Tensor], build: Callable[[], nn.Module]) -> None:
-    """Compares tensors with what a network asks for, before any memory is spent on it.
+def restore(file: Path, tensors: Mapping[str, Tensor], build: Callable[[], Network]) -> Network:
+    """A network with the tensors of a file, which are compared first with what it asks for.
 
     Args:
         file: for the messages.
@@ -224,6 +221,16 @@ def check_tensors(file: Path, tensors: Mapping[str, Tensor], build: Callable[[],
         CheckpointError: if the network cannot be made, tensors are missing, unexpected or of another shape or number
             type, or a value is not finite.
     """
+    _check_tensors(file, tensors, build)
+    # The initial values are overwritten at once; the caller's random numbers must not depend on that.
+    with torch.random.fork_rng(devices=[]):
+        network = build()
+    network.load_state_dict(tensors, strict=True)
+    return network
+
+
+def _check_tensors(file: Path, tensors: Mapping[str, Tensor], build: Callable[[], nn.Module]) -> None:
+    """Compares tensors with what a network asks for, before any memory is spent on it."""
     try:
         with torch.device("meta"):
             wanted = build().state_dict()

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import nn
 
-from memorygan.checkpoint import check_tensors, load_module
-
-Network = TypeVar("Network", bound=nn.Module)
+from memorygan.checkpoint import Network, load_module, restore
 
 
 def load_network(
@@ -37,9 +34,4 @@ def load_network(
             impossible, for missing, unexpected or mis-shaped tensors, and for values that are not finite.
     """
     tensors, meta = load_module(path, kind)
-    check_tensors(Path(path), tensors, lambda: build(meta))
-    # The initial values are overwritten at once; the caller's random numbers must not depend on that.
-    with torch.random.fork_rng(devices=[]):
-        network = build(meta)
-    network.load_state_dict(tensors, strict=True)
-    return network.eval().requires_grad_(False).to(device)
+    return restore(Path(path), tensors, lambda: build(meta)).eval().requires_grad_(False).to(device)
