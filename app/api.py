@@ -20,10 +20,10 @@ from app import uploads
 from app.guard import endpoint
 from app.jobs import LongJobs
 from editing.errors import EditingError
-from editing.recipe import PART_LAYERS
+from editing.face.recipe import PART_LAYERS
 from editing.results import Change, FaceView
 from editing.service import EditingService
-from editing.text import STRENGTHS
+from editing.text.optimize import STRENGTHS
 
 RECORD: dict[str, Any] = {"type": "object"}
 Answer = tuple[str, dict[str, Any], dict[str, Any]]

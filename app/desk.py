@@ -11,7 +11,7 @@ from app.visit import Opened, Visit
 from editing.errors import EditingError, UnknownSessionError
 from editing.results import Candidate, Change, FaceView
 from editing.service import EditingService
-from editing.sliders import Slider
+from editing.sliders.directions import Slider
 
 BASE = "base"
 BASE_LABEL = "Pose and framing"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from editing.results import CancelToken, InversionProgress, TextProgress
+from editing.results import CancelToken, InversionProgress
+from editing.text.results import TextProgress
 
 
 class LongJobs(Protocol):

@@ -7,8 +7,9 @@ import threading
 from dataclasses import dataclass, field
 
 from editing.errors import EditingError
-from editing.results import CancelToken, Candidate, TextProposal, Variant
+from editing.results import CancelToken, Candidate, Variant
 from editing.service import EditingService
+from editing.text.results import TextProposal
 
 MAX_FACES = 12
 

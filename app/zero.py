@@ -27,8 +27,9 @@ import torch
 from PIL import Image
 
 from editing.errors import EditingError
-from editing.results import CancelToken, InversionProgress, TextProgress
+from editing.results import CancelToken, InversionProgress
 from editing.service import EditingService
+from editing.text.results import TextProgress
 
 # Seconds of GPU time to ask for: what opening the service takes, and a step of each kind, with room to spare. A job
 # that needs less gives the rest back, but a visitor's quota has to cover what was asked for, so it is bounded; a job

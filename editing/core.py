@@ -12,23 +12,23 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from editing.align import Detector, MtcnnDetector
+from editing.device.loading import Assets
+from editing.device.renderer import PreviewRequest, Rendered, Renderer
+from editing.device.turns import Turnstile
+from editing.device.worker import Worker
 from editing.errors import EditingError
+from editing.face.measure import measure_change, region
+from editing.face.recipe import Recipe, SeedSource, SliderEdit, Source, SwapEdit
+from editing.face.session import Edits, Session, describe
+from editing.face.state import FaceEditor, parts_source
+from editing.face.store import SessionStore
 from editing.guidance.registry import Guides
-from editing.inversion import IdentityJudge
-from editing.loading import Assets
-from editing.measure import measure_change, region
-from editing.photo import PhotoLimits
-from editing.photos import PhotoStore
-from editing.recipe import MAX_SEED, Recipe, SeedSource, SliderEdit, Source, SwapEdit
-from editing.renderer import PreviewRequest, Rendered, Renderer
-from editing.results import Change, FaceView
-from editing.session import Edits, Session, describe
-from editing.state import FaceEditor, parts_source
-from editing.store import SessionStore
-from editing.text import Spreads
-from editing.turns import Turnstile
-from editing.worker import Worker
+from editing.photo.align import Detector, MtcnnDetector
+from editing.photo.decode import PhotoLimits
+from editing.photo.inversion import IdentityJudge
+from editing.photo.store import PhotoStore
+from editing.results import MAX_SEED, Change, FaceView
+from editing.text.optimize import Spreads
 from memorygan.config import GeneratorConfig
 from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.latents import Latents

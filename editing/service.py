@@ -73,15 +73,10 @@ import torch
 from PIL import Image
 
 from editing.core import Background, Limits, ServiceCore, between, checked_seed
+from editing.device.loading import choose_device, load_assets
+from editing.device.renderer import Rendered
 from editing.errors import EditingError
-from editing.guidance.clip import ImageTextJudge
-from editing.guidance.identity import IdentityNet
-from editing.guidance.registry import Guides
-from editing.inversion import IdentityJudge, InversionResult, InversionSettings, invert
-from editing.loading import choose_device, load_assets
-from editing.photo import decode
-from editing.prompts import for_judge
-from editing.recipe import (
+from editing.face.recipe import (
     PART_LAYERS,
     Codes,
     CodesSource,
@@ -94,7 +89,15 @@ from editing.recipe import (
     embed,
     read_recipe,
 )
-from editing.renderer import Rendered
+from editing.face.sequence import composition_frame, composition_order, gif, mp4, mp4_writer
+from editing.face.session import Edits, Session
+from editing.face.state import BASE
+from editing.face.swap import draw_variants
+from editing.guidance.clip import ImageTextJudge
+from editing.guidance.identity import IdentityNet
+from editing.guidance.registry import Guides
+from editing.photo.decode import decode
+from editing.photo.inversion import IdentityJudge, InversionResult, InversionSettings, invert
 from editing.results import (
     CancelToken,
     Candidate,
@@ -105,17 +108,13 @@ from editing.results import (
     InversionProgress,
     PartInfo,
     PhotoView,
-    TextProgress,
-    TextProposal,
     Variant,
 )
-from editing.sequence import composition_frame, composition_order, gif, mp4, mp4_writer
-from editing.session import Edits, Session
-from editing.sliders import Slider
-from editing.state import BASE
-from editing.subjects import Subject, read_subject
-from editing.swap import draw_variants
-from editing.text import LOSSES, Described, TextResult, TextSettings, optimize
+from editing.sliders.directions import Slider
+from editing.text.optimize import LOSSES, Described, TextResult, TextSettings, optimize
+from editing.text.prompts import for_judge
+from editing.text.results import TextProgress, TextProposal
+from editing.text.subjects import Subject, read_subject
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.generator import MemoryGAN
 
@@ -129,7 +128,7 @@ class EditingService(ServiceCore):
     """See the top of this file for everything it does.
 
     Args:
-        assets: what to work with, see :func:`editing.loading.load_assets`.
+        assets: what to work with, see :func:`editing.device.loading.load_assets`.
         limits: what to take on.
         detector: finds faces in photos; None for MTCNN, made when the first photo comes.
         identity: judges whether two (S, S, 3) uint8 faces are the same person, cosine in [−1, 1]; None for the guides'.
@@ -446,7 +445,7 @@ class EditingService(ServiceCore):
     def variants(
         self, session: str, part: str, count: int = 6, seed: int | None = None, group: str = "all"
     ) -> tuple[Variant, ...]:
-        """Other versions of one part that suit the rest of the face, see :mod:`editing.swap`.
+        """Other versions of one part that suit the rest of the face, see :mod:`editing.face.swap`.
 
         Args:
             session: token.
@@ -567,7 +566,7 @@ class EditingService(ServiceCore):
                 they are, bit by bit.
             neutral: what the face looks like now, such as "a face"; then only the change of the words counts.
             strength: "subtle", "normal" or "strong".
-            weights: of the losses in :data:`editing.text.LOSSES`, instead of the strength's.
+            weights: of the losses in :data:`editing.text.optimize.LOSSES`, instead of the strength's.
             steps: of Adam, 1 to 2000.
             seed: of the random crops; None for a random one.
             cancel: ends the job within a step; the best so far is proposed.

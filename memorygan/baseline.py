@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from memorygan.config import GeneratorConfig
+from memorygan.fast.operators import leaky_relu
 from memorygan.generator import ComposedGenerator, MappingNetwork, Synthesis
 from memorygan.latents import Latents, PartLatents, seeded_noise
 from memorygan.layers import EPSILON, GAIN, coordinate_grid
 from memorygan.memory import PartMemory, Retrieved
-from memorygan.operators import leaky_relu
 
 
 class LocalNets(PartMemory):

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memorygan.config import GeneratorConfig
+from memorygan.fast.operators import upsample
 from memorygan.layers import EPSILON, ConstantStyleConv, constant_style_conv
 from memorygan.memory import PartMemory, Retrieved
-from memorygan.operators import upsample
 
 
 @dataclass(frozen=True)

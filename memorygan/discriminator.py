@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from memorygan.config import DiscriminatorConfig
+from memorygan.fast.operators import halve
 from memorygan.layers import EqualConv, EqualLinear
-from memorygan.operators import halve
 
 
 @dataclass(frozen=True)

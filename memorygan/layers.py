@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memorygan.operators import convolve, leaky_relu, up_convolve
+from memorygan.fast.operators import convolve, leaky_relu, up_convolve
 
 _Network = TypeVar("_Network", bound=nn.Module)
 GAIN = math.sqrt(2.0)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memorygan.config import GeneratorConfig
+from memorygan.fast.operators import leaky_relu, weighted_sum
 from memorygan.layers import EPSILON, GAIN, ConstantStyleConv, coordinate_grid
-from memorygan.operators import leaky_relu, weighted_sum
 
 CHANNEL_BLOCK = 16  # channels that oneDNN computes as one
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_editing_text import StandIns  # type: ignore[import-not-found]
+from test_text import StandIns  # type: ignore[import-not-found]
 
-from editing import refinement_study, text_study, text_trials
-from editing.sliders import Slider, SliderSet
+from editing.sliders.directions import Slider, SliderSet
+from editing.studies import refinement as refinement_study
+from editing.studies import text as text_study
+from editing.studies import text_trials
 from memorygan import parser as face_parser
 from memorygan.analysis import __main__ as cli
 from memorygan.analysis import features as feature_networks

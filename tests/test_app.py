@@ -22,17 +22,17 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file  # type: ignore[import-untyped]
 from PIL import Image
-from test_editing_text import StandIns  # type: ignore[import-not-found]
-from test_editing_toy import toy_assets, toy_service  # type: ignore[import-not-found]
+from test_text import StandIns  # type: ignore[import-not-found]
+from toy import toy_assets, toy_service  # type: ignore[import-not-found]
 
 from app import cli, create_demo, figures, guard, pictures, uploads
 from app.api import Programs
 from app.desk import Desk, face_label
 from app.server import MAX_BODY, Settings, launch
 from app.visit import MAX_FACES, Visit, close_visit
-from editing.align import Detection
+from editing.device.loading import Assets
 from editing.errors import EditingError
-from editing.loading import Assets
+from editing.photo.align import Detection
 from editing.results import CancelToken, Change
 from editing.service import EditingService, Limits
 from memorygan.analysis.blocks import Bar, Piece

@@ -16,7 +16,7 @@ from test_app import full_service, photo_bytes, serve  # type: ignore[import-not
 
 from app.server import Settings
 from editing.errors import EditingError
-from editing.text import STRENGTHS
+from editing.text.optimize import STRENGTHS
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_editing_text import StandIns  # type: ignore[import-not-found]
+from test_text import StandIns  # type: ignore[import-not-found]
 
-from editing import benchmark as editing_benchmark
-from editing.benchmark import Speeds, untrained_assets, with_sliders
 from editing.service import EditingService
+from editing.studies import benchmark as editing_benchmark
+from editing.studies.benchmark import Speeds, untrained_assets, with_sliders
 from memorygan.analysis import benchmark, speed
 from memorygan.analysis.sections import with_section, write_section
 from memorygan.analysis.speed import BARE, EDIT, FAST, PREVIEW, REFERENCE, RENDER, Agreement, Result
 from memorygan.config import get_preset
-from memorygan.fast import FoldedConv, fold
+from memorygan.fast.folding import FoldedConv, fold
 from memorygan.training import benchmark as training_benchmark
 from memorygan.training.benchmark import StageSpeed
 

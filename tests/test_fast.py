@@ -8,17 +8,17 @@ from typing import cast
 import pytest
 import torch
 
-from memorygan import fast, graphs, pieces
 from memorygan.analysis.speed import agreement
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.composition import RenderBlock, fuse
 from memorygan.config import get_preset
-from memorygan.fast import FoldedBlock, FoldedConv, best_dtype, fold
+from memorygan.fast import folding, graphs, pieces
+from memorygan.fast.folding import FoldedBlock, FoldedConv, best_dtype, fold
+from memorygan.fast.hardware import cpu_has
+from memorygan.fast.reference import reference_synthesis
 from memorygan.generator import ComposedGenerator, MemoryGAN, Synthesis
-from memorygan.hardware import cpu_has
 from memorygan.latents import Latents
 from memorygan.layers import ConstantStyleConv
-from memorygan.reference import reference_synthesis
 
 FIELDS = ("image", "mask", "coarse_mask", "depth")
 
@@ -188,7 +188,7 @@ def test_what_cannot_be_folded_is_refused(tiny):
     ],
 )
 def test_bfloat16_is_taken_where_the_processor_has_it(monkeypatch, tiny, has, expected):
-    monkeypatch.setattr(fast, "cpu_has", has.__contains__)
+    monkeypatch.setattr(folding, "cpu_has", has.__contains__)
     assert best_dtype("cpu") == best_dtype(torch.device("cpu")) == expected
     assert fold(tiny).compute_dtype == expected
     assert best_dtype("mps") == torch.float32

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from memorygan.composition import RenderBlock, coarse_mask, feature_weights, fuse
 from memorygan.config import PRESETS, GeneratorConfig, get_preset, with_part_count
 from memorygan.controller import QueryCodes
+from memorygan.fast.operators import upsample
 from memorygan.generator import MemoryGAN
 from memorygan.latents import Latents, PartLatents
 from memorygan.layers import ConstantStyleConv, EqualLinear, coordinate_grid, pixel_norm
 from memorygan.memory import Retrieved
-from memorygan.operators import upsample
 from memorygan.parts import FACE_PARTS, LayerGroup
 
 TINY = get_preset("tiny-32").generator

@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from simulated_gpu import DeviceError, OnGpu, any_gpu  # type: ignore[import-not-found]
 
 import app.cli
-import editing.benchmark
-import editing.slider_fit
+import editing.sliders.fit
+import editing.studies.benchmark
 import memorygan.analysis.__main__
 import memorygan.analysis.benchmark
 import memorygan.training.__main__
 import memorygan.training.benchmark
 from editing.service import EditingService
 from memorygan.config import get_preset
-from memorygan.fast import fold
+from memorygan.fast.folding import fold
 from memorygan.generator import MemoryGAN
 from memorygan.training.__main__ import main as train
 
@@ -152,8 +152,8 @@ def test_everything_one_can_do_with_a_face(gpu):
         (memorygan.analysis.benchmark, []),
         (memorygan.training.__main__, ["--procedural", "24", "--out", "run"]),
         (memorygan.training.benchmark, []),
-        (editing.benchmark, []),
-        (editing.slider_fit, []),
+        (editing.studies.benchmark, []),
+        (editing.sliders.fit, []),
         (app.cli, []),
     ],
 )
@@ -176,13 +176,15 @@ def test_a_gpu_that_is_not_there_is_refused_with_a_sentence(program, more, capsy
     [
         (memorygan.analysis.benchmark, ["--batch", "2", "--repeats", "1"]),
         (memorygan.training.benchmark, ["--batch", "2", "--repeats", "1", "--stage", "fill"]),
-        (editing.benchmark, ["--repeats", "2"]),
+        (editing.studies.benchmark, ["--repeats", "2"]),
     ],
 )
 def test_what_measures_speed_runs(gpu, program, more, tmp_path, monkeypatch):
-    monkeypatch.setattr(editing.benchmark, "LONG_PRESET", "tiny-32")
-    monkeypatch.setattr(editing.benchmark, "LargeJudge", partial(editing.benchmark.AnyJudge, "bundled", "none"))
-    monkeypatch.setattr(editing.benchmark, "long_edit", partial(editing.benchmark.long_edit, steps=2))
+    monkeypatch.setattr(editing.studies.benchmark, "LONG_PRESET", "tiny-32")
+    monkeypatch.setattr(
+        editing.studies.benchmark, "LargeJudge", partial(editing.studies.benchmark.AnyJudge, "bundled", "none")
+    )
+    monkeypatch.setattr(editing.studies.benchmark, "long_edit", partial(editing.studies.benchmark.long_edit, steps=2))
     page = tmp_path / "page.md"
     asked = ["--preset", "tiny-32", "--device", "cuda", *more, "--write", str(page)]
     assert program.main(asked) == 0

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from memorygan import operators
-from memorygan.operators import (
+from memorygan.fast import operators
+from memorygan.fast.operators import (
     blur_kernel,
     convolve,
     depth_to_space,

@@ -95,6 +95,61 @@ def test_an_allowed_import_is_left_alone(package, source):
     assert forbidden_imports(source, package) == []
 
 
+# --- and inside editing/ downstairs, room by room ---------------------------------------------------------------------
+
+# Top floor first. Rooms on one floor do not know each other.
+FLOORS = (
+    {"studies"},
+    {"service"},
+    {"core"},
+    {"photo", "text"},
+    {"face", "guidance"},
+    {"device"},
+    {"sliders"},
+    {"results"},
+    {"errors"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def upstairs(source: str, package: str, room: str) -> list[str]:
+    """Return ``line: module`` for each import of a room of ``editing`` that is not below ``room``, itself aside."""
+    rooms = ((line, name, name.split(".")[1]) for line, name in imported_modules(source, package) if "." in name)
+    return [
+        f"{line}: {name}"
+        for line, name, other in rooms
+        if name.startswith("editing.") and other != room and FLOOR_OF.get(other, -1) <= FLOOR_OF[room]
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if path.parts[len(ROOT.parts)] == "editing"], ids=lambda path: path.stem
+)
+def test_imports_between_the_rooms_go_downstairs(path):
+    room = path.relative_to(ROOT / "editing").with_suffix("").parts[0]
+    if room != "__init__":
+        assert upstairs(path.read_text(encoding="utf-8"), package_of(path), room) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("device", "from editing.face.recipe import MAX_SEED"),
+        ("face", "from editing import guidance"),
+        ("photo", "from ..text.optimize import optimize"),
+        ("sliders", "def f():\n    import editing.service"),
+        ("results", "from editing.cellar import wine"),
+    ],
+)
+def test_an_import_upstairs_is_noticed(room, source):
+    assert upstairs(source, f"editing.{room}", room)
+
+
+def test_an_import_downstairs_is_left_alone():
+    source = "from editing.device.renderer import to_uint8\nfrom editing.face import state\nimport editing.errors"
+    assert upstairs(source, "editing.face", "face") == []
+
+
 # --- Dependencies: ranges, pins, and what the code really imports ----------------------------------------------------
 
 # Every kind of machine the locks are for, as packaging's marker variables.

@@ -15,9 +15,10 @@ from app.pace import Pace
 from app.shell import Shell, names, number, present, record
 from app.visit import Visit
 from editing.errors import EditingError
-from editing.recipe import MAX_PROMPT
-from editing.results import CancelToken, FaceView, TextProgress
-from editing.text import STRENGTHS
+from editing.face.recipe import MAX_PROMPT
+from editing.results import CancelToken, FaceView
+from editing.text.optimize import STRENGTHS
+from editing.text.results import TextProgress
 
 STEPS, MAX_STEPS = 300, 1000
 DESCRIBING = 12

@@ -39,7 +39,7 @@ class IdentityNet:
 
     @torch.no_grad()
     def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
-        """Cosine similarity in [−1, 1] of two (S, S, 3) uint8 faces, as :mod:`editing.inversion` asks for it."""
+        """Cosine similarity in [−1, 1] of two (S, S, 3) uint8 faces, as :mod:`editing.photo.inversion` asks for it."""
         pair = torch.from_numpy(np.stack([first, second])).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
         one, other = self.embed(pair)
         return float(one @ other)

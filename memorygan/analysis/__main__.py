@@ -28,12 +28,12 @@ from memorygan.analysis.features import FEATURE_NETWORKS
 from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
 from memorygan.analysis.report import Missing, Subject, write_report
 from memorygan.analysis.study import Finished, Study, run_study
-from memorygan.hardware import choose_device
+from memorygan.fast.hardware import choose_device
 from memorygan.manifest import default_checkpoint
 
 # Chapters from other rooms, by name: nothing here imports upward, and a generator without the editor still gets its
 # report.
-CONTRIBUTED = ("editing.slider_study", "editing.refinement_study", "editing.text_study")
+CONTRIBUTED = ("editing.studies.sliders", "editing.studies.refinement", "editing.studies.text")
 
 
 def contributed() -> Iterator[Study]:

@@ -30,7 +30,7 @@ from memorygan.analysis.speed import (
     resident_bytes,
 )
 from memorygan.config import PRESETS
-from memorygan.hardware import choose_device, cpu_has
+from memorygan.fast.hardware import choose_device, cpu_has
 
 TITLE = "Benchmarks"
 HEADINGS = {"cuda": "a GPU", "cpu-amx": "a CPU with AMX", "cpu": "a CPU without AMX"}

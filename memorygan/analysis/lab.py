@@ -25,7 +25,7 @@ from memorygan.analysis.readings import Reader, Readings
 from memorygan.analysis.unfinished import Arrays, Unfinished, joined
 from memorygan.checkpoint import load_generator
 from memorygan.encoder import PartEncoder, load_encoder
-from memorygan.fast import fold
+from memorygan.fast.folding import fold
 from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.latents import Latents
 from memorygan.manifest import bundled_checkpoint

@@ -11,7 +11,7 @@ from memorygan.analysis.benchmark import machine
 from memorygan.analysis.blocks import Bar, Piece, Table, Text
 from memorygan.analysis.lab import Lab
 from memorygan.analysis.study import Study
-from memorygan.fast import fold
+from memorygan.fast.folding import fold
 from memorygan.generator import ComposedGenerator
 from memorygan.latents import Latents
 

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from memorygan.config import GeneratorConfig, get_preset
-from memorygan.fast import FoldedBlock, fold
+from memorygan.fast.folding import FoldedBlock, fold
+from memorygan.fast.pieces import pieces
+from memorygan.fast.reference import reference_synthesis
 from memorygan.generator import MemoryGAN, Synthesis
-from memorygan.pieces import pieces
-from memorygan.reference import reference_synthesis
 
 # The paths, in the order of the table.
 REFERENCE, PLAIN, FAST32, FAST, GRAPH = "reference", "plain", "fast float32", "fast", "graph"

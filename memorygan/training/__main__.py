@@ -16,7 +16,7 @@ import torch
 
 from memorygan.checkpoint import read_metadata
 from memorygan.config import get_preset
-from memorygan.hardware import reuse_memory
+from memorygan.fast.hardware import reuse_memory
 from memorygan.training.config import RECIPES, TrainingConfig, recipe_config
 from memorygan.training.data import PackedDataset
 from memorygan.training.distributed import Processes, start_processes

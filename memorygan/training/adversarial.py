@@ -10,9 +10,9 @@ from torch import Tensor
 
 from memorygan.discriminator import Critique
 from memorygan.encoder import Posterior
+from memorygan.fast.operators import even_and_odd, no_weight_gradients
 from memorygan.generator import Synthesis
 from memorygan.latents import Latents
-from memorygan.operators import even_and_odd, no_weight_gradients
 from memorygan.parser import FaceParser, load_parser
 from memorygan.parts import LayerGroup
 from memorygan.training import losses

@@ -1,8 +1,8 @@
 """``python -m memorygan.training.benchmark``: every training stage beside a plain float32 step of the same model.
 
 Both run in one process, in turns, on random faces already in memory. The plain step computes the paper's formulas
-literally (:mod:`memorygan.reference`): float32, one part after another, up-convolutions on the enlarged map. In the
-real stage its critic looks at the fakes once for each player (:mod:`memorygan.training.reference`).
+literally (:mod:`memorygan.fast.reference`): float32, one part after another, up-convolutions on the enlarged map. In
+the real stage its critic looks at the fakes once for each player (:mod:`memorygan.training.reference`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from memorygan.analysis.benchmark import HEADINGS, TITLE, kind_of, machine
 from memorygan.analysis.sections import write_section
 from memorygan.analysis.speed import clock
 from memorygan.config import PRESETS, get_preset
-from memorygan.hardware import choose_device, little_garbage, reuse_memory
+from memorygan.fast.hardware import choose_device, little_garbage, reuse_memory
+from memorygan.fast.reference import reference_synthesis
 from memorygan.parts import FACE_PARTS
-from memorygan.reference import reference_synthesis
 from memorygan.training.adversarial import MakeReal
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.config import recipe_config

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from memorygan.hardware import choose_device
+from memorygan.fast.hardware import choose_device
 
 # The main process measures and draws sheets alone; the others wait for it.
 TIMEOUT = timedelta(hours=2)

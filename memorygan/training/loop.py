@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from memorygan.checkpoint import remove_unfinished, write_atomically
-from memorygan.hardware import little_garbage
+from memorygan.fast.hardware import little_garbage
 from memorygan.training.adversarial import MakeReal, PaperAdversarial
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.colour import LearnColours

@@ -1,6 +1,6 @@
 """The textbook step of the real stage, whose gradients are those of the fast one.
 
-Slow on purpose, as :mod:`memorygan.reference`: tests hold the fast step against it, and the benchmark measures it.
+Slow on purpose, as :mod:`memorygan.fast.reference`: tests hold the fast step against it, and the benchmark measures it.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from editing.device.loading import SLIDERS_NAME
+from editing.device.renderer import to_uint8
 from editing.guidance.attributes import MEASURES, measure
-from editing.loading import SLIDERS_NAME
-from editing.renderer import to_uint8
-from editing.sliders import BASE, SliderSet
+from editing.sliders.directions import BASE, SliderSet
 from memorygan.config import GeneratorConfig
 from memorygan.latents import Latents
 from memorygan.parts import FACE_PARTS

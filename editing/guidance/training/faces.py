@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from editing.device.renderer import to_uint8
 from editing.guidance.attributes import MEASURES, WORDS, describe, lean, measure
 from editing.guidance.training.counterfactual import dyed, dyed_measures, slide, sliders_beside
-from editing.renderer import to_uint8
 from memorygan.checkpoint import load_generator
 from memorygan.training.parser_data import list_pairs, pack
 

@@ -1,0 +1,239 @@
+"""One face being edited: what it started from, what was done, undo and redo."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from editing.device.renderer import Rendered
+from editing.errors import EditingError
+from editing.face.recipe import MAX_EDITS, Edit, SliderEdit, Source
+from editing.face.state import FaceEditor, FaceState
+from memorygan.generator import ComposedGenerator
+from memorygan.latents import Latents
+
+Edits = tuple[Edit, ...]
+# Of each face: the present, what undo and redo lead to, and what a drag of a slider starts from.
+_REMEMBERED = 4
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What is kept of a face that has not been used for a while: its recipes, a few kilobytes.
+
+    Attributes:
+        source: where the face comes from.
+        steps: the edits in force after each step of the history.
+        position: the step it stands at.
+        revision: see :attr:`Session.revision`.
+        tuned: it had a render net of its own, which is gone.
+    """
+
+    source: Source
+    steps: tuple[Edits, ...]
+    position: int
+    revision: int
+    tuned: bool
+
+
+class Session:
+    """A face being edited. Hold :attr:`lock` while calling anything.
+
+    Every step of the history is the whole tuple of edits in force, so undo, redo and the reset of one part are moves
+    between tuples, and codes are derived from a tuple alone.
+
+    Attributes:
+        id: unguessable token.
+        generator: with the render net tuned to this face's photo; None for the common one.
+        revision: grows with every committed change.
+        last_used: monotonic seconds.
+        evicted: stored as recipes meanwhile; the store has or makes another object for the same token.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        editor: FaceEditor,
+        source: Source,
+        undo_depth: int = 100,
+        generator: ComposedGenerator | None = None,
+    ) -> None:
+        self.id, self.source, self.generator = token, source, generator
+        self.lock = threading.Lock()
+        self.evicted = False
+        self.revision = 0
+        self.last_used = time.monotonic()
+        self.lost_tuning = False
+        self._editor, self._undo_depth = editor, undo_depth
+        self._steps: list[Edits] = [()]
+        self._position = 0
+        self._start: FaceState | None = None
+        self._states: OrderedDict[Edits, FaceState] = OrderedDict()
+        self._pictures: OrderedDict[Edits, Rendered] = OrderedDict()
+
+    # --- history
+
+    @property
+    def edits(self) -> Edits:
+        """In force now, oldest first."""
+        return self._steps[self._position]
+
+    @property
+    def previous(self) -> Edits | None:
+        """In force before the last step; None at the beginning."""
+        return self._steps[self._position - 1] if self._position else None
+
+    @property
+    def can_undo(self) -> bool:
+        return self._position > 0
+
+    @property
+    def can_redo(self) -> bool:
+        return self._position + 1 < len(self._steps)
+
+    def commit(self, edits: Edits) -> bool:
+        """Makes these edits the present, as one step that can be undone; False if they already are.
+
+        Raises:
+            EditingError: if an edit does not fit; nothing changes then. Also for more than 1,000 edits.
+        """
+        if edits == self.edits:
+            return False
+        if len(edits) > MAX_EDITS:
+            raise EditingError(f"a face takes at most {MAX_EDITS} edits; duplicate it as a new start, or undo some")
+        self.state(edits)  # refuses what does not fit
+        self._steps[self._position + 1 :] = [edits]
+        excess = max(0, len(self._steps) - 1 - self._undo_depth)
+        del self._steps[:excess]
+        self._position = len(self._steps) - 1
+        self.revision += 1
+        return True
+
+    def load(self, edits: Edits) -> None:
+        """Makes these edits the history of a face that has none yet, one step each.
+
+        Raises:
+            EditingError: if an edit does not fit.
+        """
+        self.state(edits)
+        self._steps = [edits[:count] for count in range(max(0, len(edits) - self._undo_depth), len(edits) + 1)]
+        self._position = len(self._steps) - 1
+        self.revision += 1
+
+    def undo(self) -> bool:
+        """One step back; False at the beginning."""
+        return self._move(-1)
+
+    def redo(self) -> bool:
+        """One step forward again; False at the end."""
+        return self._move(1)
+
+    def _move(self, step: int) -> bool:
+        if not 0 <= self._position + step < len(self._steps):
+            return False
+        self._position += step
+        self.revision += 1
+        return True
+
+    def with_sliders(self, values: dict[str, float]) -> Edits:
+        """The edits in force with these slider values; a slider that is in force is changed where it stands."""
+        edits, in_force = list(self.edits), self.state().sliders
+        for name, value in values.items():
+            places = [i for i, edit in enumerate(edits) if isinstance(edit, SliderEdit) and edit.slider == name]
+            if name in in_force and places:
+                if value != 0.0:
+                    edits[places[-1]] = SliderEdit(name, value)
+                else:
+                    del edits[places[-1]]
+            elif value != 0.0:
+                edits.append(SliderEdit(name, value))
+        return tuple(edits)
+
+    def without(self, part: str) -> Edits:
+        """The edits in force, with one part (or "base") left alone by all of them."""
+        left = (edit.without(part) for edit in self.edits)
+        return tuple(edit for edit in left if edit is not None)
+
+    # --- codes and pictures
+
+    def state(self, edits: Edits | None = None, remember: bool = True) -> FaceState:
+        """The face after some edits (default: those in force), from the nearest one that is remembered.
+
+        Args:
+            edits: None for those in force.
+            remember: False for a preview, which would only push out what undo needs.
+
+        Raises:
+            EditingError: if an edit does not fit.
+        """
+        wanted = self.edits if edits is None else edits
+        if (known := self._states.get(wanted)) is not None:
+            self._states.move_to_end(wanted)
+            return known
+        done = max((k for k in self._states if wanted[: len(k)] == k), key=len, default=())
+        state = self._states[done] if done else self._beginning()
+        for edit in wanted[len(done) :]:
+            state = self._editor.apply(state, edit)
+        if wanted and remember:
+            self._states[wanted] = state
+            while len(self._states) > _REMEMBERED:
+                self._states.popitem(last=False)
+        return state
+
+    def _beginning(self) -> FaceState:
+        if self._start is None:
+            self._start = self._editor.start(self.source)
+        return self._start
+
+    def latents(self, edits: Edits | None = None) -> Latents:
+        """(1, K, L, D) codes to render after some edits (default: those in force)."""
+        return self._editor.codes(self.state(edits))
+
+    def picture(self, edits: Edits) -> Rendered | None:
+        """A full picture that is remembered."""
+        return self._pictures.get(edits)
+
+    def remember(self, edits: Edits, picture: Rendered) -> None:
+        """Keeps a full picture for undo, redo and comparison."""
+        self._pictures[edits] = picture
+        self._pictures.move_to_end(edits)
+        while len(self._pictures) > _REMEMBERED:
+            self._pictures.popitem(last=False)
+
+    def edited_parts(self, before: Edits, after: Edits) -> tuple[str, ...]:
+        """Names of the parts whose codes differ between two sets of edits, in the scheme's order."""
+        first, second = self.latents(before).w, self.latents(after).w
+        changed = (first != second).flatten(2).any(dim=2)[0].tolist()
+        return tuple(name for name, differs in zip(self._editor.config.parts.names, changed, strict=True) if differs)
+
+    # --- storage
+
+    def archive(self) -> Archive:
+        """What has to be kept so that :meth:`restore` gives the same face and history."""
+        tuned = self.generator is not None or self.lost_tuning
+        return Archive(self.source, tuple(self._steps), self._position, self.revision, tuned)
+
+    @classmethod
+    def restore(cls, token: str, editor: FaceEditor, archive: Archive, undo_depth: int = 100) -> Session:
+        """The session an archive was made of."""
+        session = cls(token, editor, archive.source, undo_depth)
+        session._steps, session._position = list(archive.steps), archive.position
+        session.revision, session.lost_tuning = archive.revision, archive.tuned
+        return session
+
+    def duplicate(self, token: str) -> Session:
+        """An independent session with the same face, history and render net."""
+        copy = Session.restore(token, self._editor, self.archive(), self._undo_depth)
+        copy.generator, copy.lost_tuning = self.generator, self.lost_tuning
+        copy.revision = 0
+        return copy
+
+
+def describe(edit: Edit, labels: dict[str, str]) -> str:
+    """A sentence for a person; slider ids are replaced by their labels."""
+    if isinstance(edit, SliderEdit) and edit.slider in labels:
+        part = edit.slider.split(".", 1)[0]
+        return f"{part[:1].upper()}{part[1:]}: {labels[edit.slider]} {edit.value:+.3g}"
+    return edit.describe()

@@ -1,0 +1,411 @@
+"""A photo becomes an editable face: encode, refine the codes (W+), optionally tune the render net to this photo."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from editing.device.renderer import to_uint8, with_render
+from editing.errors import EditingError
+from editing.face.state import Runner, run_here
+from editing.results import CancelToken, InversionProgress
+from memorygan.encoder import PartEncoder
+from memorygan.generator import ComposedGenerator, MemoryGAN, Synthesis
+from memorygan.latents import Latents
+from memorygan.parser import FaceParser
+from memorygan.parts import FACE_PARTS
+
+IdentityJudge = Callable[[np.ndarray, np.ndarray], float]
+MAX_STEPS = 2000
+_WARM_UP = 0.05
+_STARTING_FACES = 16
+# The fine mask is near ±1; four times that is a confident logit.
+_MASK_LOGIT = 4.0
+
+
+@dataclass(frozen=True)
+class InversionSettings:
+    """How a photo is reconstructed.
+
+    Attributes:
+        steps: Adam steps on the latent codes w of every part and layer (W+).
+        tune_steps: further Adam steps on the render net, for this face alone (pivotal tuning).
+        learning_rate: of the codes.
+        tune_learning_rate: of the render net.
+        pooled, gradient, mask: weights of the losses beside the pixel loss.
+        stay: weight of the mean squared distance to the codes it started from; they are the ones that edit well.
+
+    Raises:
+        EditingError: for numbers out of range.
+    """
+
+    steps: int = 200
+    tune_steps: int = 0
+    learning_rate: float = 0.03
+    tune_learning_rate: float = 1e-3
+    pooled: float = 1.0
+    gradient: float = 0.5
+    mask: float = 0.1
+    stay: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tune_steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_STEPS:
+                raise EditingError(f"{name} is {value!r}; use a whole number from 0 to {MAX_STEPS}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be reconstructed.
+
+    Attributes:
+        pixels: (S, S, 3) uint8, the aligned photo.
+        part_ids: (S, S) uint8 part of every pixel, or None without a parser.
+    """
+
+    pixels: np.ndarray
+    part_ids: np.ndarray | None
+
+    def image(self, device: torch.device) -> Tensor:
+        """(1, 3, S, S) float32 in [−1, 1]."""
+        return torch.from_numpy(self.pixels).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+
+    def ids(self, device: torch.device) -> Tensor | None:
+        """(1, S, S) int64."""
+        return None if self.part_ids is None else torch.from_numpy(self.part_ids).to(device)[None].long()
+
+
+@dataclass(frozen=True)
+class InversionResult:
+    """A reconstructed photo.
+
+    Attributes:
+        latents: (1, K, L, D) codes, on the CPU.
+        queries: (1, 1 + K, Q) the encoder's query codes, or None.
+        generator: with a render net of its own after tuning, else None.
+        progress: the last one, phase "done", without a view.
+    """
+
+    latents: Latents
+    queries: Tensor | None
+    generator: ComposedGenerator | None
+    progress: InversionProgress
+
+
+def objective(synthesis: Synthesis, image: Tensor, ids: Tensor | None, settings: InversionSettings) -> Tensor:
+    """Pixel L1 + 4×-pooled L1 (colours of areas) + L1 of differences (edges) + cross-entropy of the mask."""
+    error = synthesis.image - image
+    loss = error.abs().mean() + settings.pooled * F.avg_pool2d(error, 4).abs().mean()
+    edges = (error[..., :, 1:] - error[..., :, :-1]).abs().mean() + (
+        error[..., 1:, :] - error[..., :-1, :]
+    ).abs().mean()
+    loss = loss + settings.gradient * edges
+    if ids is not None:
+        loss = loss + settings.mask * F.cross_entropy(_MASK_LOGIT * synthesis.mask, ids)
+    return loss
+
+
+class _Fit:
+    """Adam on some tensors towards the target; remembers the best, refuses to remember a NaN."""
+
+    def __init__(
+        self, generator: ComposedGenerator, target: Target, settings: InversionSettings, steps: int, rate: float
+    ) -> None:
+        self.generator, self.target, self.settings, self.steps, self.rate = generator, target, settings, steps, rate
+        self.done = 0
+        self.loss = self.best_loss = math.inf
+        self.best_image: np.ndarray = target.pixels
+        self.best_map: np.ndarray | None = None
+        self._build()
+
+    def _build(self) -> None:
+        """(Re)starts the optimiser on the generator's present device, from the best so far."""
+        device = self.generator.device
+        self.image, self.ids = self.target.image(device), self.target.ids(device)
+        self.optimizer = torch.optim.Adam(self.tensors(), lr=self.rate, betas=(0.9, 0.99))
+
+    def tensors(self) -> list[Tensor]:
+        raise NotImplementedError
+
+    def synthesize(self) -> tuple[Synthesis, Tensor]:
+        """The present picture, and a penalty that is part of the loss."""
+        raise NotImplementedError
+
+    def keep(self) -> None:
+        raise NotImplementedError
+
+    def go_back(self) -> None:
+        raise NotImplementedError
+
+    def measure(self) -> float:
+        """Renders the present values, and keeps them if they are the best."""
+        self._follow()
+        with torch.no_grad():
+            synthesis, penalty = self.synthesize()
+            return self._judge(synthesis, objective(synthesis, self.image, self.ids, self.settings) + penalty)
+
+    def step(self) -> float:
+        """Renders, judges, and takes one Adam step; returns the loss before the step."""
+        self._follow()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * _schedule(self.done / max(1, self.steps))
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            synthesis, penalty = self.synthesize()
+            loss = objective(synthesis, self.image, self.ids, self.settings) + penalty
+            if bool(torch.isfinite(loss)):
+                loss.backward()
+        value = self._judge(synthesis, loss)
+        good = all(t.grad is None or bool(torch.isfinite(t.grad).all()) for t in self.tensors())
+        if math.isfinite(value) and good:
+            self.optimizer.step()
+        else:
+            self.go_back()
+            self.rate *= 0.5
+        self.done += 1
+        return value
+
+    def _follow(self) -> None:
+        """To where the generator is: the service may have moved to another device meanwhile."""
+        if self.image.device != self.generator.device:
+            self._build()
+
+    def _judge(self, synthesis: Synthesis, loss: Tensor) -> float:
+        self.loss = float(loss.detach())
+        if self.loss < self.best_loss or self.best_map is None:
+            self.best_loss = min(self.loss, self.best_loss) if math.isfinite(self.loss) else self.best_loss
+            self.best_image = to_uint8(synthesis.image)[0]
+            self.best_map = synthesis.part_map[0].detach().cpu().numpy()
+            self.keep()
+        return self.loss
+
+
+class _Refinement(_Fit):
+    """Of the latent codes, every part and layer free."""
+
+    def __init__(
+        self, generator: ComposedGenerator, target: Target, start: Latents, settings: InversionSettings
+    ) -> None:
+        self.start = start.w.detach().cpu().clone()
+        self.best = self.start.clone()
+        super().__init__(generator, target, settings, settings.steps, settings.learning_rate)
+
+    def _build(self) -> None:
+        device = self.generator.device
+        self.w = self.best.to(device, copy=True).requires_grad_(True)
+        self.origin = self.start.to(device)
+        super()._build()
+
+    def tensors(self) -> list[Tensor]:
+        return [self.w]
+
+    def synthesize(self) -> tuple[Synthesis, Tensor]:
+        latents = Latents(self.w, self.generator.config)
+        return self.generator.synthesize(latents), self.settings.stay * (self.w - self.origin).square().mean()
+
+    def keep(self) -> None:
+        self.best = self.w.detach().cpu().clone()
+
+    def go_back(self) -> None:
+        with torch.no_grad():
+            self.w.copy_(self.best)
+
+
+class _Tuning(_Fit):
+    """Of the render net, with the codes fixed (the pivot)."""
+
+    def __init__(
+        self, generator: ComposedGenerator, target: Target, pivot: Latents, settings: InversionSettings
+    ) -> None:
+        self.pivot = pivot
+        generator.render.requires_grad_(True)
+        self.best = _copied(generator.render.state_dict())
+        super().__init__(generator, target, settings, settings.tune_steps, settings.tune_learning_rate)
+
+    def _build(self) -> None:
+        self.generator.render.to(self.generator.device)
+        with torch.no_grad():
+            self.on_device = self.pivot.to(self.generator.device)
+            self.retrieved = self.generator.retrieve(self.on_device)
+        super()._build()
+
+    def tensors(self) -> list[Tensor]:
+        return list(self.generator.render.parameters())
+
+    def synthesize(self) -> tuple[Synthesis, Tensor]:
+        return self.generator.compose(self.retrieved, self.on_device), self.image.new_zeros(())
+
+    def keep(self) -> None:
+        self.best = _copied(self.generator.render.state_dict())
+
+    def go_back(self) -> None:
+        self.generator.render.load_state_dict(self.best)
+
+
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def _schedule(progress: float) -> float:
+    """A short rise, then half a cosine down to 0."""
+    return min(1.0, (progress + 1e-3) / _WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def with_own_render(generator: ComposedGenerator) -> ComposedGenerator:
+    """The same generator with a copy of its render net; everything else is shared."""
+    return with_render(generator, copy.deepcopy(generator.render))
+
+
+def encode(
+    generator: ComposedGenerator,
+    encoder: PartEncoder | None,
+    target: Target,
+    settings: InversionSettings,
+    run: Runner = run_here,
+) -> tuple[Latents, Tensor | None]:
+    """Codes to start from: the encoder's, or else the nearest of the mean face and some sampled ones.
+
+    Returns:
+        (1, K, L, D) codes and (1, 1 + K, Q) query codes, both on the CPU; no query codes without an encoder.
+
+    Raises:
+        EditingError: without an encoder, for a generator that cannot draw faces.
+    """
+    if encoder is not None and target.part_ids is not None and isinstance(generator, MemoryGAN):
+        return run(lambda: _encoded(generator, encoder, target))
+    sample = getattr(generator, "sample", None)
+    if sample is None:
+        raise EditingError(f"a {type(generator).__name__} cannot start from a photo; use another model")
+
+    def nearer(seed: int | None) -> tuple[float, Latents]:
+        with torch.no_grad():
+            face = sample([seed or 0], truncation=0.0 if seed is None else 0.7)
+            made = generator.synthesize(face)
+            loss = float(objective(made, target.image(generator.device), target.ids(generator.device), settings))
+        return loss if math.isfinite(loss) else math.inf, face.to("cpu")
+
+    # One face at a time, so that other users get their turn in between.
+    best = run(lambda: nearer(None))
+    for seed in range(_STARTING_FACES):
+        found = run(functools.partial(nearer, seed))
+        best = min(best, found, key=lambda pair: pair[0])
+    return best[1], None
+
+
+@torch.no_grad()
+def _encoded(generator: MemoryGAN, encoder: PartEncoder, target: Target) -> tuple[Latents, Tensor | None]:
+    there = generator.device
+    one_hot = F.one_hot(torch.from_numpy(target.part_ids).long(), generator.config.part_count)
+    codes = encoder.to(there).codes(generator, target.image(there), one_hot.permute(2, 0, 1)[None].float().to(there))
+    return generator.map(codes).expand(generator.config).to("cpu"), codes.cpu()
+
+
+def find_parts(parser: FaceParser, pixels: np.ndarray, device: torch.device) -> np.ndarray:
+    """(S, S, 3) uint8 → (S, S) uint8 part ids."""
+    image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+    return parser.parse(image).ids[0].cpu().numpy()
+
+
+def invert(
+    generator: ComposedGenerator,
+    encoder: PartEncoder | None,
+    parser: FaceParser | None,
+    pixels: np.ndarray,
+    settings: InversionSettings,
+    run: Runner,
+    cancel: CancelToken,
+    identity: IdentityJudge | None = None,
+) -> Generator[InversionProgress, None, InversionResult]:
+    """Reconstructs an aligned photo; yields after every step and returns the best it found.
+
+    Args:
+        generator: parameters without gradients; they are not changed.
+        encoder, parser: or None; without them it takes more steps to get as far.
+        pixels: (S, S, 3) uint8 at the generator's size.
+        settings: see there.
+        run: how each step gets to the device.
+        cancel: looked at before every step.
+        identity: judges two (S, S, 3) uint8 faces, cosine similarity in [−1, 1].
+
+    Raises:
+        EditingError: for a picture of another size.
+    """
+    size = generator.config.size
+    if pixels.shape != (size, size, 3):
+        raise EditingError(f"the aligned photo has shape {pixels.shape}; this model needs ({size}, {size}, 3)")
+    notices: list[str] = []
+    if parser is not None and generator.config.parts.names != FACE_PARTS.names:
+        parser = None
+        notices.append("This model has other parts than the face parser, so the photo's parts are not used.")
+    ids = None if parser is None else run(lambda: find_parts(parser, pixels, generator.device))
+    target = Target(pixels, ids)
+    total = settings.steps + settings.tune_steps
+    started = time.monotonic()
+    progress = InversionProgress("encode", 0, total, pixels, pixels, notices=tuple(notices))
+    latents, queries = encode(generator, encoder, target, settings, run)
+    refinement = run(lambda: _Refinement(generator, target, latents, settings))
+    run(refinement.measure)
+    progress = _progress(progress, "encode", 0, refinement, started, _similarity(refinement, identity, run))
+    yield progress
+    while refinement.done < settings.steps and not cancel.cancelled:
+        run(refinement.step)
+        progress = _progress(progress, "refine", refinement.done, refinement, started, progress.identity)
+        yield progress
+    if refinement.done and not cancel.cancelled:
+        run(refinement.measure)  # what the last step led to
+    # As a recipe keeps them, so that the picture shown is the picture replayed.
+    latents = Latents(refinement.best.half().float(), generator.config)
+    own: ComposedGenerator | None = None
+    fit: _Fit = refinement
+    if settings.tune_steps and not cancel.cancelled:
+        own = run(lambda: with_own_render(generator))
+        tuning = run(lambda: _Tuning(own, target, latents, settings))
+        run(tuning.measure)
+        fit = tuning
+        while tuning.done < settings.tune_steps and not cancel.cancelled:
+            run(tuning.step)
+            step = settings.steps + tuning.done
+            progress = _progress(progress, "tune", step, tuning, started, progress.identity)
+            yield progress
+        if not cancel.cancelled:
+            run(tuning.measure)
+        run(tuning.go_back)
+        own.render.requires_grad_(False)
+    progress = _progress(progress, "done", progress.step, fit, started, _similarity(fit, identity, run))
+    return InversionResult(latents, queries, own, replace(progress, cancelled=cancel.cancelled, seconds_left=0.0))
+
+
+def _similarity(fit: _Fit, identity: IdentityJudge | None, run: Runner) -> float | None:
+    """Asked when a phase ends: once a step it would cost as much as the step. On the device thread, like all of it."""
+    return None if identity is None else run(lambda: identity(fit.best_image, fit.target.pixels))
+
+
+def _progress(
+    last: InversionProgress, phase: str, step: int, fit: _Fit, started: float, similarity: float | None
+) -> InversionProgress:
+    error = float(np.abs(fit.best_image.astype(np.float32) - fit.target.pixels.astype(np.float32)).mean())
+    agreement = float("nan")
+    if fit.best_map is not None and fit.target.part_ids is not None:
+        agreement = float((fit.best_map == fit.target.part_ids).mean())
+    left = (time.monotonic() - started) / step * (last.steps - step) if step else None
+    return replace(
+        last,
+        phase=phase,
+        step=step,
+        image=fit.best_image,
+        loss=fit.loss,
+        error=error,
+        mask_agreement=agreement,
+        identity=similarity,
+        seconds_left=left,
+    )

@@ -1,0 +1,1 @@
+"""Named directions in the latent codes: fitted, measured, and moved along."""
