@@ -10,18 +10,20 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 # A stamp lies inside the environment, so removing the environment removes it too.
 RUN_STAMP := $(VENV)/.installed
+TRAIN_STAMP := $(VENV)/.installed-train
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test env lint format lock clean distclean
+.PHONY: help demo train test env lint format lock clean distclean
 
 help:
 	@echo "make demo       install what the page needs into $(VENV), then open the page; ARGS='...' goes to the program"
 	@echo "make test       install the developer tools too, then run every check; PYTEST_ARGS='-m slow' for the slow tests"
-	@echo "make env        install only: the program's dependencies and the developer tools"
+	@echo "make train      install what training and analysis need beside it"
+	@echo "make env        install only: all of that and the developer tools"
 	@echo "make lint       ruff, formatting, mypy"
 	@echo "make format     rewrite the code in the house style"
-	@echo "make lock       write requirements.lock and requirements-dev.lock anew from their ranges"
+	@echo "make lock       write requirements.lock, -train.lock and -dev.lock anew from their ranges"
 	@echo "make clean      remove caches;  make distclean: $(VENV) as well. Neither touches runs/, data/ or weights/"
 	@echo
 	@echo "PYTHON=python3.12 picks the interpreter (3.10 or newer), VENV=path another place for the environment."
@@ -31,6 +33,8 @@ demo: $(RUN_STAMP)
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+train: $(TRAIN_STAMP)
 
 env: $(DEV_STAMP)
 
@@ -55,11 +59,15 @@ $(BIN)/python:
 	"$(PYTHON)" -m venv --clear "$(VENV)"
 
 $(RUN_STAMP): $(BIN)/python requirements.lock
-	@echo "Installing the pinned dependencies into $(VENV): some 6 GB on Linux, where torch brings its CUDA libraries."
+	@echo "Installing the pinned dependencies into $(VENV): 5.7 GB on Linux, where torch brings its CUDA libraries."
 	$(INSTALL) -r requirements.lock
 	@touch $@
 
-$(DEV_STAMP): $(RUN_STAMP) requirements-dev.lock
+$(TRAIN_STAMP): $(RUN_STAMP) requirements-train.lock
+	$(INSTALL) -r requirements-train.lock
+	@touch $@
+
+$(DEV_STAMP): $(TRAIN_STAMP) requirements-dev.lock
 	$(INSTALL) -r requirements-dev.lock
 	@touch $@
 
@@ -68,15 +76,19 @@ $(DEV_STAMP): $(RUN_STAMP) requirements-dev.lock
 lock:
 	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	"$(PYTHON)" -m venv "$$tmp/venv"; "$$tmp/venv/bin/pip" install --quiet --disable-pip-version-check uv; \
-	cp requirements.txt pyproject.toml "$$tmp"; cd "$$tmp"; \
+	cp requirements*.txt pyproject.toml "$$tmp"; cd "$$tmp"; \
 	compile="venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --annotation-style line"; \
+	exact() { echo "$$1"; sed -e 's/^torch==/torch===/' -e 's/^torchvision==/torchvision===/' "$$2"; }; \
 	$$compile requirements.txt -o run; \
-	{ echo "# Exact versions for Python 3.10 to 3.13 on Linux, macOS and Windows. Written by 'make lock' from requirements.txt."; \
-	  sed -e 's/^torch==/torch===/' -e 's/^torchvision==/torchvision===/' run; } > requirements.lock; \
-	$$compile --group dev -c requirements.lock -o dev; \
-	{ echo "# The developer tools, exact. Written by 'make lock' from the dev group in pyproject.toml; fits requirements.lock."; \
-	  cat dev; } > requirements-dev.lock; \
-	cp requirements.lock requirements-dev.lock "$(CURDIR)"
+	exact "# Exact versions for Python 3.10 to 3.13 on Linux, macOS and Windows. Written by 'make lock' from requirements.txt." \
+	  run > requirements.lock; \
+	$$compile requirements-analysis.txt requirements-train.txt -c requirements.lock -o train; \
+	exact "# What training and analysis need beside it, exact. Written by 'make lock'; fits requirements.lock." \
+	  train > requirements-train.lock; \
+	$$compile --group dev -c requirements.lock -c requirements-train.lock -o dev; \
+	exact "# The developer tools, exact. Written by 'make lock' from the dev group in pyproject.toml; fits both other locks." \
+	  dev > requirements-dev.lock; \
+	cp requirements.lock requirements-train.lock requirements-dev.lock "$(CURDIR)"
 
 clean:
 	rm -rf .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -40,7 +40,7 @@ def complexity(kind: str, config: GeneratorConfig) -> str:
         kind: key of :data:`memorygan.checkpoint.GENERATORS`.
         config: of the checkpoint.
     """
-    # Imported here: it draws charts too, and what it needs for that takes a while.
+    # Imported here: it brings the studies along, which takes a while.
     from memorygan.analysis.complexity import PAPER_MACS, PAPER_PARAMETERS, PART_COUNTS, measure
 
     paper = get_preset("paper-256").generator

@@ -28,6 +28,7 @@ FORBIDDEN = {
     "editing": {"app", "gradio"},
     "app": set(),
 }
+needs_app = pytest.mark.skipif(not list((ROOT / "app").glob("*.py")), reason="the page is not part of this checkout")
 # Not for everyone to install: a Space brings it along.
 OPTIONAL_IMPORTS = {"spaces"}
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
@@ -192,7 +193,10 @@ def pins(name: str, environment: dict[str, str]) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+LOCKS = ("requirements.lock", "requirements-train.lock", "requirements-dev.lock")
+
+
+@pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_holds_nothing_but_exact_versions(name):
     for requirement in requirements(name):
         assert requirement.url is None, f"{requirement} is taken from an address"
@@ -206,26 +210,37 @@ def test_a_lock_holds_nothing_but_exact_versions(name):
     "environment", ENVIRONMENTS, ids=lambda e: f"{e['python_version']}-{e['platform_system']}-{e['platform_machine']}"
 )
 def test_the_locks_fit_the_ranges_and_each_other(environment):
-    run, dev = pins("requirements.lock", environment), pins("requirements-dev.lock", environment)
+    run, train, dev = (pins(name, environment) for name in LOCKS)
 
-    twice = {package: versions for package, versions in (run | dev).items() if len(versions) > 1}
+    twice = {package: versions for package, versions in (run | train | dev).items() if len(versions) > 1}
     assert twice == {}
-    for requirement in requirements("requirements.txt"):
-        versions = run.get(canonicalize_name(requirement.name), [])
-        assert versions, f"{requirement.name} has no pin here; run `make lock`"
-        assert requirement.specifier.contains(versions[0]), f"{requirement} is pinned to {versions[0]}; run `make lock`"
-    differing = {
-        package: (run[package], dev[package]) for package in run.keys() & dev.keys() if run[package] != dev[package]
-    }
-    assert differing == {}
+    for name, lock in (("requirements.txt", run), *((name, train) for name in EXTRAS)):
+        for requirement in requirements(name):
+            versions = lock.get(canonicalize_name(requirement.name), [])
+            assert versions, f"{requirement.name} has no pin here; run `make lock`"
+            fits = requirement.specifier.contains(versions[0])
+            assert fits, f"{requirement} is pinned to {versions[0]}; run `make lock`"
+    for one, other in itertools.combinations((run, train, dev), 2):
+        assert {package: one[package] for package in one.keys() & other.keys() if one[package] != other[package]} == {}
+
+
+# What only these need is not installed for the page.
+EXTRAS = ("requirements-analysis.txt", "requirements-train.txt")
+WORKSHOPS = ("memorygan/training", "memorygan/analysis", "editing/studies", "editing/guidance/training")
+
+
+def distributions_of(*files: str) -> set[str]:
+    return {canonicalize_name(requirement.name) for name in files for requirement in requirements(name)}
 
 
 def test_every_imported_library_is_a_declared_requirement():
     """A library that is only there because another one needs it may be gone with that one's next version."""
-    declared = {canonicalize_name(requirement.name) for requirement in requirements("requirements.txt")}
+    to_run, extra = distributions_of("requirements.txt"), distributions_of(*EXTRAS)
     distributions = packages_distributions()
     undeclared = set()
     for path in SOURCES:
+        workshop = path.relative_to(ROOT).as_posix().startswith(WORKSHOPS)
+        declared = to_run | extra if workshop else to_run
         for line, name in imported_modules(path.read_text(encoding="utf-8"), package_of(path)):
             top = name.split(".")[0]
             if top in sys.stdlib_module_names or top in PACKAGES or top in OPTIONAL_IMPORTS:
@@ -233,6 +248,22 @@ def test_every_imported_library_is_a_declared_requirement():
             if not declared & {canonicalize_name(owner) for owner in distributions.get(top, [top])}:
                 undeclared.add(f"{path.relative_to(ROOT)}:{line}: {top}")
     assert sorted(undeclared) == []
+
+
+@needs_app
+def test_the_page_needs_nothing_that_only_training_or_analysis_needs():
+    extra, owners = distributions_of(*EXTRAS), packages_distributions()
+    absent = [name for name, of in owners.items() if extra & {canonicalize_name(owner) for owner in of}]
+    assert {"matplotlib", "sklearn", "tensorboard", "torch_fidelity"} <= set(absent)
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "import app.cli, app.page\n"
+        "from app.figures import complexity\n"
+        "from memorygan.config import get_preset\n"
+        "assert 'Table 1' in complexity('memorygan', get_preset('tiny-32').generator)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
 
 
 # --- README: the card of the Space, and links ------------------------------------------------------------------------
@@ -258,7 +289,6 @@ CARD_KEYS = {
     "preload_from_hub",
 }
 CARD_COLORS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
-needs_app = pytest.mark.skipif(not list((ROOT / "app").glob("*.py")), reason="the page is not part of this checkout")
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,9 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text
@@ -28,6 +27,9 @@ from memorygan.analysis.lab import Lab
 from memorygan.analysis.study import Study
 from memorygan.checkpoint import GENERATORS
 from memorygan.config import PRESETS, GeneratorConfig, get_preset, with_part_count
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAMES = {"memorygan": "MemoryGAN", "semanticstylegan": "SemanticStyleGAN"}
 PART_COUNTS = (1, 10, 100, 1000)
@@ -199,6 +201,10 @@ def markdown(shown: Table) -> str:
 
 def figure(config: GeneratorConfig, largest: int = 1000, paper: bool = True, footer: str = "") -> Figure:
     """Parameters and MACs against K, both axes logarithmic, with the paper's figures as points if ``paper``."""
+    # Imported here: the page counts with this module, and does without what draws.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
+
     counts = sorted({max(1, round(10 ** (i / 6))) for i in range(round(6 * len(str(largest))))} | {largest})
     counts = [count for count in counts if count <= largest]
     drawing = Figure(figsize=(10.0, 4.2), layout="constrained")
