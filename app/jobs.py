@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol
 
-from editing.results import CancelToken, InversionProgress
+from editing.results import InversionProgress
 from editing.text.results import TextProgress
 
 
 class LongJobs(Protocol):
-    """Where reconstructions and descriptions run; both methods are described in :mod:`editing.service`."""
+    """Where reconstructions and descriptions run; both methods take what those of the editing service take."""
 
-    def invert(
-        self,
-        photo: str,
-        face: int = 0,
-        crop: tuple[float, float, float] | None = None,
-        steps: int = 200,
-        tune_steps: int = 0,
-        cancel: CancelToken | None = None,
-        owner: str = "",
-    ) -> Iterator[InversionProgress]:
+    def invert(self, photo: str, *args: Any, **options: Any) -> Iterator[InversionProgress]:
         """Turns a photo into an editable face."""
 
-    def describe(
-        self,
-        session: str,
-        prompt: str,
-        parts: Sequence[str] | None = None,
-        neutral: str = "",
-        strength: str = "normal",
-        weights: Mapping[str, float] | None = None,
-        steps: int = 300,
-        seed: int | None = None,
-        cancel: CancelToken | None = None,
-        owner: str = "",
-        layers: str | None = None,
-    ) -> Iterator[TextProgress]:
+    def describe(self, session: str, prompt: str, *args: Any, **options: Any) -> Iterator[TextProgress]:
         """Changes a face until it agrees with a sentence."""

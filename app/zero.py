@@ -10,6 +10,7 @@ of the page takes over.
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import math
 import mmap
@@ -17,7 +18,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -101,19 +102,21 @@ class ZeroJobs:
     def invert(
         self,
         photo: str,
-        face: int = 0,
-        crop: tuple[float, float, float] | None = None,
-        steps: int = 200,
-        tune_steps: int = 0,
+        *args: Any,
         cancel: CancelToken | None = None,
         owner: str = "",
+        **options: Any,
     ) -> Iterator[InversionProgress]:
         """As :meth:`editing.service.EditingService.invert`, without tuning: a tuned render net would not come back."""
+        asked = _arguments(EditingService.invert, photo, *args, **options)
         stream = io.BytesIO()
-        Image.fromarray(self._service.framed(photo, face, crop)).save(stream, "PNG")
+        Image.fromarray(self._service.framed(photo, asked["face"], asked["crop"])).save(stream, "PNG")
         notices = ("A closer likeness is not possible on this machine; the face was rebuilt without.",)
         return self._inverting(
-            stream.getvalue(), {"steps": steps}, cancel or CancelToken(), notices if tune_steps else ()
+            stream.getvalue(),
+            {"steps": asked["steps"]},
+            cancel or CancelToken(),
+            notices if asked["tune_steps"] else (),
         )
 
     def _inverting(
@@ -128,30 +131,17 @@ class ZeroJobs:
         self,
         session: str,
         prompt: str,
-        parts: Sequence[str] | None = None,
-        neutral: str = "",
-        strength: str = "normal",
-        weights: Mapping[str, float] | None = None,
-        steps: int = 300,
-        seed: int | None = None,
+        *args: Any,
         cancel: CancelToken | None = None,
         owner: str = "",
-        layers: str | None = None,
+        **options: Any,
     ) -> Iterator[TextProgress]:
         """As :meth:`editing.service.EditingService.describe`."""
-        options: dict[str, Any] = {
-            "prompt": prompt,
-            "parts": None if parts is None else list(parts),
-            "neutral": neutral,
-            "strength": strength,
-            "weights": None if weights is None else dict(weights),
-            "steps": steps,
-            "seed": seed,
-            "layers": layers,
-        }
+        asked = _arguments(EditingService.describe, session, prompt, *args, **options)
+        del asked["session"]
         revision = self._service.view(session).revision
         recipe = self._service.export_json(session)
-        return self._describing(session, revision, recipe, options, cancel or CancelToken())
+        return self._describing(session, revision, recipe, asked, cancel or CancelToken())
 
     def _describing(
         self, session: str, revision: int, recipe: str, options: dict[str, Any], cancel: CancelToken
@@ -188,6 +178,13 @@ class ZeroJobs:
             with self._slots:
                 self._free.append(slot)
                 self._slots.notify()
+
+
+def _arguments(method: Callable[..., Any], *args: Any, **options: Any) -> dict[str, Any]:
+    """What a method of the service is asked for, by name, its defaults included; without token and owner."""
+    asked = inspect.signature(method).bind(None, *args, **options)
+    asked.apply_defaults()
+    return {name: value for name, value in asked.arguments.items() if name not in ("self", "cancel", "owner")}
 
 
 class _SharedToken(CancelToken):
