@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import memorygan  # noqa: F401 (sets how OpenMP waits, before torch is imported)
+
 if TYPE_CHECKING:
     import gradio as gr
 

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import memorygan  # noqa: F401 (sets how OpenMP waits, before torch is imported)
+
 # Read when the libraries are imported, so set before any test module imports them.
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

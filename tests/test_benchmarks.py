@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import psutil
 import pytest
 import torch
 from test_text import StandIns  # type: ignore[import-not-found]
@@ -121,6 +122,14 @@ def test_a_stage_is_measured(recipe, stage):
     found = training_benchmark.measure_stage(recipe, stage, "tiny-32", 4, 1, "cpu")
     assert found.images_per_second > 0 and found.plain_images_per_second > 0
     assert 0.0 < found.outside_matrix_units < 1.0
+    assert found.shared is not None and found.shared > 0
+
+
+def test_busy_processes_end_with_the_block():
+    with training_benchmark.busy_processes(2):
+        ours = [child for child in psutil.Process().children() if "while True" in " ".join(child.cmdline())]
+        assert len(ours) == 2
+    assert not any(child.is_running() for child in ours)
 
 
 def test_the_training_command_writes_a_section_per_preset(tmp_path, capsys):
@@ -143,9 +152,13 @@ def test_the_report_names_the_stages_that_fall_short():
     ]
     text = training_benchmark.report(speeds, 16, 5, ["a machine"], "cuda")
     assert text.startswith("## Training, faces-64, on a GPU\n\n- a machine\n")
-    assert "| memory-first, fill | 50.0 | 10.0 | 5.0 | 40 % |" in text
+    assert "| memory-first, fill | 50.0 | 10.0 | 5.0 | 40 % | – |" in text and "busy process:" not in text
     assert text.endswith("**not reached** by real (3.0).")
     assert "reached by every stage" in training_benchmark.report(speeds[:2], 16, 5, [])
+    shared = [replace(speeds[0], shared=2.0), replace(speeds[0], stage="paper", shared=7.5)]
+    text = training_benchmark.report(shared, 16, 5, [])
+    assert "| 2.00 times as long |" in text
+    assert text.index("Target, at most 2.2 times: **missed** by paper (7.50).") < text.index("Target, 4 times")
 
 
 # --- Editing ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,33 @@
+"""Every command lets OpenMP's waiting threads sleep, before torch reads how, unless the person has said otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memorygan.openmp import POLICY, SPINNING, wait_briefly
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("package", ["app", "editing", "memorygan"])
+def test_importing_a_package_comes_before_torch(package):
+    code = (
+        f"import os, sys, {package}; assert 'torch' not in sys.modules; "
+        f"assert {{name: os.environ.get(name) for name in {[*SPINNING]}}} == {SPINNING}"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in (*SPINNING, POLICY)}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=plain, check=True)
+
+
+def test_what_the_person_has_set_stays():
+    mine = {"GOMP_SPINCOUNT": "infinite"}
+    wait_briefly(mine)
+    assert mine == {**SPINNING, "GOMP_SPINCOUNT": "infinite"}
+    policy = {POLICY: "active"}
+    wait_briefly(policy)
+    assert policy == {POLICY: "active"}
