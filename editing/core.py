@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +14,9 @@ import torch
 from editing.device.loading import Assets
 from editing.device.renderer import PreviewRequest, Rendered, Renderer
 from editing.device.turns import Turnstile
-from editing.device.worker import Worker
+from editing.device.worker import Interactive, Worker
 from editing.errors import EditingError
-from editing.face.measure import measure_change, region
+from editing.face.measure import change_between
 from editing.face.recipe import Recipe, SeedSource, SliderEdit, Source, SwapEdit
 from editing.face.session import Edits, Session, describe
 from editing.face.state import FaceEditor, parts_source
@@ -33,8 +32,6 @@ from memorygan.config import GeneratorConfig
 from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.latents import Latents
 from memorygan.parts import PartScheme
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -208,11 +205,17 @@ class ServiceCore:
         base = group == "every" and set(names) >= set(self._scheme.names[1:])
         return SwapEdit(source, names, group, float(amount), base)
 
-    def _open(self, source: Source) -> FaceView:
+    def _open(
+        self, source: Source, edits: Edits | None = None, lost_tuning: bool = False, notices: Sequence[str] = ()
+    ) -> FaceView:
+        """A new session, with a history if there are edits."""
         opened = self._store.open(source)
         try:
             with self._store.using(opened.id) as session:
-                return self._view(session)
+                if edits is not None:
+                    session.load(edits)
+                session.lost_tuning = lost_tuning
+                return self._view(session, notices)
         except EditingError:
             self._store.close(opened.id)
             raise
@@ -272,14 +275,8 @@ class ServiceCore:
         parts = session.edited_parts(since, session.edits)
         if not parts:
             return None
-        return self._difference(self._picture(session, since), self._picture(session, session.edits), parts)
-
-    def _difference(self, before: Rendered, after: Rendered, parts: tuple[str, ...]) -> Change:
-        """How two pictures of a face differ of which some parts were edited."""
-        if len(parts) == len(self._scheme):
-            return measure_change(before.image, after.image)
-        inside = region((before.part_map, after.part_map), parts, self._scheme)
-        return measure_change(before.image, after.image, inside, parts)
+        before, after = self._picture(session, since), self._picture(session, session.edits)
+        return change_between(before, after, parts, self._scheme)
 
     def _identity_judge(self) -> IdentityJudge | None:
         """The one that was given, else the registry's."""
@@ -342,26 +339,6 @@ class ServiceCore:
                 module.to("cpu")
         self._notices.append("The graphics card ran out of memory, so the work goes on, more slowly, on the processor.")
         return True
-
-
-class Interactive:
-    """Runs functions on the device thread as interactive work."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-
-    def __call__(self, function: Callable[[], _T]) -> _T:
-        return self._worker.call("sample", function)
-
-
-class Background:
-    """Runs functions on the device thread as steps of a long job."""
-
-    def __init__(self, worker: Worker, owner: str) -> None:
-        self._worker, self._owner = worker, owner
-
-    def __call__(self, function: Callable[[], _T]) -> _T:
-        return self._worker.step(self._owner, function)
 
 
 _NO_IMAGE = np.zeros((0, 0, 3), dtype=np.uint8)

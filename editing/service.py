@@ -72,32 +72,26 @@ import numpy as np
 import torch
 from PIL import Image
 
-from editing.core import Background, Limits, ServiceCore, between, checked_seed
+from editing.core import Limits, ServiceCore, between, checked_seed
 from editing.device.loading import choose_device, load_assets
-from editing.device.renderer import Rendered
+from editing.device.worker import Background, Interactive
 from editing.errors import EditingError
 from editing.face.recipe import (
-    PART_LAYERS,
     Codes,
-    CodesSource,
     Recipe,
     ResampleEdit,
     SeedSource,
-    SliderEdit,
-    TextEdit,
     diff,
     embed,
     read_recipe,
 )
-from editing.face.sequence import composition_frame, composition_order, gif, mp4, mp4_writer
+from editing.face.sequence import composition_order, frames_of, gif, mp4, mp4_writer
 from editing.face.session import Edits, Session
 from editing.face.state import BASE
-from editing.face.swap import draw_variants
-from editing.guidance.clip import ImageTextJudge
-from editing.guidance.identity import IdentityNet
+from editing.face.swap import variant_edits
 from editing.guidance.registry import Guides
 from editing.photo.decode import decode
-from editing.photo.inversion import IdentityJudge, InversionResult, InversionSettings, invert
+from editing.photo.inversion import IdentityJudge, InversionSettings, invert
 from editing.results import (
     CancelToken,
     Candidate,
@@ -111,12 +105,13 @@ from editing.results import (
     Variant,
 )
 from editing.sliders.directions import Slider
-from editing.text.optimize import LOSSES, Described, TextResult, TextSettings, optimize
-from editing.text.prompts import for_judge
+from editing.text.optimize import Described
 from editing.text.results import TextProgress, TextProposal
-from editing.text.subjects import Subject, read_subject
+from editing.text.subjects import Subject, subject_of
+from editing.text.wish import check_wish, follow, read_wish
 from memorygan.baseline import SemanticStyleGAN
-from memorygan.generator import MemoryGAN
+from memorygan.generator import ComposedGenerator, MemoryGAN
+from memorygan.memory import Retrieved
 
 __all__ = ["EditingService", "Limits"]
 
@@ -297,20 +292,7 @@ class EditingService(ServiceCore):
         """
         found = read_recipe(data)
         found.require(self.checkpoint)
-        session = self._store.open(found.source)
-        notices = []
-        try:
-            with self._store.using(session.id) as session:
-                session.load(found.edits)
-                used = any(isinstance(edit, SliderEdit) for edit in found.edits)
-                if used and found.sliders != self._slider_hash():
-                    notices.append("This recipe was made with another set of sliders; the face may look different.")
-                if found.tuned:
-                    session.lost_tuning = True
-                return self._view(session, notices)
-        except EditingError:
-            self._store.close(session.id)
-            raise
+        return self._open(found.source, found.edits, found.tuned, found.misfits(self._slider_hash()))
 
     def duplicate(self, session: str) -> FaceView:
         """Opens an independent copy, history included.
@@ -459,23 +441,14 @@ class EditingService(ServiceCore):
             UnknownSessionError: if the session is gone.
         """
         between(count, "count", 1, _MAX_VARIANTS)
-        if group not in ("all", "shape", "texture"):
-            raise EditingError(f"group is {group!r}; use 'all', 'shape' or 'texture'")
-        slot = 0 if part == BASE else 1 + self._part(part)
         seed = checked_seed(seed)
-        generator = self._assets.generator
         with self._store.using(session) as found:
             state, revision, own = found.state(), found.revision, found.generator
-        draws = self._worker.call("draw", lambda: draw_variants(generator, state.queries, slot, count, seed))
-        edits = [ResampleEdit(part, Codes.of(code), seed, group, state.truncation) for code in draws.codes]
-        latents = [self._editor.codes(self._editor.apply(state, edit)) for edit in edits]
-        pictures = self._batch(latents, None, own)
-        best = float(draws.likelihood.max())
+        edits, scores = variant_edits(self._editor, state, part, count, seed, group, Interactive(self._worker))
+        pictures = self._batch([self._editor.codes(self._editor.apply(state, edit)) for edit in edits], None, own)
         return tuple(
-            Variant(
-                session, revision, part, seed, group, edit.code.tensor().numpy(), float(score) - best, picture.image
-            )
-            for edit, score, picture in zip(edits, draws.likelihood, pictures, strict=True)
+            Variant(session, revision, part, seed, group, edit.code.tensor().numpy(), score, picture.image)
+            for edit, score, picture in zip(edits, scores, pictures, strict=True)
         )
 
     def apply_variant(self, session: str, variant: Variant) -> FaceView:
@@ -538,8 +511,7 @@ class EditingService(ServiceCore):
 
     def subject(self, prompt: str) -> Subject:
         """What a sentence is about, in parts that the model has; the whole face where it speaks of none."""
-        subject, others = read_subject(prompt, self._scheme.names.__contains__), self._scheme.names[1:]
-        return subject if subject.parts else Subject(others, others)
+        return subject_of(prompt, self._scheme)
 
     def describe(
         self,
@@ -580,108 +552,25 @@ class EditingService(ServiceCore):
             UnknownSessionError: if the session is gone.
             BusyError: on the first step, if too many jobs are waiting.
         """
-        if unknown := sorted(set(weights or {}) - set(LOSSES)):
-            raise EditingError(f"there is no loss {unknown[0]!r}; use any of {', '.join(LOSSES)}")
-        if layers not in (None, *PART_LAYERS):
-            raise EditingError(f"the layers are {layers!r}; use one of {', '.join(PART_LAYERS)}")
-        settings = TextSettings.preset(strength, steps=steps, **(weights or {}))
-        seed = checked_seed(seed)
+        settings, seed = check_wish(strength, weights, steps, layers), checked_seed(seed)
         if self._guides is None:
             raise EditingError(self.capabilities["text"])
-        judge = self._guides.text()
-        prompt, notices = for_judge(judge, prompt)
-        if neutral.strip():
-            neutral, said = for_judge(judge, neutral, "the description of the face as it is")
-            notices += said
-        subject = self.subject(prompt)
-        names = subject.parts if parts is None else tuple(parts)
-        for name in names:
-            self._part(name)
-        names = tuple(name for name in self._scheme.names if name in names)
-        if not names:
-            raise EditingError("no part may change; choose at least one")
-        identity = self._guides.identity()
+        wish = read_wish(self._guides, self._scheme, settings, seed, prompt, parts, neutral, layers)
         with self._store.using(session) as found:
             face = Described(session, found.revision, found.edits, found.state(), found.generator)
             before = self._picture(found, found.edits)
-        edit = TextEdit(
-            prompt,
-            names,
-            Codes(""),
-            neutral.strip(),
-            strength,
-            tuple(settings.weights.items()),
-            steps,
-            seed,
-            tuple(self._guides.hashes().items()),
-            layers or subject.layers,
-        )
-        return self._describing(
+        return follow(
+            wish,
             face,
             before,
-            edit,
-            subject.region(names),
-            settings,
-            (judge, identity),
-            tuple(notices),
+            self._editor,
+            self._renderer,
+            self._worker,
+            self._jobs,
+            self._spreads,
             cancel or CancelToken(),
             owner or session,
         )
-
-    def _describing(
-        self,
-        face: Described,
-        before: Rendered,
-        edit: TextEdit,
-        shown: Sequence[str],
-        settings: TextSettings,
-        judges: tuple[ImageTextJudge, IdentityNet | None],
-        notices: tuple[str, ...],
-        cancel: CancelToken,
-        owner: str,
-    ) -> Iterator[TextProgress]:
-        source = self._editor.codes(face.state)
-        ticket = self._jobs.enter(owner)
-        try:
-            waiting = TextProgress("waiting", 0, settings.steps, before.image, before.part_map, notices=notices)
-            while ahead := self._jobs.position(ticket, wait=0.25):
-                if cancel.cancelled:
-                    yield replace(waiting, phase="done", cancelled=True)
-                    return
-                yield replace(waiting, position=ahead)
-            result: TextResult = yield from optimize(
-                lambda: self._renderer.of(face.generator),
-                *judges,
-                source,
-                edit.parts,
-                edit.prompt,
-                edit.neutral,
-                settings,
-                Background(self._worker, owner),
-                cancel,
-                edit.seed,
-                self._spreads,
-                notices,
-                shown,
-                edit.layers,
-            )
-        finally:
-            self._jobs.leave(ticket)
-        last = result.progress
-        if not last.best_step:
-            nothing = "Nothing better than the face as it is was found; allow other parts, or try another strength."
-            yield replace(last, notices=(*notices, nothing))
-            return
-        edit = replace(edit, steps=last.step, codes=face.codes(self._editor, source, result.w, edit))
-        latents = self._editor.codes(self._editor.apply(face.state, edit))
-        after = self._worker.call(
-            "render", lambda: self._renderer.render(face.session, latents, generator=face.generator)
-        )
-        moved = (latents.w != source.w).flatten(2).any(dim=2)[0].tolist()
-        parts = tuple(name for name, differs in zip(self._scheme.names, moved, strict=True) if differs)
-        change = self._difference(before, after, parts)
-        proposal = TextProposal(face.session, face.revision, face.edits, edit, after.image, after.part_map, change)
-        yield replace(last, image=after.image, part_map=after.part_map, proposal=proposal)
 
     def apply_description(self, session: str, proposal: TextProposal) -> FaceView:
         """Takes a proposal of :meth:`describe` over into the face, as one step that can be undone.
@@ -719,18 +608,11 @@ class EditingService(ServiceCore):
         names, side = composition_order(self._assets.generator, order), self._side(size)
         with self._store.using(session) as found:
             latents, own = found.latents(), found.generator
-        made: list[CompositionFrame] = []
-        before: torch.Tensor | None = None
 
-        def add() -> tuple[CompositionFrame, torch.Tensor]:
-            # Every step by itself, from the codes: the device may have changed since the one before.
-            shown, retrieved = self._renderer.of(own), self._renderer.retrieve(session, latents)
-            return composition_frame(shown, retrieved, latents, names, len(made) + 1, side, before)
+        def provide() -> tuple[ComposedGenerator, Retrieved]:
+            return self._renderer.of(own), self._renderer.retrieve(session, latents)
 
-        for _ in names:
-            frame, before = self._worker.step(session, add)
-            made.append(frame)
-        return tuple(made)
+        return frames_of(provide, latents, names, side, Background(self._worker, session))
 
     def export_gif(
         self,
@@ -820,33 +702,22 @@ class EditingService(ServiceCore):
     def _inverting(
         self, pixels: np.ndarray, settings: InversionSettings, cancel: CancelToken, owner: str
     ) -> Iterator[InversionProgress]:
-        total = settings.steps + settings.tune_steps
-        identity = self._identity_judge()
-        ticket = self._jobs.enter(owner)
-        try:
-            while ahead := self._jobs.position(ticket, wait=0.25):
-                waiting = InversionProgress("waiting", 0, total, pixels, pixels, position=ahead)
-                if cancel.cancelled:
-                    yield replace(waiting, phase="done", cancelled=True)
-                    return
-                yield waiting
-            result: InversionResult = yield from invert(
-                self._assets.generator,
-                self._assets.encoder,
-                self._assets.parser,
-                pixels,
-                settings,
-                Background(self._worker, owner),
-                cancel,
-                identity,
-            )
-        finally:
-            self._jobs.leave(ticket)
-        queries = None if result.queries is None else Codes.of(result.queries[0])
-        source = CodesSource(Codes.of(result.latents.w[0]), queries, None, "photo")
-        opened = self._store.open(source, result.generator)
-        with self._store.using(opened.id) as session:
-            yield replace(result.progress, view=self._view(session))
+        waiting = InversionProgress("waiting", 0, settings.steps + settings.tune_steps, pixels, pixels)
+        work = invert(
+            self._assets.generator,
+            self._assets.encoder,
+            self._assets.parser,
+            pixels,
+            settings,
+            Background(self._worker, owner),
+            cancel,
+            self._identity_judge(),
+        )
+        result = yield from self._jobs.in_turn(owner, cancel, waiting, work)
+        if result is not None:
+            opened = self._store.open(result.source(), result.generator)
+            with self._store.using(opened.id) as session:
+                yield replace(result.progress, view=self._view(session))
 
     # --- keeping
 

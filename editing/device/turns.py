@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 from editing.errors import BusyError
+from editing.results import CancelToken
+
+P = TypeVar("P")
+R = TypeVar("R")
 
 
 @dataclass(eq=False)
@@ -93,6 +99,34 @@ class Turnstile:
                 self._line.remove(ticket)
                 self._let_in()
                 self._condition.notify_all()
+
+    def in_turn(
+        self, owner: str, cancel: CancelToken, waiting: P, work: Generator[P, None, R]
+    ) -> Generator[P, None, R | None]:
+        """Does a job when its turn comes, and yields its progress, before that how many are ahead.
+
+        Args:
+            owner: whose job it is.
+            cancel: ends the waiting too.
+            waiting: progress with the fields ``phase``, ``position`` and ``cancelled``, for the time before.
+            work: not begun yet.
+
+        Returns:
+            What the work returns; None if it was cancelled before its turn.
+
+        Raises:
+            BusyError: on the first step, see :meth:`enter`.
+        """
+        ticket = self.enter(owner)
+        try:
+            while ahead := self.position(ticket, wait=0.25):
+                if cancel.cancelled:
+                    yield cast(P, replace(cast(Any, waiting), phase="done", cancelled=True))
+                    return None
+                yield cast(P, replace(cast(Any, waiting), position=ahead))
+            return (yield from work)
+        finally:
+            self.leave(ticket)
 
     def __len__(self) -> int:
         return len(self._line)

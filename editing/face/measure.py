@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from editing.device.renderer import Rendered
 from editing.errors import EditingError
 from editing.results import Change
 from memorygan.parts import PartScheme
@@ -62,6 +63,13 @@ def measure_change(
         parts=tuple(parts),
         tolerance=tolerance,
     )
+
+
+def change_between(before: Rendered, after: Rendered, parts: tuple[str, ...], scheme: PartScheme) -> Change:
+    """How two pictures of a face differ of which some parts were edited."""
+    if len(parts) == len(scheme):
+        return measure_change(before.image, after.image)
+    return measure_change(before.image, after.image, region((before.part_map, after.part_map), parts, scheme), parts)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -484,6 +484,13 @@ class Recipe:
                 f"the recipe was made with another model ({name}); start the program with that checkpoint to open it"
             )
 
+    def misfits(self, sliders: str | None) -> tuple[str, ...]:
+        """What will look different with these sliders (sha256 of their file), in sentences."""
+        used = any(isinstance(edit, SliderEdit) for edit in self.edits)
+        if not used or self.sliders == sliders:
+            return ()
+        return ("This recipe was made with another set of sliders; the face may look different.",)
+
     def describe(self) -> tuple[str, ...]:
         """One plain sentence per edit."""
         return tuple(edit.describe() for edit in self.edits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from editing.device.renderer import to_uint8
 from editing.errors import EditingError
+from editing.face.state import Runner
 from editing.results import CompositionFrame
 from memorygan.analysis.smse import step_smse
 from memorygan.composition import coarse_mask
@@ -86,6 +87,35 @@ def composition_frame(
         smse=float("nan") if before is None else float(step_smse(before, mask, scheme.index(name))),
     )
     return frame, mask
+
+
+def frames_of(
+    provide: Callable[[], tuple[ComposedGenerator, Retrieved]],
+    latents: Latents,
+    names: tuple[str, ...],
+    size: int | None,
+    run: Runner,
+) -> tuple[CompositionFrame, ...]:
+    """A face put together part by part.
+
+    Args:
+        provide: gives the generator and all K parts of the face, wherever they are now.
+        latents: (1, K, L, D) codes the parts came from.
+        names: see :func:`composition_order`.
+        size: side in pixels; None for the full size.
+        run: how each step gets to the device.
+    """
+    frames: list[CompositionFrame] = []
+    before: Tensor | None = None
+
+    def add() -> tuple[CompositionFrame, Tensor]:
+        # Every step by itself: the device may have changed since the one before.
+        return composition_frame(*provide(), latents, names, len(frames) + 1, size, before)
+
+    for _ in names:
+        frame, before = run(add)
+        frames.append(frame)
+    return tuple(frames)
 
 
 def _depth(mask: Tensor, depth: Tensor) -> Tensor:

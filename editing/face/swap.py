@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from editing.errors import EditingError
+from editing.face.recipe import PART_LAYERS, Codes, ResampleEdit
+from editing.face.state import BASE, FaceEditor, FaceState, Runner
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.controller import Controller
 from memorygan.generator import ComposedGenerator, MemoryGAN
@@ -111,6 +113,36 @@ def draw_variants(generator: ComposedGenerator, queries: Tensor | None, slot: in
         noise = np.random.default_rng(seed).standard_normal((count, generator.config.query_dim), dtype=np.float32)
         return Draws(torch.from_numpy(noise), torch.zeros(count))
     raise EditingError(f"a {type(generator).__name__} cannot draw new parts; use a slider or a swap")
+
+
+def variant_edits(
+    editor: FaceEditor, state: FaceState, part: str, count: int, seed: int, group: str, run: Runner
+) -> tuple[list[ResampleEdit], list[float]]:
+    """Edits that draw one part of a face anew, and how well each suits the other parts.
+
+    Args:
+        editor, state: of the face.
+        part: name, or "base".
+        count: how many.
+        seed: same seed, same edits.
+        group: "all", "shape" or "texture".
+        run: how the draw gets to the device.
+
+    Returns:
+        The edits, and their log-likelihoods in nats relative to the best of them: 0 or less.
+
+    Raises:
+        EditingError: for an unknown part or group.
+    """
+    if group not in PART_LAYERS:
+        raise EditingError(f"group is {group!r}; use 'all', 'shape' or 'texture'")
+    try:
+        slot = 0 if part == BASE else 1 + editor.config.parts.index(part)
+    except ValueError as error:
+        raise EditingError(str(error)) from None
+    draws = run(lambda: draw_variants(editor.generator, state.queries, slot, count, seed))
+    edits = [ResampleEdit(part, Codes.of(code), seed, group, state.truncation) for code in draws.codes]
+    return edits, (draws.likelihood - draws.likelihood.max()).tolist()
 
 
 def knows_the_others(generator: ComposedGenerator, queries: Tensor | None) -> bool:

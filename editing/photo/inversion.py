@@ -16,6 +16,7 @@ from torch import Tensor
 
 from editing.device.renderer import to_uint8, with_render
 from editing.errors import EditingError
+from editing.face.recipe import Codes, CodesSource
 from editing.face.state import Runner, run_here
 from editing.results import CancelToken, InversionProgress
 from memorygan.encoder import PartEncoder
@@ -100,6 +101,11 @@ class InversionResult:
     queries: Tensor | None
     generator: ComposedGenerator | None
     progress: InversionProgress
+
+    def source(self) -> CodesSource:
+        """What a recipe keeps of the photo."""
+        queries = None if self.queries is None else Codes.of(self.queries[0])
+        return CodesSource(Codes.of(self.latents.w[0]), queries, None, "photo")
 
 
 def objective(synthesis: Synthesis, image: Tensor, ids: Tensor | None, settings: InversionSettings) -> Tensor:

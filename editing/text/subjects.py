@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from memorygan.parts import FACE_PARTS
+from memorygan.parts import FACE_PARTS, PartScheme
 
 _FACE = ("skin", "eyes", "eyebrows", "mouth", "nose")
 
@@ -122,6 +122,12 @@ def read_subject(prompt: str, known: Callable[[str], bool] = lambda part: True) 
         cut, colour = _any(_CUT, pieces), _any(_COLOUR, pieces)
         layers = "all" if cut == colour else "shape" if cut else "texture"
     return Subject(_ordered(shown | helpers, known), _ordered(shown, known), layers)
+
+
+def subject_of(prompt: str, scheme: PartScheme) -> Subject:
+    """What a sentence is about, in parts of a scheme; the whole face where it speaks of none of them."""
+    subject, others = read_subject(prompt, scheme.names.__contains__), scheme.names[1:]
+    return subject if subject.parts else Subject(others, others)
 
 
 def _first(piece: str) -> _Entry | None:
