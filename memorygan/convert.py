@@ -23,6 +23,7 @@ from torch import Tensor
 
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.checkpoint import CheckpointError, Provenance, save_generator
+from memorygan.command import command
 from memorygan.config import GeneratorConfig
 from memorygan.parts import FACE_PARTS, numbered_parts
 
@@ -149,7 +150,8 @@ def convert(path: str | os.PathLike[str], target: str | os.PathLike[str], *, hal
     return save_generator(target, generator, half=half, provenance=provenance)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command(1)
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m memorygan.convert", description="Convert a published SemanticStyleGAN .pt checkpoint, safely."
@@ -158,14 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("target", help="the safetensors file to write")
     parser.add_argument("--half", action="store_true", help="store 16-bit numbers: half the size, a little less exact")
     options = parser.parse_args(arguments)
-    try:
-        sha256 = convert(options.source, options.target, half=options.half)
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    sha256 = convert(options.source, options.target, half=options.half)
     print(f"wrote {options.target} (sha256 {sha256})")
     print(f"The published weights are licensed {PUBLISHED_LICENCE}: no commercial use; share alike.")
-    return 0
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from torch import Tensor
 from editing.errors import EditingError
 from editing.sliders.directions import BASE, Slider, SliderSet
 from editing.sliders.properties import Property, measure, properties_of, scene
-from memorygan.checkpoint import CheckpointError, load_generator
+from memorygan.checkpoint import load_generator
+from memorygan.command import command
 from memorygan.fast.folding import fold
 from memorygan.fast.hardware import choose_device
 from memorygan.generator import ComposedGenerator
@@ -570,7 +571,8 @@ def report(sliders: SliderSet, left_out: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command(1)
+def main(arguments: Sequence[str] | None = None) -> None:
     """``python -m editing.sliders.fit``: fits the sliders of a checkpoint and writes them beside it."""
     parser = argparse.ArgumentParser(prog="python -m editing.sliders.fit", description=main.__doc__)
     defaults = FitSettings()
@@ -583,33 +585,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=defaults.batch, help="faces rendered together (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     options = parser.parse_args(arguments)
-    try:
-        device = choose_device(options.device)
-        path = options.checkpoint or default_checkpoint()
-        if path is None:
-            raise EditingError("there is no bundled checkpoint yet; name one with --checkpoint")
-        if options.faces < 64 or options.test_faces < 8 or options.batch < 1:
-            raise EditingError("use at least --faces 64, --test-faces 8 and --batch 1")
-        loaded = load_generator(path, device)
-        settings = replace(
-            defaults, faces=options.faces, test_faces=options.test_faces, size=options.size, batch=options.batch
-        )
-        fitter = SliderFitter(loaded.generator, loaded.sha256, settings, lambda line: print(line, flush=True))
-        sliders = fitter.fit()
-        out = options.out or path.with_name("sliders.safetensors")
-        table = report(sliders, fitter.left_out)
-        digest = sliders.save(out, {"faces": settings.faces, "test_faces": settings.test_faces})
-        if any(entry.file == path.name for entry in read_manifest(out.parent)):  # bundled, so its sliders are too
-            licence = loaded.provenance.licence
-            update_manifest(out.parent, out.name, title=f"Sliders of {path.stem}", licence=licence)
-        if options.report:
-            options.report.write_text(table + "\n", encoding="utf-8")
-    except (EditingError, CheckpointError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    device = choose_device(options.device)
+    path = options.checkpoint or default_checkpoint()
+    if path is None:
+        raise EditingError("there is no bundled checkpoint yet; name one with --checkpoint")
+    if options.faces < 64 or options.test_faces < 8 or options.batch < 1:
+        raise EditingError("use at least --faces 64, --test-faces 8 and --batch 1")
+    loaded = load_generator(path, device)
+    settings = replace(
+        defaults, faces=options.faces, test_faces=options.test_faces, size=options.size, batch=options.batch
+    )
+    fitter = SliderFitter(loaded.generator, loaded.sha256, settings, lambda line: print(line, flush=True))
+    sliders = fitter.fit()
+    out = options.out or path.with_name("sliders.safetensors")
+    table = report(sliders, fitter.left_out)
+    digest = sliders.save(out, {"faces": settings.faces, "test_faces": settings.test_faces})
+    if any(entry.file == path.name for entry in read_manifest(out.parent)):  # bundled, so its sliders are too
+        licence = loaded.provenance.licence
+        update_manifest(out.parent, out.name, title=f"Sliders of {path.stem}", licence=licence)
+    if options.report:
+        options.report.write_text(table + "\n", encoding="utf-8")
     print(table)
     print(json.dumps({"file": str(out), "sha256": digest, "sliders": len(sliders)}))
-    return 0
 
 
 if __name__ == "__main__":

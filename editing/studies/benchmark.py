@@ -36,6 +36,7 @@ from editing.sliders.directions import Slider, SliderSet
 from editing.text.results import TextProgress
 from memorygan.analysis.benchmark import HEADINGS, TITLE, kind_of, machine
 from memorygan.analysis.sections import write_section
+from memorygan.command import command
 from memorygan.config import PRESETS, get_preset
 from memorygan.encoder import EncoderConfig, PartEncoder
 from memorygan.generator import MemoryGAN
@@ -305,7 +306,8 @@ def verdict(kept: bool) -> str:
     return "reached" if kept else "**not reached**"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command()
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints, and with ``--write`` puts the figures into a page."""
     parser = argparse.ArgumentParser(prog="python -m editing.studies.benchmark", description="Time per edit")
     which = parser.add_mutually_exclusive_group()
@@ -325,12 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.repeats < 2 or (options.threads or 1) < 1:
         parser.error("repeats is at least 2, and threads at least 1")
     torch.set_num_threads(options.threads or psutil.cpu_count(logical=False) or torch.get_num_threads())
-    try:
-        device = choose_device(options.device)
-        assets = None if options.preset else load_assets(options.checkpoint, device)
-    except EditingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    device = choose_device(options.device)
+    assets = None if options.preset else load_assets(options.checkpoint, device)
     name = f"{options.preset}, untrained" if assets is None else assets.name
     on = machine(device)
     assets = with_sliders(assets or untrained_assets(options.preset, device))
@@ -345,8 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(section)
     if options.write:
         write_section(options.write, f"editing/{kind_of(device)}/{speeds.size}", section, TITLE)
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

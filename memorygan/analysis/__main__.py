@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import torch
 
 from memorygan.analysis import (
     complexity,
@@ -28,6 +26,7 @@ from memorygan.analysis.features import FEATURE_NETWORKS
 from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
 from memorygan.analysis.report import Missing, Subject, write_report
 from memorygan.analysis.study import Finished, Study, run_study
+from memorygan.command import add_threads, command
 from memorygan.fast.hardware import choose_device
 from memorygan.manifest import default_checkpoint
 
@@ -88,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--features", choices=sorted(FEATURE_NETWORKS), help="feature network; default: the best there is"
     )
     shared.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
-    shared.add_argument("--threads", type=int, help="CPU threads")
+    add_threads(shared)
     shared.add_argument("--batch", type=int, default=Settings.batch, help="faces per pass (default: %(default)s)")
     shared.add_argument("--force", action="store_true", help="make finished pieces again")
     parser = argparse.ArgumentParser(prog="python -m memorygan.analysis", description=__doc__)
@@ -198,39 +197,33 @@ def sample_count(study: Study, options: argparse.Namespace) -> int:
     return study.paper_samples if options.paper_counts else study.samples
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command()
+def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        lab = Lab(make_settings(options))
-        if options.study != "all":
-            study = STUDIES[options.study]
-            finished = run_study(study, lab, sample_count(study, options), options.force)
-            lab.forget()
-            show(finished.piece, lab.settings.private)
-            return 0
-        results: list[Finished | Missing] = []
-        pages: tuple[Path, ...] = ()
-        for place, study in enumerate(STUDIES.values(), start=1):
-            try:
-                if study.name in options.skip:
-                    raise StudyUnavailable("it was left out of this run")
-                result = run_study(study, lab, sample_count(study, options), options.force)
-                results.append(result)
-                state = "unchanged, taken from the last run" if result.reused else "done"
-            except StudyUnavailable as error:
-                results.append(Missing(study, str(error)))
-                state = f"not measured: {error}"
-            print(f"[{place}/{len(STUDIES)}] {study.title}: {state}", flush=True)
-            # After every chapter: an interrupted run leaves a report of what there is.
-            pages = write_report(lab.settings.out, subject_of(lab), results)
+    lab = Lab(make_settings(options))
+    if options.study != "all":
+        study = STUDIES[options.study]
+        finished = run_study(study, lab, sample_count(study, options), options.force)
         lab.forget()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        show(finished.piece, lab.settings.private)
+        return
+    results: list[Finished | Missing] = []
+    pages: tuple[Path, ...] = ()
+    for place, study in enumerate(STUDIES.values(), start=1):
+        try:
+            if study.name in options.skip:
+                raise StudyUnavailable("it was left out of this run")
+            result = run_study(study, lab, sample_count(study, options), options.force)
+            results.append(result)
+            state = "unchanged, taken from the last run" if result.reused else "done"
+        except StudyUnavailable as error:
+            results.append(Missing(study, str(error)))
+            state = f"not measured: {error}"
+        print(f"[{place}/{len(STUDIES)}] {study.title}: {state}", flush=True)
+        # After every chapter: an interrupted run leaves a report of what there is.
+        pages = write_report(lab.settings.out, subject_of(lab), results)
+    lab.forget()
     print(*pages, sep="\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from memorygan.analysis.speed import (
     measure,
     resident_bytes,
 )
+from memorygan.command import add_threads, command
 from memorygan.config import PRESETS
 from memorygan.fast.hardware import choose_device, cpu_has
 
@@ -158,7 +160,8 @@ _WITHOUT_AMX = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command()
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints, and with ``--write`` puts the figures into a page."""
     parser = argparse.ArgumentParser(prog="python -m memorygan.analysis.benchmark", description="Time per face")
     parser.add_argument(
@@ -171,22 +174,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="timed runs of every path: one number, or one per batch; default: 9",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: what PyTorch takes")
+    add_threads(parser)
     parser.add_argument("--write", type=Path, metavar="FILE", help="page for the figures, such as docs/benchmarks.md")
     options = parser.parse_args(arguments)
-    if min([options.threads or 1, *options.repeats, *options.batch]) < 1:
-        parser.error("batch, repeats and threads are at least 1")
+    if min(*options.repeats, *options.batch) < 1:
+        parser.error("batch and repeats are at least 1")
     if len(options.repeats) not in (1, len(options.batch)):
         parser.error(
             f"there are {len(options.repeats)} repeats for {len(options.batch)} batches; give one, or one each"
         )
     repeats = options.repeats * len(options.batch) if len(options.repeats) == 1 else options.repeats
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        device = choose_device(options.device)
-    except ValueError as error:
-        parser.error(str(error))
+    device = choose_device(options.device)
     torch.backends.cudnn.allow_tf32 = False  # the float32 paths are compared to the last digits
     for preset in options.preset:
         on = machine(device)
@@ -196,8 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(section + "\n", flush=True)
         if options.write:
             write_section(options.write, f"inference/{kind_of(device)}/{preset}", section, TITLE)
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text
 from memorygan.analysis.lab import Lab
 from memorygan.analysis.study import Study
 from memorygan.checkpoint import GENERATORS
+from memorygan.command import command
 from memorygan.config import PRESETS, GeneratorConfig, get_preset, with_part_count
 
 if TYPE_CHECKING:
@@ -290,7 +292,8 @@ def run(lab: Lab, samples: int) -> Piece:
 STUDY = Study("complexity", "Size and work", "Table 1", run, samples=1, paper_samples=1, sheet=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command()
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table and saves the figure."""
     parser = argparse.ArgumentParser(prog="python -m memorygan.analysis.complexity", description="Table 1 of the paper")
     parser.add_argument("--preset", choices=sorted(PRESETS), default=PAPER_PRESET, help="default: %(default)s")
@@ -305,8 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.figure.parent.mkdir(parents=True, exist_ok=True)
     figure(config, paper=paper).savefig(options.figure, dpi=FIGURE_DPI)
     print(f"\nfigure: {options.figure}")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

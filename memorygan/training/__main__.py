@@ -7,14 +7,13 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from memorygan.checkpoint import read_metadata
+from memorygan.command import add_threads, command
 from memorygan.config import get_preset
 from memorygan.fast.hardware import reuse_memory
 from memorygan.training.config import RECIPES, TrainingConfig, recipe_config
@@ -30,7 +29,7 @@ METRIC_SAMPLES = 128
 TRAINED = "a run's state.safetensors, or a generator with encoder.safetensors beside it"
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m memorygan.training", description=__doc__)
     parser.add_argument("--data", type=Path, help="packed training split (.pack)")
     parser.add_argument("--validation", type=Path, help="packed validation split, for sheets and metrics")
@@ -42,7 +41,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--start-from", type=Path, help=f"trained networks of the same size: {TRAINED}")
     parser.add_argument("--grow-from", type=Path, help="trained networks of half the size, likewise")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: CUDA where available")
-    parser.add_argument("--threads", type=int, help="CPU threads")
+    add_threads(parser)
     parser.add_argument("--minutes", type=float, help="stop and save in time for this wall-clock budget")
     parser.add_argument("--save-minutes", type=float, default=10.0)
     parser.add_argument("--sheet-images", type=int, default=10_000, help="images between sheets; 0 for none")
@@ -134,50 +133,44 @@ def make_trainer(options: argparse.Namespace, config: TrainingConfig, processes:
     return Trainer(config, train, validation, options.out, schedule, processes, started, options.licence)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command()
+def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     options = parse_arguments(arguments)
     reuse_memory()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        if (options.data is None) == (options.procedural is None):
-            raise TrainingError(
-                "name the training faces: either --data FILE.pack made by memorygan.training.prepare, or --procedural N"
-            )
-        if options.procedural is not None and options.validation:
-            raise TrainingError("--procedural draws its own validation faces; leave out --validation")
-        if options.start_from and options.grow_from:
-            raise TrainingError("pass either --start-from or --grow-from, not both")
-        processes = start_processes(options.device)
-        config = configure(options, processes)
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            # --dry-run writes nothing into the run's folder.
-            if options.procedural is not None:
-                folder = Path(scratch) if options.dry_run else options.out / "data"
-                size = get_preset(config.preset).generator.size
-                options.data, options.validation = draw_faces(options.procedural, folder, size, processes)
-            trainer = make_trainer(options, config, processes, started)
-        if trainer.resume():
-            if processes.is_main and (options.start_from or options.grow_from):
-                print(f"{options.out} is resumed; other networks are for a new run", file=sys.stderr)
-        else:
-            if options.start_from:
-                start_from(trainer.state, options.start_from)
-            elif options.grow_from:
-                grow(trainer.state, options.grow_from)
-        if options.dry_run:
-            print(json.dumps(config.to_dict(), indent=2))
-            print(json.dumps(trainer.dry_run(), indent=2))
-            return 0
-        progress = trainer.run()
-        processes.leave()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if (options.data is None) == (options.procedural is None):
+        raise TrainingError(
+            "name the training faces: either --data FILE.pack made by memorygan.training.prepare, or --procedural N"
+        )
+    if options.procedural is not None and options.validation:
+        raise TrainingError("--procedural draws its own validation faces; leave out --validation")
+    if options.start_from and options.grow_from:
+        raise TrainingError("pass either --start-from or --grow-from, not both")
+    processes = start_processes(options.device)
+    config = configure(options, processes)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        # --dry-run writes nothing into the run's folder.
+        if options.procedural is not None:
+            folder = Path(scratch) if options.dry_run else options.out / "data"
+            size = get_preset(config.preset).generator.size
+            options.data, options.validation = draw_faces(options.procedural, folder, size, processes)
+        trainer = make_trainer(options, config, processes, started)
+    if trainer.resume():
+        if processes.is_main and (options.start_from or options.grow_from):
+            print(f"{options.out} is resumed; other networks are for a new run", file=sys.stderr)
+    else:
+        if options.start_from:
+            start_from(trainer.state, options.start_from)
+        elif options.grow_from:
+            grow(trainer.state, options.grow_from)
+    if options.dry_run:
+        print(json.dumps(config.to_dict(), indent=2))
+        print(json.dumps(trainer.dry_run(), indent=2))
+        return
+    progress = trainer.run()
+    processes.leave()
     if processes.is_main:
         print(f"{progress.stage}: {progress.images:,} images in {progress.minutes:.1f} minutes, saved in {options.out}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from memorygan.checkpoint import load_generator, save_generator
+from memorygan.command import command
 from memorygan.encoder import load_encoder, save_encoder
 
 GENERATOR, ENCODER = "generator.safetensors", "encoder.safetensors"
@@ -71,7 +72,8 @@ def average_runs(checkpoints: Sequence[Path], out: Path) -> None:
     save_encoder(out / ENCODER, encoder, provenance.images_seen)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command(1)
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m memorygan.training.average", description=__doc__)
     parser.add_argument(
         "checkpoints",
@@ -81,14 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the averaged networks")
     options = parser.parse_args(arguments)
-    try:
-        average_runs(options.checkpoints, options.out)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    average_runs(options.checkpoints, options.out)
     print(f"wrote {options.out / GENERATOR} and {options.out / ENCODER}")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 from memorygan.analysis.benchmark import HEADINGS, TITLE, kind_of, machine
 from memorygan.analysis.sections import write_section
 from memorygan.analysis.speed import clock
+from memorygan.command import add_threads, command
 from memorygan.config import PRESETS, get_preset
 from memorygan.fast.hardware import choose_device, little_garbage, reuse_memory
 from memorygan.fast.reference import reference_synthesis
@@ -239,7 +240,8 @@ def report(speeds: list[StageSpeed], batch: int, repeats: int, on: list[str], de
     return "\n".join([*lines, "", f"Target, {SPEEDUP_TARGET:g} times the plain float32 step: {verdict}."])
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command()
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m memorygan.training.benchmark", description=__doc__)
     parser.add_argument(
         "--preset", nargs="+", choices=sorted(PRESETS), default=["faces-64", "faces-128"], metavar="PRESET",
@@ -252,18 +254,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16, help="images per step (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each kind (default: %(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: what PyTorch takes")
+    add_threads(parser)
     parser.add_argument("--write", type=Path, metavar="FILE", help="page for the figures, such as docs/benchmarks.md")
     options = parser.parse_args(arguments)
-    if min(options.batch, options.repeats, options.threads or 1) < 1 or options.batch % 2:
-        parser.error("batch, repeats and threads are at least 1, and batch is even")
+    if min(options.batch, options.repeats) < 1 or options.batch % 2:
+        parser.error("batch and repeats are at least 1, and batch is even")
     reuse_memory()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        device = choose_device(options.device).type
-    except ValueError as error:
-        parser.error(str(error))
+    device = choose_device(options.device).type
     for preset in options.preset:
         on, speeds = machine(device), []
         for recipe, name in MEASURED:
@@ -273,8 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(section + "\n", flush=True)
         if options.write:
             write_section(options.write, f"training/{kind_of(device)}/{preset}", section, TITLE)
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -6,6 +6,7 @@ import argparse
 import datetime
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from memorygan.analysis.agreement import agreement, confusion_matrix
 from memorygan.analysis.diversity import pixel_vectors
 from memorygan.analysis.readings import Reader
 from memorygan.checkpoint import Provenance, load_generator, save_generator
+from memorygan.command import command
 from memorygan.encoder import load_encoder, save_encoder
 from memorygan.generator import ComposedGenerator
 from memorygan.manifest import WEIGHTS_DIR, update_manifest
@@ -123,7 +125,8 @@ def bundle(run: Path, weights: Path, name: str, provenance: Provenance, title: s
     (weights / "gallery.json").write_text(json.dumps({"checkpoint": sha256, "seeds": seeds}) + "\n")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command()
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m memorygan.training.bundle", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder with generator and encoder of a run")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR)
@@ -134,13 +137,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--command", default="see docs/training.md", help="the command that trained it")
     options = parser.parse_args(arguments)
     origin = Provenance(data=tuple(options.data), licence=options.licence, command=options.command)
-    try:
-        bundle(options.run, options.weights, options.name, origin, options.title)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    bundle(options.run, options.weights, options.name, origin, options.title)
     print(f"bundled {options.name} in {options.weights}")
-    return 0
 
 
 if __name__ == "__main__":

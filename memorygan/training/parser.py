@@ -16,6 +16,7 @@ import argparse
 import datetime
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from memorygan.checkpoint import Provenance
+from memorygan.command import add_threads, command
 from memorygan.layers import channels_last
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, load_parser, save_parser
 from memorygan.parts import FACE_PARTS
@@ -296,11 +298,10 @@ def train(trainer: ParserTrainer, held_out: PackedFaces, state: Path, log: Path,
         print(json.dumps(record), flush=True)
 
 
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     options = _parse_arguments(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     folders = [pack(folder, options.cache) for folder in options.data]
     splits = [faces.split(options.hold_out) for faces in folders]
     if not options.evaluate:
@@ -355,7 +356,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
     parser.add_argument("--size", type=int, default=ParserConfig.size, help="working resolution in pixels")
     parser.add_argument("--widths", type=int, nargs="+", default=ParserConfig().widths, help="channels per level")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+    add_threads(parser)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=TrainingConfig.lr, help="peak learning rate")
     parser.add_argument("--start-from", type=Path, help="trained weights to begin from, with a fresh optimiser")
@@ -374,4 +375,4 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from memorygan.command import command
 from memorygan.training.packfile import DataError, PackReader
 from memorygan.training.packing import DEFAULT_HOLDOUT, prepare
 from memorygan.training.sources import Source, open_source
@@ -56,42 +57,35 @@ def _encoding(quality: str) -> str | None:
     raise DataError(f"--quality must be auto, lossless or a number from 1 to 100, got {quality!r}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status and prints one sentence on stderr if it failed."""
+@command(interrupted="interrupted; run the same command again to continue")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Packs faces; see ``--help``."""
     parser = _parser()
     args = parser.parse_args(arguments)
     if (args.source is None) == (args.procedural is None):
         parser.error("give either a source folder or --procedural N")
-    try:
-        source: Source
-        if args.procedural is None:
-            source = open_source(args.source, args.kind)
-            name = args.name or args.source.resolve().name
-        else:
-            from memorygan.training.procedural import ProceduralSource
+    source: Source
+    if args.procedural is None:
+        source = open_source(args.source, args.kind)
+        name = args.name or args.source.resolve().name
+    else:
+        from memorygan.training.procedural import ProceduralSource
 
-            source = ProceduralSource(args.procedural, args.seed, args.size)
-            name = args.name or "procedural"
-        paths = prepare(
-            source,
-            args.out,
-            name,
-            args.size,
-            holdout=args.holdout,
-            encoding=_encoding(args.quality),
-            skip_bad=args.skip_bad,
-            workers=args.workers,
-        )
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
+        source = ProceduralSource(args.procedural, args.seed, args.size)
+        name = args.name or "procedural"
+    paths = prepare(
+        source,
+        args.out,
+        name,
+        args.size,
+        holdout=args.holdout,
+        encoding=_encoding(args.quality),
+        skip_bad=args.skip_bad,
+        workers=args.workers,
+    )
     for path in paths.values():
         print(summary(path))
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

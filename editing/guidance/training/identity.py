@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from editing.guidance.training.augment import degrade, place
 from editing.guidance.training.faces import resize, to_float
 from editing.guidance.training.schedule import learning_rate, run, share_spent, update_average
 from memorygan.checkpoint import Provenance, load_generator, load_module
+from memorygan.command import add_threads, command
 from memorygan.layers import channels_last
 from memorygan.parts import FACE_PARTS
 from memorygan.training.parser_data import PackedFaces, pack
@@ -330,11 +332,10 @@ def format_table(columns: dict[str, dict[str, float]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     options = _parse_arguments(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     splits = [pack(folder, options.cache, options.size).split(options.hold_out) for folder in options.data]
     identities = held_identities = None
     if options.generator:
@@ -383,7 +384,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
     parser.add_argument("--batch", type=int, default=IdentityTrainingConfig.real, help="photographed faces per step")
     parser.add_argument("--size", type=int, default=128, help="size the faces are kept at")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+    add_threads(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hold-out", type=int, default=400, help="last faces of every set, never trained on")
     parser.add_argument("--cache", type=Path, default=Path("runs/judges/cache"), help="packed faces")
@@ -395,4 +396,4 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

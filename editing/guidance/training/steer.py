@@ -10,6 +10,7 @@ blond: it counts as broken, whatever a measure says of its remains. Look at the 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from editing.guidance.training.augment import place
 from editing.guidance.training.text import DEFAULT_OUT, NAME, create_judge
 from editing.guidance.training.text_eval import normalise
 from memorygan.checkpoint import load_generator
+from memorygan.command import add_threads, command
 from memorygan.generator import ComposedGenerator
 from memorygan.parts import FACE_PARTS
 
@@ -148,6 +150,7 @@ def _measured(pictures: np.ndarray, ids: np.ndarray) -> list[Any]:
     return [measure(picture, parts) for picture, parts in zip(pictures, ids, strict=True)]
 
 
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     parser = argparse.ArgumentParser(
@@ -157,10 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--judge", type=Path, default=DEFAULT_OUT)
     parser.add_argument("--faces", type=int, default=4)
     parser.add_argument("--sheet", type=Path, help="picture to write: a row per wish; before, latents, pixels")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+    add_threads(parser)
     options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     judge = create_judge(str(options.judge)).eval().requires_grad_(False)
     generator = load_generator(options.generator).generator.requires_grad_(False)
     seeds = range(100, 100 + options.faces)
@@ -195,4 +196,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

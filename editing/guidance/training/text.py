@@ -16,6 +16,7 @@ import argparse
 import copy
 import datetime
 import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -43,6 +44,7 @@ from editing.guidance.training.faces import (
 from editing.guidance.training.schedule import learning_rate, run, share_spent, update_average
 from editing.guidance.training.text_eval import evaluate, format_table, normalise, weak_words
 from memorygan.checkpoint import Provenance, load_module, save_module
+from memorygan.command import add_threads, command
 from memorygan.manifest import WEIGHTS_DIR
 
 KIND = "image-text-judge"
@@ -307,11 +309,10 @@ class TextTrainer:
         return state
 
 
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     options = _parse_arguments(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     training, held_out, shares = load_splits(options)
     if not options.evaluate:
         config = TextTrainingConfig(options.minutes, options.images, options.batch, seed=options.seed)
@@ -365,7 +366,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
     parser.add_argument("--batch", type=int, default=TextTrainingConfig.batch)
     parser.add_argument("--size", type=int, default=128, help="size the faces are kept at")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+    add_threads(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hold-out", type=int, default=400, help="last faces of every set, never trained on")
     parser.add_argument("--cache", type=Path, default=Path("runs/judges/cache"), help="packed faces and measures")
@@ -385,4 +386,4 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -45,6 +46,7 @@ from editing.guidance.training.text import (
 )
 from editing.guidance.training.text_eval import normalise
 from memorygan.checkpoint import Provenance, save_module
+from memorygan.command import command
 
 # One over temperature: fixed, because some twenty attributes share the length of one unit vector.
 _SCALE = 40.0
@@ -185,6 +187,7 @@ class Refiner(TextTrainer):
         return float(np.mean(cosines[-20:]))
 
 
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     parser = argparse.ArgumentParser(
@@ -196,8 +199,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=TextTrainingConfig.lr, help="peak learning rate")
     parser.add_argument("--word-steps", type=int, default=300, help="steps of the text tower at the end")
     options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     training, held_out, shares = load_splits(options)
     if options.generator is not None and options.mixed:
         training.append(generated_faces(options.generator, options.mixed, options.cache, options.size, 0.9, mixed=True))
@@ -224,4 +225,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
