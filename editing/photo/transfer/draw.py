@@ -1,0 +1,102 @@
+"""What newly shows: the model's pixels, or the photo's own continued, matched to the photo around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from editing.photo.transfer.looks import FramedPhoto, Look, resized
+from editing.photo.transfer.spread import smooth, spread
+from editing.photo.transfer.texture import continued
+from editing.photo.transfer.warp import SIDE
+
+_TEETH = 8.0  # of L: a mouth whose warp is farther off than this shows something new
+_LEAST = 0.05
+
+
+def newness(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, shaped: Sequence[int]) -> np.ndarray:
+    """(SIDE, SIDE) float32, 0 to 1: where the edited face shows a part that the warped photo does not have there.
+
+    Args:
+        photo: warped.
+        before: warped, at SIDE pixels.
+        after: at SIDE pixels.
+        window: (SIDE, SIDE), 0 where nothing may change.
+        shaped: parts whose shape changes.
+    """
+    opaque = [k for k in range(len(photo.scheme)) if k not in photo.scheme.transparent]
+    change = after.parts[..., opaque] - before.parts[..., opaque]
+    differs = np.maximum(np.maximum(change, 0.0).sum(axis=2), np.maximum(-change, 0.0).sum(axis=2))
+    # The outlines of a rebuild are off by a pixel or so; only what is wider has changed.
+    core = cv2.morphologyEx((differs * window > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((4, 4), np.uint8))
+    zone = cv2.GaussianBlur(cv2.dilate(core, np.ones((9, 9), np.uint8)).astype(np.float32), (0, 0), 2.0)
+    # The outermost pixels of a part are half its neighbour: they go with the neighbour.
+    share = cv2.erode(resized(photo.parts, SIDE), np.ones((5, 5), np.uint8))
+    new = np.maximum(after.parts - share, 0.0)[..., opaque].sum(axis=2) * zone
+    mouth = photo.scheme.index("mouth")
+    if mouth in shaped:
+        inside = cv2.erode((after.parts[..., mouth] > 0.5).astype(np.float32), np.ones((3, 3)))
+        left = np.abs(cv2.GaussianBlur(after.lab[..., 0] - before.lab[..., 0], (0, 0), 1.5))
+        new = np.maximum(new, np.clip((left - _TEETH) / 10.0, 0.0, 1.0) * inside)
+    return cv2.GaussianBlur(new, (0, 0), 1.2) * (window > 0)
+
+
+def draw(photo: FramedPhoto, toned: np.ndarray, after: Look, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (n, n, 3) and opacity (n, n) of :class:`Fields`.
+
+    Args:
+        photo: warped.
+        toned: (n, n, 3) its CIELAB after the change of tone.
+        after: at SIDE pixels.
+        new: see :func:`newness`.
+    """
+    size = photo.size
+    if new.max() < _LEAST:
+        return np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
+    alpha = np.clip((resized(new, size) - 0.15) / 0.6, 0.0, 1.0)
+    small, share = resized(toned, SIDE), resized(photo.parts, SIDE)
+    old = np.clip(1.0 - 3.0 * new, 0.0, 1.0)
+    needed = alpha > 0.0
+    content, total = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
+    strands = np.zeros((size, size), np.float32)
+    for part, name in enumerate(photo.scheme.names):
+        here = after.parts[..., part]
+        if part in photo.scheme.transparent or (here * new).max() < 0.02:
+            continue
+        weight = resized(here, size)
+        colour = resized(_colour(name, small, share, after, part, old), size)
+        inner = cv2.erode((photo.parts[..., part] > 0.9).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
+        detail = _detail(toned, inner & ~needed, needed & (weight > 0.02), size / (24 if name == "background" else 40))
+        content += weight[..., None] * (colour + detail)
+        total += weight
+        if name == "hair":
+            strands = detail[..., 0]
+    content /= np.maximum(total, 1e-3)[..., None]
+    edge = 4.0 * alpha * (1.0 - alpha)
+    return content, np.clip(alpha + edge * np.clip(strands / 12.0, -0.5, 0.5), 0.0, 1.0)
+
+
+def _colour(name: str, small: np.ndarray, share: np.ndarray, after: Look, part: int, old: np.ndarray) -> np.ndarray:
+    """(SIDE, SIDE, 3) CIELAB of a part without fine detail: the photo's background, or the model's part matched."""
+    known = cv2.erode(share[..., part], np.ones((3, 3), np.uint8)) * old
+    if name == "background" and known.sum() > 0.01 * SIDE * SIDE:
+        return spread(small, known**2)
+    # The model's outlines are mixed with what is behind; the part's own colour is carried outwards.
+    pure = spread(after.lab, np.clip(after.parts[..., part] * 2.5 - 1.5, 0.0, 1.0))
+    both = ((known * after.parts[..., part]) ** 2).astype(np.float32)
+    if both.sum() > 40:
+        return pure + smooth(small - pure, both, SIDE / 40)
+    # The photo has nothing of the part: only how light and warm its skin is compared with the model's is taken over.
+    skin = share[..., 1] * after.parts[..., 1] * old
+    return pure + ((small - after.lab) * skin[..., None]).sum(axis=(0, 1)) / max(float(skin.sum()), 1.0)
+
+
+def _detail(toned: np.ndarray, known: np.ndarray, wanted: np.ndarray, sigma: float) -> np.ndarray:
+    """(n, n, 3) fine structure of a part, continued from where the photo has it."""
+    size = toned.shape[0]
+    if known.sum() < 0.004 * size * size or not wanted.any():
+        return np.zeros_like(toned)
+    fine = toned - smooth(toned, known.astype(np.float32), sigma)
+    return continued(fine * known[..., None], known, wanted)

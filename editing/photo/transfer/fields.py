@@ -1,0 +1,168 @@
+"""What an edit does to a photo, as fields over the framed face, and the one function that applies them to pixels.
+
+Fields know nothing of resolution: places and shifts are fractions of the frame, so the same fields are applied to a
+small preview and, through the frame's matrix, to the full photo, whose pixels are resampled only where they move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+# Below this the change cannot be seen in 8 bits; such pixels are left alone.
+_LEAST_SHIFT = 1e-4  # of the frame's side
+_LEAST_TONE = 0.25  # of L, a or b
+_LEAST_ALPHA = 1 / 512
+_STRIP = 2**20  # pixels worked on at a time, which bounds the memory
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What happens at each place of the framed face; (n, n) fields of float32, n of any size.
+
+    Attributes:
+        shift: (n, n, 2) x, y: a pixel is taken from this far away, in sides of the frame; 0 where nothing moves.
+        gain: (n, n) factor of L of CIELAB.
+        offset: (n, n, 3) added to L, a and b (0–100, about ±100) after the gain.
+        drawn: (n, n, 3) L, a, b of what is drawn.
+        alpha: (n, n) its opacity, 0 to 1.
+        grain: standard deviation of L of the noise on what is drawn, as in the photo.
+    """
+
+    shift: np.ndarray
+    gain: np.ndarray
+    offset: np.ndarray
+    drawn: np.ndarray
+    alpha: np.ndarray
+    grain: float = 0.0
+
+    @property
+    def size(self) -> int:
+        return int(self.alpha.shape[0])
+
+    @classmethod
+    def nothing(cls, size: int) -> Fields:
+        """Fields that change nothing."""
+        plane = np.zeros((size, size), np.float32)
+        colour = np.zeros((size, size, 3), np.float32)
+        return cls(np.zeros((size, size, 2), np.float32), np.ones_like(plane), colour, colour, plane)
+
+    def changed(self) -> np.ndarray:
+        """(n, n) bool: where a pixel may change."""
+        moved = np.abs(self.shift).max(axis=2) > _LEAST_SHIFT
+        toned = (np.abs(self.offset).max(axis=2) > _LEAST_TONE) | (np.abs(self.gain - 1.0) > 0.003)
+        return moved | toned | (self.alpha > _LEAST_ALPHA)
+
+
+def apply(pixels: np.ndarray, fields: Fields, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The picture after the edit; every pixel outside the change is the same, bit by bit.
+
+    Args:
+        pixels: (h, w, 3) uint8 RGB.
+        fields: of the framed face.
+        frame: (2, 3) float64: places in the photo, in pixels → places in the frame, in its sides; both from the upper
+            left corner, so that the centre of the first pixel is (0.5, 0.5).
+
+    Returns:
+        (h, w, 3) uint8, and (h, w) bool: where it may differ from ``pixels``.
+    """
+    result, mask = pixels.copy(), np.zeros(pixels.shape[:2], bool)
+    changed = fields.changed()
+    if not changed.any():
+        return result, mask
+    left, top, right, bottom = _box(changed, frame, pixels.shape)
+    if left >= right or top >= bottom:
+        return result, mask
+    strip = max(1, _STRIP // (right - left))
+    for row in range(top, bottom, strip):
+        end = min(bottom, row + strip)
+        new, where = _strip(pixels, fields, changed, frame, (left, row, right, end))
+        part = result[row:end, left:right]
+        part[where] = new[where]
+        mask[row:end, left:right] = where
+    return result, mask
+
+
+def _box(changed: np.ndarray, frame: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of what may change, in pixels of the photo."""
+    size = changed.shape[0]
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    x = np.array([columns[0] - 1, columns[-1] + 2]) / size
+    y = np.array([rows[0] - 1, rows[-1] + 2]) / size
+    corners = np.array([(a, b) for a in x for b in y])
+    back = cv2.invertAffineTransform(np.asarray(frame, np.float64))
+    places = corners @ back[:, :2].T + back[:, 2]
+    low, high = np.floor(places.min(axis=0)).astype(int), np.ceil(places.max(axis=0)).astype(int) + 1
+    return max(0, low[0]), max(0, low[1]), min(shape[1], high[0]), min(shape[0], high[1])
+
+
+def _strip(
+    pixels: np.ndarray, fields: Fields, changed: np.ndarray, frame: np.ndarray, box: tuple[int, int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the box after the edit, and where they may differ."""
+    left, top, right, bottom = box
+    size = fields.size
+    xs, ys = np.meshgrid(np.arange(left, right, dtype=np.float32) + 0.5, np.arange(top, bottom, dtype=np.float32) + 0.5)
+    u = (frame[0, 0] * xs + frame[0, 1] * ys + frame[0, 2]) * size - 0.5
+    v = (frame[1, 0] * xs + frame[1, 1] * ys + frame[1, 2]) * size - 0.5
+    u, v = u.astype(np.float32), v.astype(np.float32)
+
+    def sample(field: np.ndarray, outside: float = 0.0) -> Any:
+        return cv2.remap(field, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(outside,) * 4)
+
+    where = sample(changed.astype(np.float32)) > 0
+    before = pixels[top:bottom, left:right]
+    source = before
+    shift = sample(fields.shift)
+    back = np.linalg.inv(np.asarray(frame, np.float64)[:, :2]).astype(np.float32)
+    moved = np.abs(shift).max(axis=2) > _LEAST_SHIFT
+    if moved.any():
+        x = xs - 0.5 + back[0, 0] * shift[..., 0] + back[0, 1] * shift[..., 1]
+        y = ys - 0.5 + back[1, 0] * shift[..., 0] + back[1, 1] * shift[..., 1]
+        taken = _take(pixels, x, y)
+        source = np.where(moved[..., None], taken, before)
+    lab = cv2.cvtColor(source.astype(np.float32) / 255.0, cv2.COLOR_RGB2Lab)
+    lab[..., 0] *= sample(fields.gain, 1.0)
+    lab += sample(fields.offset)
+    alpha = sample(fields.alpha)[..., None]
+    if alpha.any():
+        drawn = sample(fields.drawn)
+        if fields.grain:
+            drawn[..., 0] += fields.grain * _noise(left, top, right, bottom)
+        lab += alpha * (drawn - lab)
+    lab[..., 0] = np.clip(lab[..., 0], 0.0, 100.0)
+    rgb = cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
+    new = np.clip(np.rint(rgb * 255.0), 0, 255).astype(np.uint8)
+    return new, where
+
+
+def _take(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pixels at fractional places, sharply; beyond the border the nearest one."""
+    height, width = pixels.shape[:2]
+    left, top = max(0, int(x.min()) - 4), max(0, int(y.min()) - 4)
+    right, bottom = min(width, int(x.max()) + 6), min(height, int(y.max()) + 6)
+    # OpenCV addresses at most 32,767 rows or columns: cut out what is needed.
+    return cv2.remap(
+        np.ascontiguousarray(pixels[top:bottom, left:right]),
+        (x - left).astype(np.float32),
+        (y - top).astype(np.float32),
+        cv2.INTER_LANCZOS4,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def _noise(left: int, top: int, right: int, bottom: int) -> np.ndarray:
+    """Standard normal noise that depends on the place alone, so that strips of a picture fit together."""
+    tile = _tile()
+    return tile[np.ix_(np.arange(top, bottom) % tile.shape[0], np.arange(left, right) % tile.shape[1])]
+
+
+@lru_cache(maxsize=1)
+def _tile() -> np.ndarray:
+    noise = np.random.default_rng(0).standard_normal((509, 521)).astype(np.float32)
+    fine: Any = cv2.GaussianBlur(noise, (0, 0), 0.6)  # as fine as what a camera's own processing leaves
+    return fine / fine.std()

@@ -1,0 +1,156 @@
+"""The three pictures a transfer compares: the photo, and what the model shows before and after the edit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from memorygan.parts import FACE_PARTS, PartScheme
+
+# OpenCV's guided filter wants a guide of 0–255: of three channels of 0–1 it takes every edge for none.
+_GUIDE_RADII = (1 / 64, 1 / 25)  # of the side
+_GUIDE_EPS = 3e-4 * 255**2  # squared contrast that counts as an edge
+_CRISP, _FIRMER = 6.0, 1.3
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the model shows.
+
+    Attributes:
+        image: (S, S, 3) uint8 RGB.
+        parts: (S, S, K) float32, share of each part in a pixel, sums to 1.
+    """
+
+    image: np.ndarray
+    parts: np.ndarray
+
+    @cached_property
+    def lab(self) -> np.ndarray:
+        """(S, S, 3) float32 CIELAB."""
+        return to_lab(self.image)
+
+    def at(self, size: int) -> Look:
+        """The same, larger."""
+        if size == self.image.shape[0]:
+            return self
+        image = cv2.resize(self.image, (size, size), interpolation=cv2.INTER_CUBIC)
+        return Look(image, resized(self.parts, size))
+
+
+@dataclass(frozen=True)
+class FramedPhoto:
+    """The face of a photo, framed as the model's pictures are, with all that every edit of it needs.
+
+    Attributes:
+        pixels: (n, n, 3) uint8 RGB.
+        parts: (n, n, K) float32, share of each part in a pixel; borders follow the photo's own edges.
+        grain: standard deviation of L of the photo's noise.
+        scheme: the parts.
+    """
+
+    pixels: np.ndarray
+    parts: np.ndarray
+    grain: float
+    scheme: PartScheme = FACE_PARTS
+
+    @classmethod
+    def of(
+        cls, pixels: np.ndarray, probabilities: np.ndarray, size: int, scheme: PartScheme = FACE_PARTS
+    ) -> FramedPhoto:
+        """Prepares a framed face.
+
+        Args:
+            pixels: (N, N, 3) uint8 RGB.
+            probabilities: (s, s, K) float32 of a face parser, of any size.
+            size: n of the fields.
+        """
+        grain = noise_level(pixels)
+        small = resized_image(pixels, size)
+        return cls(small, soft_masks(small, probabilities), grain, scheme)
+
+    @property
+    def size(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @cached_property
+    def lab(self) -> np.ndarray:
+        """(n, n, 3) float32 CIELAB."""
+        return to_lab(self.pixels)
+
+    def moved(self, shift: np.ndarray) -> FramedPhoto:
+        """With every pixel taken from elsewhere, see :class:`editing.photo.transfer.fields.Fields`."""
+        flow = shift * self.size
+        return replace(self, pixels=follow(self.pixels, flow), parts=follow(self.parts, flow))
+
+    def share(self, parts: Sequence[int]) -> np.ndarray:
+        """(n, n) float32: how much of a pixel some parts take."""
+        return np.clip(self.parts[..., list(parts)].sum(axis=2), 0.0, 1.0)
+
+
+def soft_masks(pixels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Masks whose borders follow the photo, by a guided filter (He, Sun and Tang 2010) on the photo itself.
+
+    Args:
+        pixels: (n, n, 3) uint8 RGB.
+        probabilities: (s, s, K) float32.
+
+    Returns:
+        (n, n, K) float32 that sums to 1.
+    """
+    size = pixels.shape[0]
+    # A mask that is soft already would be taken for a matte that is known, and kept as blurred as it is.
+    masks = np.clip((resized(probabilities.astype(np.float32), size) - 0.5) * _CRISP + 0.5, 0.0, 1.0)
+    short, far = (
+        cv2.ximgproc.createGuidedFilter(pixels, max(2, round(size * radius)), _GUIDE_EPS) for radius in _GUIDE_RADII
+    )
+    for part in range(masks.shape[2]):
+        plane = np.ascontiguousarray(masks[..., part])
+        if plane.max() > 0.02:
+            # Hair reaches far with single strands; the borders of other parts are short.
+            matte = far.filter(plane) if part in _STRANDS else short.filter(plane)
+            masks[..., part] = np.clip((matte - 0.5) * _FIRMER + 0.5, 0.0, 1.0)
+    return masks / np.maximum(masks.sum(axis=2, keepdims=True), 1e-3)
+
+
+_STRANDS = (FACE_PARTS.index("hair"),)
+
+
+def to_lab(pixels: np.ndarray) -> np.ndarray:
+    """uint8 RGB → float32 L (0–100), a, b."""
+    return cv2.cvtColor(pixels.astype(np.float32) / 255.0, cv2.COLOR_RGB2Lab)
+
+
+def resized(planes: np.ndarray, size: int) -> np.ndarray:
+    """(s, s) or (s, s, C) float32, smoothly."""
+    if planes.shape[0] == size:
+        return planes.copy()
+    smaller = size < planes.shape[0]
+    many = cv2.resize(planes, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return many.reshape(size, size, *planes.shape[2:])
+
+
+def resized_image(pixels: np.ndarray, size: int) -> np.ndarray:
+    """(N, N, 3) uint8, antialiased when it gets smaller."""
+    if pixels.shape[0] == size:
+        return pixels
+    smaller = size < pixels.shape[0]
+    return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def noise_level(pixels: np.ndarray) -> float:
+    """Standard deviation of the noise in L, from the median of the finest differences (Immerkær 1996, robust)."""
+    light = to_lab(pixels)[..., 0]
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    return float(np.median(np.abs(cv2.filter2D(light, -1, kernel))) / 0.6745 / 6.0)
+
+
+def follow(planes: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """(s, s) or (s, s, C) planes(x + flow), flow (s, s, 2) in pixels; beyond the border the nearest pixel."""
+    size = flow.shape[0]
+    x, y = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
+    return cv2.remap(planes, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -1,0 +1,51 @@
+"""Colour and light: a part takes the change of tone that the model shows, and keeps its own contrast and grain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from editing.photo.transfer.looks import FramedPhoto, Look, resized
+from editing.photo.transfer.spread import smooth
+
+_SOFT = 8.0  # of L: black cannot be multiplied into brightness
+_GAIN = (0.5, 1.6)
+_BROAD = ("hair", "background", "cloth")
+_COMPLEXION = ("skin", "nose", "ears", "neck")
+
+
+def tone(photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Gain (n, n) and offset (n, n, 3) of :class:`Fields` for parts whose texture layers changed, and nothing else.
+
+    The change is taken where the model shows the part before and after, smoothed so that its own strands and pores do
+    not show, and spread over where the photo has the part. Lightness around the photo's local mean is multiplied
+    rather than shifted: dark hair made light gets contrast, light hair made dark loses it.
+    """
+    size = photo.size
+    gain, offset = np.ones((size, size), np.float32), np.zeros((size, size, 3), np.float32)
+    light = resized(photo.lab[..., 0], before.image.shape[0])
+    names = photo.scheme.names
+    for part in parts:
+        weight = before.parts[..., part] * after.parts[..., part]
+        if weight.max() < 0.3:
+            continue
+        share = photo.share(_carriers(names, part, parts))
+        there = resized(share, weight.shape[0])
+        side = weight.shape[0]
+        change = smooth(after.lab - before.lab, weight, side / (40 if names[part] in _BROAD else 110))
+        mean = smooth(light, there, side / 20)
+        change[..., 0] = np.clip(change[..., 0], -0.9 * mean, 98.0 - mean)
+        factor = np.clip((mean + change[..., 0] + _SOFT) / (mean + _SOFT), *_GAIN)
+        add = change.copy()
+        add[..., 0] += mean - factor * mean
+        gain += share * (resized(factor, size) - 1.0)
+        offset += share[..., None] * resized(add, size)
+    return gain, offset
+
+
+def _carriers(names: Sequence[str], part: int, changed: Sequence[int]) -> list[int]:
+    """Parts of the photo that take the change of a part of the model: skin is one colour all over."""
+    if names[part] != "skin":
+        return [part]
+    return [k for k, name in enumerate(names) if name in _COMPLEXION and (k == part or k not in changed)]

@@ -1,0 +1,71 @@
+"""The edit transfer: what the model changes between two of its pictures is done to the photo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from editing.photo.transfer.draw import draw, newness
+from editing.photo.transfer.fields import Fields
+from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
+from editing.photo.transfer.tone import tone
+from editing.photo.transfer.warp import SIDE, motion
+
+_FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "ears", "neck")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of which parts the edit changes.
+
+    Attributes:
+        textured: parts whose texture layers changed.
+        shaped: parts whose shape layers changed.
+        posed: the base code changed, so that the whole head moves.
+    """
+
+    textured: tuple[int, ...]
+    shaped: tuple[int, ...]
+    posed: bool = False
+
+
+def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan) -> Fields:
+    """What has to be done to the photo so that it changes as the model's picture does.
+
+    Parts whose texture alone changes are toned. Where shapes change, pixels move along the flow between the model's two
+    pictures; light that the movement does not explain is toned; and what the photo has not got is drawn.
+
+    Args:
+        photo: the framed face.
+        before, after: what the model shows without and with the edit.
+        plan: what was edited.
+    """
+    size, names = photo.size, photo.scheme.names
+    if not plan.shaped:
+        gain, offset = tone(photo, before, after, plan.textured)
+        return replace(Fields.nothing(size), gain=gain, offset=offset)
+    first, last = before.at(SIDE), after.at(SIDE)
+    shift, window = motion(first, last, names, plan.shaped)
+    first = Look(follow(first.image, shift * SIDE), follow(first.parts, shift * SIDE))
+    shift, window_n = resized(shift, size), resized(window, size)
+    moved = photo.moved(shift)
+    gain, offset = tone(moved, first, last, plan.textured)
+    # Shading that comes with the new shape: folds of a smile, the side of a nose.
+    shaded = [k for k, name in enumerate(names) if name in _FACE and k not in plan.textured]
+    more, added = tone(moved, first, last, shaded)
+    gain, offset = gain + window_n * (more - 1.0), offset + window_n[..., None] * added
+    offset += resized(_seen_through(first, last, plan.shaped, photo.scheme.transparent), size)
+    toned = moved.lab * np.stack([gain, np.ones_like(gain), np.ones_like(gain)], axis=2) + offset
+    drawn, alpha = draw(moved, toned, last, newness(moved, first, last, window, plan.shaped))
+    return Fields(shift, gain, offset, drawn, alpha, photo.grain)
+
+
+def _seen_through(before: Look, after: Look, shaped: Sequence[int], transparent: Sequence[int]) -> np.ndarray:
+    """(SIDE, SIDE, 3) what glasses or earrings that newly show add to what stays visible behind them."""
+    chosen = [part for part in shaped if part in transparent]
+    there = after.parts[..., chosen].sum(axis=2) if chosen else np.zeros((SIDE, SIDE), np.float32)
+    inside = cv2.GaussianBlur(cv2.dilate(there, np.ones((5, 5), np.uint8)), (0, 0), 1.5)
+    return (after.lab - before.lab) * inside[..., None]

@@ -1,0 +1,214 @@
+"""The edit transfer: tone, warp and drawing on pictures made by hand."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from editing.photo.transfer import fields as fields_module
+from editing.photo.transfer.fields import Fields, apply
+from editing.photo.transfer.looks import FramedPhoto, Look, noise_level, soft_masks, to_lab
+from editing.photo.transfer.spread import smooth, spread
+from editing.photo.transfer.texture import continued
+from editing.photo.transfer.transfer import Plan, transfer
+from memorygan.parts import FACE_PARTS
+
+N, S = 128, 64
+PARTS = len(FACE_PARTS)
+HAIR, SKIN, MOUTH, GLASSES = (FACE_PARTS.index(name) for name in ("hair", "skin", "mouth", "eyeglass"))
+WHOLE = np.array([[1 / N, 0, 0], [0, 1 / N, 0]])
+
+
+def ids(size: int, mouth: tuple[float, float] = (0.12, 0.05), hair: float = 0.4) -> np.ndarray:
+    """(size, size) a head: hair of some radius behind a face with a mouth."""
+    y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+    found = np.zeros((size, size), np.uint8)
+    found[(np.hypot(x, y) < hair) & (y < 0.1)] = HAIR
+    found[np.hypot(x, y) < 0.28] = SKIN
+    found[(np.abs(x) < mouth[0]) & (np.abs(y - 0.14) < mouth[1])] = MOUTH
+    return found
+
+
+def one_hot(part_ids: np.ndarray) -> np.ndarray:
+    return np.eye(PARTS, dtype=np.float32)[part_ids]
+
+
+COLOURS = {0: (90, 120, 150), HAIR: (90, 60, 40), SKIN: (220, 170, 140), MOUTH: (170, 60, 60)}
+
+
+def painted(part_ids: np.ndarray, colours: dict[int, tuple[int, int, int]] | None = None) -> np.ndarray:
+    image = np.zeros((*part_ids.shape, 3), np.uint8)
+    for part, colour in (COLOURS | (colours or {})).items():
+        image[part_ids == part] = colour
+    return image
+
+
+def look(part_ids: np.ndarray, colours: dict[int, tuple[int, int, int]] | None = None) -> Look:
+    return Look(painted(part_ids, colours), one_hot(part_ids))
+
+
+def photo(size: int = N) -> tuple[np.ndarray, FramedPhoto]:
+    """A picture of a head with grain, and what is prepared of it."""
+    part_ids = ids(size)
+    noise = np.random.default_rng(0).normal(0, 4, (size, size, 1))
+    pixels = np.clip(painted(part_ids) + noise, 0, 255).astype(np.uint8)
+    return pixels, FramedPhoto.of(pixels, one_hot(part_ids), size)
+
+
+def test_fields_that_change_nothing_give_the_same_picture():
+    pixels, _ = photo()
+    result, mask = apply(pixels, Fields.nothing(32), WHOLE)
+    assert np.array_equal(result, pixels)
+    assert not mask.any()
+
+
+@pytest.mark.parametrize("angle", [0.0, 30.0])
+def test_outside_the_change_the_photo_is_the_same_to_the_bit(angle):
+    _, framed = photo()
+    lighter = look(ids(S), {HAIR: (160, 120, 90)})
+    made = transfer(framed, look(ids(S)), lighter, Plan((HAIR,), ()))
+    big = np.random.default_rng(1).integers(0, 256, (300, 420, 3), dtype=np.uint8)
+    # A frame of 150 pixels, turned, in the middle of the photo.
+    turn = cv2.getRotationMatrix2D((210.0, 150.0), angle, 1 / 150)
+    turn[:, 2] += np.array([0.5, 0.5]) - turn[:, :2] @ (210.0, 150.0) - turn[:, 2]
+    turn[:, 2] = np.array([0.5, 0.5]) - turn[:, :2] @ (210.0, 150.0)
+    result, mask = apply(big, made, turn)
+    assert 0.02 < mask.mean() < 0.2
+    assert np.array_equal(result[~mask], big[~mask])
+    assert (result[mask] != big[mask]).any(axis=1).mean() > 0.8
+    y, x = np.mgrid[:300, :420] + 0.5
+    inside = np.einsum("ij,jhw->ihw", turn[:, :2], np.stack([x, y])) + turn[:, 2, None, None]
+    assert not mask[((inside < -0.02) | (inside > 1.02)).any(axis=0)].any()
+
+
+def test_strips_fit_together(monkeypatch):
+    pixels, framed = photo()
+    made = transfer(framed, look(ids(S)), look(ids(S, hair=0.47)), Plan((), (HAIR,)))
+    whole, mask = apply(pixels, made, WHOLE)
+    assert mask.any()
+    monkeypatch.setattr(fields_module, "_STRIP", 700)
+    parts, again = apply(pixels, made, WHOLE)
+    assert np.array_equal(mask, again)
+    assert np.abs(whole.astype(int) - parts).max() <= 1
+
+
+def test_a_part_takes_the_change_of_tone_and_keeps_its_grain():
+    pixels, framed = photo()
+    before, after = look(ids(S)), look(ids(S), {HAIR: (140, 100, 70)})
+    result, mask = apply(pixels, transfer(framed, before, after, Plan((HAIR,), ())), WHOLE)
+    hair = cv2.erode((ids(N) == HAIR).astype(np.uint8), np.ones((7, 7))).astype(bool)
+    wanted = (after.lab - before.lab)[ids(S) == HAIR].mean(axis=0)
+    moved = (to_lab(result) - to_lab(pixels))[hair].mean(axis=0)
+    assert moved == pytest.approx(wanted, abs=2.0)
+    fine = [(p - cv2.GaussianBlur(p, (0, 0), 2))[hair].std() for p in (to_lab(pixels)[..., 0], to_lab(result)[..., 0])]
+    assert 0.9 < fine[1] / fine[0] < 2.0
+    assert not mask[cv2.dilate((ids(N) == HAIR).astype(np.uint8), np.ones((21, 21))) == 0].any()
+
+
+def test_black_stays_within_the_range():
+    dark = painted(ids(N), {HAIR: (6, 5, 5)})
+    framed = FramedPhoto.of(dark, one_hot(ids(N)), N)
+    after = look(ids(S), {HAIR: (0, 0, 0)})
+    result, _ = apply(dark, transfer(framed, look(ids(S)), after, Plan((HAIR,), ())), WHOLE)
+    assert result[ids(N) == HAIR].max() < 40
+
+
+def test_skin_takes_the_rest_of_the_complexion_along_but_no_edited_part():
+    part_ids = ids(N)
+    neck, nose = FACE_PARTS.index("neck"), FACE_PARTS.index("nose")
+    part_ids[110:] = neck
+    pixels = painted(part_ids, {neck: COLOURS[SKIN]})
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    before, after = look(ids(S)), look(ids(S), {SKIN: (150, 110, 90)})
+    result, _ = apply(pixels, transfer(framed, before, after, Plan((SKIN,), ())), WHOLE)
+    assert result[118:, :, 0].mean() < 180
+    result, _ = apply(pixels, transfer(framed, before, after, Plan((SKIN, neck, nose), ())), WHOLE)
+    assert np.array_equal(result[118:], pixels[118:])
+
+
+def test_a_wider_mouth_moves_the_photos_own_pixels():
+    pixels, framed = photo()
+    made = transfer(framed, look(ids(S)), look(ids(S, mouth=(0.16, 0.05))), Plan((), (MOUTH,)))
+    result, mask = apply(pixels, made, WHOLE)
+    row = int(0.64 * N)
+    red = [int((p[row, :, 1].astype(int) < 115)[20:-20].sum()) for p in (pixels, result)]
+    assert red[1] - red[0] >= 0.5 * 0.08 * N
+    assert np.array_equal(result[: N // 4], pixels[: N // 4])
+    assert np.array_equal(result[~mask], pixels[~mask])
+
+
+def test_longer_hair_is_drawn_in_the_colour_of_the_photos():
+    blond = painted(ids(N), {HAIR: (200, 170, 110)})
+    framed = FramedPhoto.of(blond, one_hot(ids(N)), N)
+    result, _ = apply(blond, transfer(framed, look(ids(S)), look(ids(S, hair=0.48)), Plan((), (HAIR,))), WHOLE)
+    new = (ids(N, hair=0.47) == HAIR) & (ids(N, hair=0.42) != HAIR)
+    assert np.abs(result[new].mean(axis=0) - (200, 170, 110)).max() < 25
+
+
+def test_what_hair_uncovers_is_the_photos_background():
+    blue = {0: (40, 60, 200)}
+    pixels = painted(ids(N), blue)
+    framed = FramedPhoto.of(pixels, one_hot(ids(N)), N)
+    result, _ = apply(pixels, transfer(framed, look(ids(S)), look(ids(S, hair=0.32)), Plan((), (HAIR,))), WHOLE)
+    bare = (ids(N, hair=0.39) == HAIR) & (ids(N, hair=0.34) != HAIR)
+    assert np.abs(result[bare].mean(axis=0) - blue[0]).max() < 25
+
+
+def test_glasses_add_to_what_is_seen_through_them():
+    pixels, framed = photo()
+    worn = ids(S)
+    worn[26:30, 18:46] = GLASSES
+    dark = painted(worn, {GLASSES: (20, 20, 20)})
+    made = transfer(framed, look(ids(S)), Look(dark, one_hot(worn)), Plan((), (GLASSES,)))
+    result, _ = apply(pixels, made, WHOLE)
+    assert result[54:58, 50:78].mean() < 0.6 * pixels[54:58, 50:78].mean()
+    assert np.array_equal(result[: N // 4], pixels[: N // 4])
+
+
+def test_masks_follow_the_photos_edges():
+    rng = np.random.default_rng(0)
+    pixels = np.full((2 * N, 2 * N, 3), 60, np.uint8)
+    pixels[:, N + 3 :] = 180
+    pixels = np.clip(pixels + rng.normal(0, 2, pixels.shape), 0, 255).astype(np.uint8)
+    rough = np.zeros((32, 32, PARTS), np.float32)
+    rough[:, :16, HAIR], rough[:, 16:, 0] = 1.0, 1.0
+    masks = soft_masks(pixels, rough)
+    assert masks.sum(axis=2) == pytest.approx(1.0, abs=1e-4)
+    edge = masks[:, :, HAIR].mean(axis=0)
+    assert edge[N + 1] > 0.45  # beyond the border of the rough mask, up to the photo's own
+    assert edge[N + 4] < 0.2
+
+
+def test_spread_keeps_what_is_known_and_fills_the_rest():
+    values, weights = np.zeros((50, 70), np.float32), np.zeros((50, 70), np.float32)
+    values[10:20, 10:20], weights[10:20, 10:20] = 5.0, 1.0
+    values[30:40, 50:60], weights[30:40, 50:60] = 9.0, 1.0
+    found = spread(values, weights)
+    assert found[weights == 1] == pytest.approx(values[weights == 1], abs=1e-4)
+    assert found.min() >= 5.0 - 1e-3
+    assert found.max() <= 9.0 + 1e-3
+    assert found[0, 0] < 6.5 < found[45, 65]
+    assert np.array_equal(spread(values, np.zeros_like(weights)), np.zeros_like(values))
+    assert smooth(values, weights, 2.0).max() <= 9.0 + 1e-3
+
+
+def test_texture_is_continued_by_whole_shifts():
+    stripes = np.zeros((N, N, 1), np.float32)
+    stripes[:, ::4] = 1.0
+    known, wanted = np.zeros((N, N), bool), np.zeros((N, N), bool)
+    known[:60], wanted[64:120] = True, True
+    found = continued(stripes * known[..., None], known, wanted)
+    assert not found[~wanted].any()
+    laid = found[70:110, 10:-10, 0]
+    assert laid.std() == pytest.approx(stripes[:60].std(), rel=0.1)
+    few = np.zeros((N, N), bool)
+    few[:6, :6] = True
+    assert not continued(stripes, few, wanted).any()
+
+
+def test_the_level_of_noise_is_measured():
+    rng = np.random.default_rng(0)
+    grey = np.clip(128 + rng.normal(0, 5, (200, 200, 1)).repeat(3, axis=2), 0, 255).astype(np.uint8)
+    assert noise_level(grey) == pytest.approx(to_lab(grey)[..., 0].std(), rel=0.15)
+    assert noise_level(np.full((64, 64, 3), 90, np.uint8)) == 0.0
