@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
@@ -19,12 +20,15 @@ from gradio.utils import get_upload_folder
 from app import uploads
 from app.guard import endpoint
 from app.jobs import LongJobs
+from app.queue import CONCURRENT, LONG, PROGRAM, RENDER, call_owner, call_token
+from app.sizes import RECIPE, allow
 from editing.errors import EditingError
 from editing.face.recipe import PART_LAYERS
 from editing.results import Change, FaceView
 from editing.service import EditingService
 from editing.text.optimize import STRENGTHS
 
+T = TypeVar("T")
 RECORD: dict[str, Any] = {"type": "object"}
 Answer = tuple[str, dict[str, Any], dict[str, Any]]
 
@@ -116,16 +120,20 @@ class Programs:
         if weights is not None and not isinstance(weights, dict):
             raise EditingError('weights have to be an object such as {"identity": 0.2}')
         with self._opened(recipe) as view:
-            *_, last = self._jobs.describe(
-                view.session,
-                prompt or "",
-                parts or None,
-                neutral or "",
-                strength,
-                weights,
-                _whole(steps, "steps") or 0,
-                _whole(seed, "seed"),
-                layers=layers or None,
+            last = _last(
+                self._jobs.describe(
+                    view.session,
+                    prompt or "",
+                    parts or None,
+                    neutral or "",
+                    strength,
+                    weights,
+                    _whole(steps, "steps") or 0,
+                    _whole(seed, "seed"),
+                    cancel=call_token(),
+                    owner=call_owner(),
+                    layers=layers or None,
+                )
             )
             if last.proposal is None:
                 raise EditingError("the description could not be followed; try again")
@@ -181,7 +189,9 @@ class Programs:
                 left, top, side = (_number(value, "each value of crop") for value in crop)
                 square = (left, top, side)
             wanted, count = _whole(face, "face") or 0, _whole(steps, "steps") or 0
-            *_, last = self._jobs.invert(opened.photo, wanted, square, count)
+            last = _last(
+                self._jobs.invert(opened.photo, wanted, square, count, cancel=call_token(), owner=call_owner())
+            )
         finally:
             self._service.close_photo(opened.photo)
         if last.view is None:
@@ -245,7 +255,8 @@ def build(service: EditingService, jobs: LongJobs) -> None:
     names = [part.name for part in service.parts]
     with gr.Row(visible=False):
         picture = gr.Image(label="Picture", type="filepath", format="png", visible=False)
-        recipe, other = _json("Recipe", RECORD), _json("Recipe of the other face", RECORD)
+        recipe = allow(_json("Recipe", RECORD), RECIPE)
+        other = allow(_json("Recipe of the other face", RECORD), RECIPE)
         result, scores = _json("New recipe", RECORD), _json("Scores", RECORD)
         seed = gr.Number(None, label="Seed", precision=0, visible=False)
         truncation = gr.Slider(0, 1, 0.7, label="Truncation", visible=False)
@@ -270,19 +281,28 @@ def build(service: EditingService, jobs: LongJobs) -> None:
         layers = gr.Radio(list(PART_LAYERS), value=None, label="Layers", visible=False)
         facts = _json("Model", RECORD)
 
-        def add(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> None:
+        def add(
+            function: Callable[..., Any], inputs: list[Any], outputs: list[Any], kind: str = PROGRAM, **options: Any
+        ) -> None:
             gr.Button(visible=False).click(
-                endpoint(function), inputs, outputs, api_name=function.__name__, show_progress="hidden", **options
+                endpoint(function),
+                inputs,
+                outputs,
+                api_name=function.__name__,
+                show_progress="hidden",
+                concurrency_id=kind,
+                concurrency_limit=CONCURRENT[kind],
+                **options,
             )
 
         add(programs.generate, [seed, truncation], [picture, recipe])
         add(programs.edit, [recipe, sliders], [picture, result, scores])
         add(programs.swap, [recipe, other, parts, group, amount], [picture, result, scores])
         asked = [recipe, prompt, parts, strength, rounds, neutral, weights, seed, layers]
-        add(programs.describe, asked, [picture, result, scores])
-        add(programs.compose, [recipe, order, rows, kind, frame_ms], [clip])
+        add(programs.describe, asked, [picture, result, scores], LONG)
+        add(programs.compose, [recipe, order, rows, kind, frame_ms], [clip], RENDER)
         # Unprocessed, so that the upload can be read and taken off the disk at once.
-        add(programs.invert, [photo, face, steps, crop], [picture, result, scores], preprocess=False)
+        add(programs.invert, [photo, face, steps, crop], [picture, result, scores], LONG, preprocess=False)
         add(programs.model, [], [facts])
 
 
@@ -306,6 +326,11 @@ def _change(change: Change | None) -> dict[str, Any]:
 
 def _finite(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else round(value, 4)
+
+
+def _last(steps: Iterable[T]) -> T:
+    """The last of some steps, which pass one by one: all their pictures together would fill the memory."""
+    return deque(steps, maxlen=1)[0]
 
 
 def _whole(value: Any, name: str) -> int | None:

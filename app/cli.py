@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
         "faces kept ready; others are restored on demand",
         int,
     )
-    add("--queue-size", ["MEMORYGAN_QUEUE_SIZE"], "64", "requests that may wait before further ones are refused", int)
+    add("--queue-size", ["MEMORYGAN_QUEUE_SIZE"], "64", "requests of one kind of work that may wait", int)
     switch("--share", ["MEMORYGAN_SHARE"], "make a public link through Gradio's servers")
     switch("--mcp", ["MEMORYGAN_MCP", "GRADIO_MCP_SERVER"], "also be an MCP server, for assistants that use tools")
     # Someone who sits at a terminal wants to see the page; a container or a service has no browser.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from fastapi.exceptions import RequestValidationError
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -14,6 +16,9 @@ from starlette.routing import Route
 
 from app import uploads
 from app.middleware import FirstPaint, LimitBody
+from app.presence import FIRST, GRACE, Presence, Streams
+from app.queue import THREADS, FairQueue
+from app.states import CLOSED_AGE, States
 from app.theme import StudioTheme
 from app.widgets import STATIC, static
 from editing.service import EditingService
@@ -29,11 +34,13 @@ class Settings:
     Attributes:
         host, port: address to listen on; port None takes the first free one from 7860.
         auth: (name, password) pairs that are let in; empty for everyone.
-        queue_size: requests that may wait; more are refused with a sentence.
+        queue_size: requests of one kind of work that may wait; see :class:`app.queue.FairQueue`.
         share: make a public link through Gradio's servers.
         mcp: also be an MCP server.
         open: show the page in a browser of this machine.
-        max_visits: open pages that are remembered.
+        max_visits: pages that are remembered, open or closed a moment ago.
+        closed_age: seconds for which a page that was closed is remembered.
+        grace, first: see :class:`app.presence.Presence`.
     """
 
     host: str | None = None
@@ -43,7 +50,10 @@ class Settings:
     share: bool = False
     mcp: bool = False
     open: bool = False
-    max_visits: int = 10_000
+    max_visits: int = 2_000
+    closed_age: float = CLOSED_AGE
+    grace: float = GRACE
+    first: float = FIRST
 
 
 def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None = None, **options: Any) -> str:
@@ -56,11 +66,25 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         OSError: if the port is taken.
     """
     chosen = settings or Settings()
-    demo.queue(max_size=chosen.queue_size, default_concurrency_limit=8)
+    presence, states = Presence(chosen.grace, chosen.first), States(chosen.max_visits, closed_age=chosen.closed_age)
+    # Closed: what is asked for directly would pass the queue by.
+    demo.queue(api_open=False)
+    demo._queue = FairQueue(demo, presence, chosen.queue_size)
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        # Before the first request, after Gradio has made its own.
+        states.set_blocks(demo)
+        app.state_holder = states
+        yield
+
     # Routes given to the constructor come before Gradio's own; /health needs no log-in, so that probes can ask.
     app_kwargs = {
         "routes": [Route("/health", health_route(service))],
+        "lifespan": lifespan,
+        "exception_handlers": {RequestValidationError: misshapen},
         "middleware": [
+            Middleware(Streams, presence, states.page),
             Middleware(LimitBody, MAX_BODY, uploads.MAX_BYTES + 2**20),
             Middleware(FirstPaint, first_paint(demo)),
         ],
@@ -74,7 +98,7 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         mcp_server=chosen.mcp,
         inbrowser=chosen.open,
         max_file_size=uploads.MAX_BYTES,
-        state_session_capacity=chosen.max_visits,
+        max_threads=THREADS,
         show_error=False,
         enable_monitoring=False,
         run_history=False,
@@ -89,6 +113,13 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         **options,
     )
     return address
+
+
+async def misshapen(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Says in a sentence what is wrong with a request; FastAPI itself would send all of it back."""
+    found = error.errors()[0] if error.errors() else {}
+    place = ".".join(str(name) for name in found.get("loc", ())[1:]) or "the request"
+    return JSONResponse({"detail": f"{place[:60]}: {str(found.get('msg', 'not understood'))[:100]}."}, status_code=422)
 
 
 def head() -> str:
@@ -112,10 +143,11 @@ def first_paint(demo: gr.Blocks) -> str:
     )
 
 
-def health_route(service: EditingService) -> Callable[[Request], JSONResponse]:
+def health_route(service: EditingService) -> Callable[[Request], Awaitable[JSONResponse]]:
     """Answers probes."""
 
-    def health(request: Request) -> JSONResponse:
+    # Not in a thread: under a flood all of them are taken.
+    async def health(request: Request) -> JSONResponse:
         return JSONResponse(service.health(), headers={"Cache-Control": "no-store"})
 
     return health

@@ -11,14 +11,13 @@ import gradio as gr
 from app.desk import Desk
 from app.guard import guarded
 from app.jobs import LongJobs
+from app.queue import CONCURRENT, QUICK
 from app.visit import Visit
 from editing.errors import EditingError
 from editing.results import FaceView
 from editing.service import EditingService
 
 T = TypeVar("T")
-# Handlers that run at the same time; each waits for the one device most of its time.
-CONCURRENT = 24
 
 
 @dataclass
@@ -77,9 +76,9 @@ class Shell:
         options.setdefault("show_progress", "minimal")
         # Gradio blurs what it believes to be loading; only the stage shows that it waits.
         options.setdefault("show_progress_on", self.stage)
-        # One group for all: what is beyond its limit waits in the queue, and a full queue refuses.
-        options.setdefault("concurrency_id", "interactive")
-        options.setdefault("concurrency_limit", CONCURRENT)
+        # A group for each kind of work: what is beyond its limit waits, see app/queue.py.
+        kind = options.setdefault("concurrency_id", QUICK)
+        options.setdefault("concurrency_limit", CONCURRENT[kind])
         return event(guarded(handler), **options)
 
 

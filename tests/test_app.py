@@ -56,18 +56,19 @@ class Served:
     url: str
     service: EditingService
     folder: Path
+    demo: gr.Blocks
 
 
 def serve(service: EditingService, folder: Path, settings: Settings | None = None) -> Iterator[Served]:
     """Serves a page until the generator is closed; uploads and files for programs lie in ``folder``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        # Gradio keeps what a closed page left for an hour, in its tests for a second.
+        # Gradio's heartbeat is quicker in its tests.
         patch.setenv("GRADIO_IS_E2E_TEST", "1")
         demo = create_demo(service)
         address = launch(demo, service, settings or Settings(), prevent_thread_lock=True, quiet=True)
         try:
-            yield Served(address.rstrip("/"), service, folder)
+            yield Served(address.rstrip("/"), service, folder, demo)
         finally:
             demo.close(verbose=False)
             service.close()

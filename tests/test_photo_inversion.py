@@ -15,7 +15,7 @@ from toy import toy_assets  # type: ignore[import-not-found]
 
 from editing.device.loading import Assets, untrained_generator
 from editing.device.renderer import to_uint8
-from editing.device.turns import Turnstile
+from editing.device.turns import Turnstile, fair_order
 from editing.errors import BusyError, EditingError, UnknownSessionError
 from editing.face.state import run_here
 from editing.photo import inversion
@@ -342,13 +342,34 @@ def test_nobody_fills_the_line_alone():
     with pytest.raises(BusyError, match="4 of your long jobs"):
         turns.enter("me")
     yours = [turns.enter("you") for _ in range(2)]
-    assert [turns.position(ticket) for ticket in mine] == [0, 0, 3, 4]
-    assert [turns.position(ticket) for ticket in yours] == [1, 2]
+    assert [turns.position(ticket) for ticket in mine] == [0, 0, 2, 3]
+    assert [turns.position(ticket) for ticket in yours] == [0, 1], "all places were taken by one, so there is one more"
     turns.leave(mine[0])
     assert [turns.position(ticket) for ticket in (*yours, *mine[1:])] == [0, 2, 0, 1, 3]
     turns.enter("somebody else")
+    turns.enter("anybody")
+    # The line is full, and somebody who has less in it takes the last place of who has the most.
+    turns.enter("one too many")
+    with pytest.raises(BusyError, match="others came"):
+        turns.position(mine[3])
     with pytest.raises(BusyError, match="few minutes"):
-        turns.enter("anybody") and turns.enter("one too many")
+        turns.enter("me")
+
+
+def test_clients_take_turns_before_their_pages_do():
+    waiting = ["a/1", "a/1", "a/2", "b/1", "a/3"]
+    assert fair_order([], waiting) == [0, 3, 2, 4, 1]
+    assert fair_order(["a/1"], waiting) == [3, 2, 4, 0, 1]
+    assert fair_order([], []) == [] and fair_order(["a"], ["a", "b"]) == [1, 0]
+
+
+def test_a_client_that_holds_every_place_does_not_make_others_wait():
+    turns = Turnstile(2, 8)
+    first, second, third = (turns.enter(f"a/{page}") for page in "123")
+    assert [turns.position(ticket) for ticket in (first, second, third)] == [0, 0, 1]
+    other = turns.enter("b/1")
+    assert turns.position(other) == 0, "one more is let in"
+    assert turns.position(turns.enter("c/1")) == 1, "and only one"
 
 
 def test_photos_of_one_service_do_not_leak_into_another():

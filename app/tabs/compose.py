@@ -10,6 +10,7 @@ import gradio as gr
 
 from app import pictures, widgets
 from app.guard import explain, refuse
+from app.queue import RENDER
 from app.shell import Shell, names, present
 from app.visit import Visit
 from editing.errors import EditingError
@@ -88,8 +89,15 @@ def build(shell: Shell) -> None:
         return export(visit, wanted, kinds, pause, "mp4")
 
     for event in (player.compose, order.reorder):
-        shell.on(event, on_compose, inputs=[shell.visit, order], outputs=[player], trigger_mode="always_last")
-    clip = {"inputs": [shell.visit, order, rows, speed], "outputs": [shell.saver]}
+        shell.on(
+            event,
+            on_compose,
+            inputs=[shell.visit, order],
+            outputs=[player],
+            trigger_mode="always_last",
+            concurrency_id=RENDER,
+        )
+    clip = {"inputs": [shell.visit, order, rows, speed], "outputs": [shell.saver], "concurrency_id": RENDER}
     shell.on(gif.click, on_gif, show_progress_on=gif, **clip)
     shell.on(mp4.click, on_mp4, show_progress_on=mp4, **clip)
 

@@ -12,6 +12,7 @@ import numpy as np
 from app import pictures, widgets
 from app.guard import refuse, tell
 from app.pace import Pace
+from app.queue import LONG
 from app.shell import Shell, names, number, present, record
 from app.visit import Visit
 from editing.errors import EditingError
@@ -21,7 +22,6 @@ from editing.text.optimize import STRENGTHS
 from editing.text.results import TextProgress
 
 STEPS, MAX_STEPS = 300, 1000
-DESCRIBING = 12
 # Points of a curve that are sent; a screen shows no more.
 _POINTS = 80
 # Those of the paper.
@@ -245,9 +245,7 @@ def build(shell: Shell) -> None:
             inputs=[shell.visit, prompt, choice, strength, steps, neutral, layers, *weights.values()],
             outputs=outputs,
             show_progress="hidden",
-            # Apart from the rest: each of these holds its place for minutes.
-            concurrency_id="describe",
-            concurrency_limit=DESCRIBING,
+            concurrency_id=LONG,
         )
     shell.on(stop.click, on_stop, inputs=[shell.visit], queue=False, show_progress="hidden")
     shell.on(apply.click, on_apply, inputs=[shell.visit], outputs=[*shell.committed, *outputs])

@@ -8,6 +8,7 @@ import gradio as gr
 
 from app import uploads, widgets
 from app.desk import face_label
+from app.queue import RENDER
 from app.shell import Shell, chosen, present
 from app.visit import Visit
 from editing.errors import EditingError
@@ -108,7 +109,14 @@ def build(shell: Shell) -> None:
         outputs=opened,
         trigger_mode="always_last",
     )
-    shell.on(more.click, on_more, inputs=[shell.visit, shell.truncation], outputs=[grid], show_progress_on=more)
+    shell.on(
+        more.click,
+        on_more,
+        inputs=[shell.visit, shell.truncation],
+        outputs=[grid],
+        show_progress_on=more,
+        concurrency_id=RENDER,
+    )
     shell.on(grid.pick, on_candidate, inputs=[shell.visit], outputs=opened)
     shell.on(shell.strip.pick, on_strip, inputs=[shell.visit], outputs=opened)
     shell.on(recipe.upload, on_recipe, inputs=[shell.visit, recipe], outputs=opened, preprocess=False)

@@ -11,6 +11,7 @@ import gradio as gr
 from app import pictures, uploads, widgets
 from app.guard import refuse, tell
 from app.pace import Pace
+from app.queue import LONG
 from app.shell import Shell, number, present, record
 from app.visit import Visit
 from editing.errors import EditingError
@@ -18,7 +19,6 @@ from editing.results import CancelToken, InversionProgress
 
 STEPS = {"quick": 60, "normal": 200, "careful": 600}
 TUNE_STEPS = 120
-REBUILDING = 12
 _PHASES = {
     "waiting": "Waiting",
     "encode": "First guess",
@@ -167,9 +167,7 @@ def build(shell: Shell) -> None:
         inputs=[shell.visit, choice, effort, tune],
         outputs=[progress, start, stop, send],
         show_progress="hidden",
-        # Apart from the rest: each of these holds its place for minutes.
-        concurrency_id="rebuild",
-        concurrency_limit=REBUILDING,
+        concurrency_id=LONG,
     )
     shell.on(stop.click, on_stop, inputs=[shell.visit], queue=False, show_progress="hidden")
     shell.on(send.click, on_send, inputs=[shell.visit], outputs=[*shell.opened, shell.tabs])

@@ -8,6 +8,7 @@ import gradio as gr
 
 from app import pictures, uploads, widgets
 from app.desk import BASE, face_label
+from app.queue import RENDER
 from app.shell import Shell, chosen, names, number, present, record
 from app.visit import Visit
 from editing.errors import EditingError
@@ -147,5 +148,12 @@ def build(shell: Shell) -> None:
         show_progress="hidden",
     )
     shell.on(panel.apply, on_apply, inputs=[shell.visit, panel], outputs=shell.committed)
-    shell.on(surprise.click, on_surprise, inputs=[shell.visit, part, group], outputs=[grid], show_progress_on=surprise)
+    shell.on(
+        surprise.click,
+        on_surprise,
+        inputs=[shell.visit, part, group],
+        outputs=[grid],
+        show_progress_on=surprise,
+        concurrency_id=RENDER,
+    )
     shell.on(grid.pick, on_variant, inputs=[shell.visit], outputs=shell.committed)
