@@ -23,7 +23,7 @@ from app.jobs import LongJobs
 from app.queue import CONCURRENT, LONG, PROGRAM, RENDER, call_owner, call_token
 from app.sizes import RECIPE, allow
 from editing.errors import EditingError
-from editing.face.recipe import PART_LAYERS
+from editing.face.edits import PART_LAYERS
 from editing.results import Change, FaceView
 from editing.service import EditingService
 from editing.text.optimize import STRENGTHS

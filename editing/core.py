@@ -16,9 +16,11 @@ from editing.device.renderer import PreviewRequest, Rendered, Renderer
 from editing.device.turns import Turnstile
 from editing.device.worker import Interactive, Worker
 from editing.errors import EditingError
+from editing.face.edits import SliderEdit, SwapEdit
 from editing.face.measure import change_between
-from editing.face.recipe import Recipe, SeedSource, SliderEdit, Source, SwapEdit
+from editing.face.recipe import Recipe
 from editing.face.session import Edits, Session, describe
+from editing.face.sources import SeedSource, Source
 from editing.face.state import FaceEditor, parts_source
 from editing.face.store import SessionStore
 from editing.guidance.registry import Guides

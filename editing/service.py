@@ -76,17 +76,14 @@ from editing.core import Limits, ServiceCore, between, checked_seed
 from editing.device.loading import choose_device, load_assets
 from editing.device.worker import Background, Interactive
 from editing.errors import EditingError
-from editing.face.recipe import (
-    Codes,
-    Recipe,
-    ResampleEdit,
-    SeedSource,
-    diff,
-    embed,
-    read_recipe,
-)
+from editing.face.codes import Codes
+from editing.face.compare import diff
+from editing.face.edits import ResampleEdit
+from editing.face.png import embed, read_recipe
+from editing.face.recipe import Recipe
 from editing.face.sequence import composition_order, frames_of, gif, mp4, mp4_writer
 from editing.face.session import Edits, Session
+from editing.face.sources import SeedSource
 from editing.face.state import BASE
 from editing.face.swap import variant_edits
 from editing.guidance.registry import Guides

@@ -14,22 +14,13 @@ import torch
 from PIL import Image
 
 from editing.errors import EditingError
-from editing.face.recipe import (
-    MAX_BYTES,
-    VERSION,
-    Codes,
-    CodesSource,
-    Recipe,
-    ResampleEdit,
-    SeedSource,
-    SliderEdit,
-    SwapEdit,
-    TextEdit,
-    diff,
-    embed,
-    extract,
-    read_recipe,
-)
+from editing.face.codes import Codes
+from editing.face.compare import diff
+from editing.face.edits import ResampleEdit, SliderEdit, SwapEdit, TextEdit
+from editing.face.fields import MAX_BYTES
+from editing.face.png import embed, extract, read_recipe
+from editing.face.recipe import VERSION, Recipe
+from editing.face.sources import CodesSource, SeedSource
 from memorygan.parts import FACE_PARTS
 
 

@@ -17,7 +17,10 @@ from toy import toy_assets, toy_generator, toy_service  # type: ignore[import-no
 from editing.device.loading import untrained_generator
 from editing.device.renderer import to_uint8
 from editing.errors import BusyError, EditingError, UnknownSessionError
-from editing.face.recipe import Codes, Recipe, SeedSource, TextEdit
+from editing.face.codes import Codes
+from editing.face.edits import TextEdit
+from editing.face.recipe import Recipe
+from editing.face.sources import SeedSource
 from editing.face.state import run_here
 from editing.guidance.clip import ImageTextJudge
 from editing.guidance.identity import IdentityNet

@@ -16,7 +16,7 @@ from app.queue import LONG
 from app.shell import Shell, names, number, present, record
 from app.visit import Visit
 from editing.errors import EditingError
-from editing.face.recipe import MAX_PROMPT
+from editing.face.edits import MAX_PROMPT
 from editing.results import CancelToken, FaceView
 from editing.text.optimize import STRENGTHS
 from editing.text.results import TextProgress

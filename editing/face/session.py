@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from editing.device.renderer import Rendered
 from editing.errors import EditingError
-from editing.face.recipe import MAX_EDITS, Edit, SliderEdit, Source
+from editing.face.edits import Edit, SliderEdit
+from editing.face.fields import MAX_EDITS
+from editing.face.sources import Source
 from editing.face.state import FaceEditor, FaceState
 from memorygan.generator import ComposedGenerator
 from memorygan.latents import Latents

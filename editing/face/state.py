@@ -12,17 +12,9 @@ import torch
 from torch import Tensor
 
 from editing.errors import EditingError
-from editing.face.recipe import (
-    Codes,
-    CodesSource,
-    Edit,
-    ResampleEdit,
-    SeedSource,
-    SliderEdit,
-    Source,
-    SwapEdit,
-    TextEdit,
-)
+from editing.face.codes import Codes
+from editing.face.edits import Edit, ResampleEdit, SliderEdit, SwapEdit, TextEdit
+from editing.face.sources import CodesSource, SeedSource, Source
 from editing.sliders.directions import SliderSet
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.config import GeneratorConfig

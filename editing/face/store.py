@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from editing.errors import UnknownSessionError
-from editing.face.recipe import Source
 from editing.face.session import Archive, Session
+from editing.face.sources import Source
 from editing.face.state import FaceEditor
 from memorygan.generator import ComposedGenerator
 

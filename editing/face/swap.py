@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from editing.errors import EditingError
-from editing.face.recipe import PART_LAYERS, Codes, ResampleEdit
+from editing.face.codes import Codes
+from editing.face.edits import PART_LAYERS, ResampleEdit
 from editing.face.state import BASE, FaceEditor, FaceState, Runner
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.controller import Controller

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from editing.device.renderer import to_uint8, with_render
 from editing.errors import EditingError
-from editing.face.recipe import Codes, CodesSource
+from editing.face.codes import Codes
+from editing.face.fields import read_whole
+from editing.face.sources import CodesSource
 from editing.face.state import Runner, run_here
 from editing.results import CancelToken, InversionProgress
 from memorygan.encoder import PartEncoder
@@ -60,9 +62,7 @@ class InversionSettings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "tune_steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_STEPS:
-                raise EditingError(f"{name} is {value!r}; use a whole number from 0 to {MAX_STEPS}")
+            read_whole(getattr(self, name), name, 0, MAX_STEPS)
 
 
 @dataclass(frozen=True)

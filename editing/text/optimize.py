@@ -28,7 +28,9 @@ from torch import Tensor
 
 from editing.device.renderer import to_uint8
 from editing.errors import EditingError
-from editing.face.recipe import Codes, TextEdit
+from editing.face.codes import Codes
+from editing.face.edits import TextEdit
+from editing.face.fields import read_number, read_whole
 from editing.face.session import Edits
 from editing.face.state import ALL_LAYERS, GROUPS, FaceEditor, FaceState, Runner
 from editing.guidance.clip import ImageTextJudge
@@ -91,15 +93,10 @@ class TextSettings:
 
     def __post_init__(self) -> None:
         for name, least, most in (("steps", 1, MAX_STEPS), ("crops", 0, 64)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise EditingError(f"{name} is {value!r}; use a whole number from {least} to {most}")
+            read_whole(getattr(self, name), name, least, most)
         limits = {"learning_rate": (1e-5, 10.0), "reach": (1e-3, 100.0)} | dict.fromkeys(LOSSES, (0.0, 1000.0))
         for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not real or not low <= value <= high:
-                raise EditingError(f"{name} is {value!r}; use a number from {low:g} to {high:g}")
+            read_number(getattr(self, name), name, low, high)
 
     @classmethod
     def preset(cls, name: str = "normal", **changes: float) -> TextSettings:

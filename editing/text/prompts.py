@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from editing.errors import EditingError
-from editing.face.recipe import MAX_PROMPT
+from editing.face.edits import MAX_PROMPT
 from editing.guidance.clip import ImageTextJudge
 
 MAX_LENGTH = 100_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from editing.face.recipe import Edit, TextEdit
+from editing.face.edits import Edit, TextEdit
 from editing.results import Change
 
 

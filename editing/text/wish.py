@@ -9,8 +9,9 @@ from editing.device.renderer import Rendered, Renderer
 from editing.device.turns import Turnstile
 from editing.device.worker import Background, Worker
 from editing.errors import EditingError
+from editing.face.codes import Codes
+from editing.face.edits import PART_LAYERS, TextEdit
 from editing.face.measure import change_between
-from editing.face.recipe import PART_LAYERS, Codes, TextEdit
 from editing.face.state import FaceEditor
 from editing.guidance.clip import ImageTextJudge
 from editing.guidance.identity import IdentityNet
