@@ -24,9 +24,10 @@ from editing.face.sources import SeedSource, Source
 from editing.face.state import FaceEditor, parts_source
 from editing.face.store import SessionStore
 from editing.guidance.registry import Guides
-from editing.photo.align import Detector, MtcnnDetector
-from editing.photo.decode import PhotoLimits
+from editing.photo.decode import Photo, PhotoLimits
+from editing.photo.detect import Detector, MtcnnDetector
 from editing.photo.inversion import IdentityJudge
+from editing.photo.original import Original
 from editing.photo.store import PhotoStore
 from editing.results import MAX_SEED, Change, FaceView
 from editing.text.optimize import Spreads
@@ -321,6 +322,11 @@ class ServiceCore:
         sliders = self._slider_hash() if any(isinstance(edit, SliderEdit) for edit in edits) else None
         tuned = session.generator is not None or session.lost_tuning
         return Recipe(self.checkpoint, session.source, edits, sliders, self.model, tuned)
+
+    def _original(self, photo: Photo) -> Original:
+        """A photo at full size; few are unpacked at the same time."""
+        with self._decoding:
+            return photo.original()
 
     def _face_detector(self) -> tuple[Detector | None, str]:
         with self._lock:

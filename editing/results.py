@@ -134,12 +134,14 @@ class FoundFace:
         box: left, top, right, bottom in pixels of the upright photo.
         score: the detector's confidence, 0 to 1.
         image: (s, s, 3) uint8 RGB, the aligned face.
+        notice: a plain sentence, for example that the photo's border cuts the face; or "".
     """
 
     index: int
     box: tuple[float, float, float, float]
     score: float
     image: np.ndarray
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,10 @@ class PhotoView:
     Attributes:
         photo: its token for :meth:`EditingService.invert`.
         image: (h, w, 3) uint8 RGB, upright; at most 1024 pixels on its longer side.
-        width, height: of the photo that crops refer to, in pixels.
-        faces: largest first; empty if none was found, then choose a square crop.
+        width, height: of the full photo in pixels; boxes and crops refer to it.
+        faces: the best to edit first; empty if none was found, then choose a square crop.
         notices: plain sentences, for example that only the first picture of an animation is used.
+        grey: the photo is black and white.
     """
 
     photo: str
@@ -160,6 +163,7 @@ class PhotoView:
     height: int
     faces: tuple[FoundFace, ...]
     notices: tuple[str, ...] = ()
+    grey: bool = False
 
 
 @dataclass(frozen=True)

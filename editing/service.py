@@ -47,6 +47,7 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
 
   own photo
     open_photo(data: bytes) -> PhotoView;  close_photo(photo) -> None
+    turn_photo(photo, quarters=1) -> PhotoView                          turned by hand; a new token
     framed(photo, face=0, crop=None) -> np.ndarray                      the square that invert() works on
     invert(photo, face=0, crop=None, steps=200, tune_steps=0, cancel=None, owner="") -> Iterator[InversionProgress]
                                                                         crop: (left, top, side) in photo pixels instead
@@ -89,6 +90,7 @@ from editing.face.swap import variant_edits
 from editing.guidance.registry import Guides
 from editing.photo.decode import decode
 from editing.photo.inversion import IdentityJudge, InversionSettings, invert
+from editing.photo.store import Square
 from editing.results import (
     CancelToken,
     Candidate,
@@ -650,11 +652,24 @@ class EditingService(ServiceCore):
         detector, problem = self._face_detector()
         return self._photos.add(photo, detector, problem)
 
+    def turn_photo(self, photo: str, quarters: int = 1) -> PhotoView:
+        """Turns a photo anticlockwise by right angles and looks for faces again; the old token stays good.
+
+        It is also given back that way round.
+
+        Raises:
+            EditingError: for something else than a whole number of right angles.
+            UnknownSessionError: if the photo is gone.
+        """
+        between(quarters, "quarters", -3, 3)
+        detector, problem = self._face_detector()
+        return self._photos.add(self._photos.photo(photo).turned(int(quarters)), detector, problem)
+
     def close_photo(self, photo: str) -> None:
         """Forgets a photo; nothing happens if it is gone already."""
         self._photos.close(photo)
 
-    def framed(self, photo: str, face: int = 0, crop: tuple[float, float, float] | None = None) -> np.ndarray:
+    def framed(self, photo: str, face: int = 0, crop: Square | None = None) -> np.ndarray:
         """The aligned face, or the square cut out by hand, that :meth:`invert` works on.
 
         Returns:
@@ -670,7 +685,7 @@ class EditingService(ServiceCore):
         self,
         photo: str,
         face: int = 0,
-        crop: tuple[float, float, float] | None = None,
+        crop: Square | None = None,
         steps: int = 200,
         tune_steps: int = 0,
         cancel: CancelToken | None = None,
@@ -681,7 +696,8 @@ class EditingService(ServiceCore):
         Args:
             photo: token.
             face: index of a found face.
-            crop: left, top and side in pixels of the photo, instead of a found face.
+            crop: left, top and side in pixels of the photo, and degrees of a clockwise turn if it has one, instead of a
+                found face.
             steps: of the refinement of the codes; 0 takes the encoder's.
             tune_steps: of the render net, for this face alone; edits stay exact, a saved recipe does not carry it.
             cancel: ends the job within a step; the best so far is opened.

@@ -32,7 +32,7 @@ from app.server import MAX_BODY, Settings, launch
 from app.visit import MAX_FACES, Visit, close_visit
 from editing.device.loading import Assets
 from editing.errors import EditingError
-from editing.photo.align import Detection
+from editing.photo.detect import Detection
 from editing.results import CancelToken, Change
 from editing.service import EditingService, Limits
 from memorygan.analysis.blocks import Bar, Piece

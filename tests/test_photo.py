@@ -14,8 +14,9 @@ from PIL import Image
 
 from editing.device.renderer import to_uint8
 from editing.errors import EditingError, UnknownSessionError
-from editing.photo.align import Detection, MtcnnDetector, align, crop
+from editing.photo.align import frame_of, framed, square
 from editing.photo.decode import PhotoLimits, decode
+from editing.photo.detect import Detection, MtcnnDetector
 from editing.photo.store import PhotoStore
 from memorygan.checkpoint import load_generator
 from memorygan.manifest import default_checkpoint
@@ -215,8 +216,8 @@ def test_a_training_picture_stays_where_it_is():
     random = np.random.default_rng(0)
     noise = Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8))
     pixels = np.asarray(noise.resize((256, 256), Image.Resampling.BICUBIC))
-    framed = align(pixels, face_landmarks(), 256)
-    assert np.abs(framed.astype(int) - pixels).mean() < 8
+    found = framed(pixels, frame_of(face_landmarks()), 256)
+    assert np.abs(found.astype(int) - pixels).mean() < 8
 
 
 @pytest.mark.parametrize(("scale", "turn", "move"), [(1.0, 0, (40, 20)), (2.5, 0, (10, 30)), (1.5, 25, (80, 60))])
@@ -227,23 +228,30 @@ def test_framing_follows_the_face(scale, turn, move):
     for x, y in points:
         rows, columns = np.mgrid[0:900, 0:900]
         pixels[(columns - x) ** 2 + (rows - y) ** 2 < (5 * scale) ** 2] = 255
-    framed = align(pixels, points, 128)[..., 0].astype(float)
+    found = framed(pixels, frame_of(points), 128)[..., 0].astype(float)
     for x, y in face_landmarks() / 2:
-        patch = framed[round(y) - 2 : round(y) + 3, round(x) - 2 : round(x) + 3]
+        patch = found[round(y) - 2 : round(y) + 3, round(x) - 2 : round(x) + 3]
         assert patch.mean() > 100, (x, y)
-    assert framed.mean() < 20
+    assert found.mean() < 20
 
 
 def test_crops_by_hand():
     pixels = np.asarray(halves((200, 100)))
-    assert near(crop(pixels, 0, 0, 50, 32).mean(axis=(0, 1)), RED)
-    assert near(crop(pixels, 150, 0, 50, 32).mean(axis=(0, 1)), BLUE)
-    assert crop(pixels, -30, -30, 160, 64).shape == (64, 64, 3), "beyond the border the photo is mirrored"
+
+    def crop(left: float, top: float, side: float, turn: float = 0.0) -> np.ndarray:
+        return framed(pixels, square(200, 100, left, top, side, turn), 32)
+
+    assert near(crop(0, 0, 50).mean(axis=(0, 1)), RED)
+    assert near(crop(150, 0, 50).mean(axis=(0, 1)), BLUE)
+    # Turned clockwise, its upper edge looks to the right: what is red on the left comes to lie at the bottom.
+    turned = crop(75, 25, 50, 90)
+    assert near(turned[-8:].mean(axis=(0, 1)), RED)
+    assert near(turned[:8].mean(axis=(0, 1)), BLUE)
     for left, top, side, answer in ((0, 0, 5, "20 pixels"), (500, 0, 50, "outside"), (0, 0, float("nan"), "20 pixels")):
         with pytest.raises(EditingError, match=answer):
-            crop(pixels, left, top, side, 32)
+            crop(left, top, side)
     with pytest.raises(EditingError, match="by hand"):
-        align(pixels, np.zeros((5, 2)), 32)
+        frame_of(np.zeros((5, 2)))
 
 
 # --- photos with faces ------------------------------------------------------------------------------------------------
@@ -314,8 +322,8 @@ def test_the_real_detector_finds_the_faces_of_the_bundled_generator():
         assert abs(y - top - side / 2) < 0.2 * side
         expected = left + side * face_landmarks()[:, 0] / 256, top + side * face_landmarks()[:, 1] / 256
         assert np.abs(detection.landmarks - np.stack(expected, axis=1)).max() < 0.12 * side
-        framed = align(photo, detection.landmarks, len(face))
-        assert np.abs(framed.astype(int) - face).mean() < 30
+        frame = frame_of(detection.landmarks)
+        assert np.abs(framed(photo, frame, len(face)).astype(int) - face).mean() < 30
 
 
 def test_the_real_detector_finds_nothing_where_there_is_nothing():

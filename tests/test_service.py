@@ -852,7 +852,7 @@ def test_uploads_are_unpacked_a_few_at_a_time(monkeypatch):
         time.sleep(0.05)
         with lock:
             running[0] -= 1
-        return Photo(np.zeros((40, 40, 3), dtype=np.uint8))
+        return Photo(np.zeros((40, 40, 3), dtype=np.uint8), 40, 40)
 
     monkeypatch.setattr("editing.service.decode", slow)
     with toy_service(Limits(max_decodes=2), detector=lambda pixels: []) as service, ThreadPoolExecutor(6) as pool:

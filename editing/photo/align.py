@@ -1,105 +1,78 @@
-"""Finding faces in a photo, and framing one as the training pictures are framed."""
+"""Framing a face of a photo as the training pictures are framed."""
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
-from typing import Any, Protocol
 
+import cv2
 import numpy as np
-import torch
 from PIL import Image
 
 from editing.errors import EditingError
 
-# MTCNN looks at this size; faces below a twentieth of it are not worth editing.
-_DETECTION_SIDE = 1024
-_MIN_SCORE = 0.9
-_MAX_FACES = 12
 _MIN_FACE_PIXELS = 20.0
+# How fast a photo's border fades beyond it, as a share of the frame.
+_FADE = 0.12
 
 
 @dataclass(frozen=True)
-class Detection:
-    """One face in a photo.
+class Frame:
+    """A square over a photo: what the networks look at. It may be turned, and may reach beyond the photo.
 
     Attributes:
-        box: left, top, right, bottom in pixels.
-        score: confidence, 0 to 1.
-        landmarks: (5, 2) float64 x, y in pixels: left and right eye, nose, left and right corner of the mouth, left
-            and right as seen in the picture.
+        left, top: its first corner in pixels, x from the left and y from the top.
+        across, down: the edge from there to the second corner, as x and y; the other edge is the same, turned clockwise
+            by a right angle.
     """
 
-    box: tuple[float, float, float, float]
-    score: float
-    landmarks: np.ndarray
+    left: float
+    top: float
+    across: float
+    down: float
+
+    @property
+    def side(self) -> float:
+        """Length of an edge in pixels of the photo."""
+        return float(np.hypot(self.across, self.down))
+
+    def scaled(self, ratio: float) -> Frame:
+        """The same square over the photo at another size."""
+        return Frame(self.left * ratio, self.top * ratio, self.across * ratio, self.down * ratio)
+
+    def matrix(self, size: int) -> np.ndarray:
+        """(2, 3) float64: (x, y, 1) of a pixel of the framed picture of ``size`` → x, y of a pixel of the photo.
+
+        Both count pixels from the middle of the first one, as OpenCV does: `cv2.warpAffine(photo, matrix, (size, size),
+        flags=cv2.WARP_INVERSE_MAP)` frames a photo, and without that flag the result goes back into it.
+        """
+        a, b = self.across / size, self.down / size
+        # The middle of pixel i lies at i + 0.5 of the picture.
+        x = self.left + (a - b) * 0.5 - 0.5
+        y = self.top + (b + a) * 0.5 - 0.5
+        return np.array([[a, -b, x], [b, a, y]])
+
+    def corners(self) -> np.ndarray:
+        """(4, 2) float64 x, y: clockwise from the first."""
+        x = np.array([self.across, self.down])
+        y, first = np.array([-self.down, self.across]), np.array([self.left, self.top])
+        return np.stack([first, first + x, first + x + y, first + y])
+
+    def outside(self, width: int, height: int) -> float:
+        """Share of the square, 0 to 1, that lies beyond a photo of that size."""
+        corners = self.corners().astype(np.float32)
+        photo = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float32)
+        area, _ = cv2.intersectConvexConvex(corners, photo)
+        return float(1.0 - min(1.0, area / max(self.side**2, 1e-9)))
 
 
-class Detector(Protocol):
-    """Anything that finds faces."""
-
-    def __call__(self, pixels: np.ndarray) -> list[Detection]:
-        """(h, w, 3) uint8 RGB → faces, largest first."""
-        ...
-
-
-class MtcnnDetector:
-    """MTCNN of facenet-pytorch, whose small weights come with the package; runs on the CPU.
-
-    Raises:
-        EditingError: if the package cannot be used here.
-    """
-
-    def __init__(self) -> None:
-        try:
-            from facenet_pytorch import MTCNN
-
-            self._net: Any = MTCNN(keep_all=True, min_face_size=40, device=torch.device("cpu"))
-        except Exception as error:  # the package's own dependencies fail in many ways
-            raise EditingError(
-                "faces cannot be found automatically because facenet-pytorch is not usable here; crop the photo by hand"
-            ) from error
-        self._lock = threading.Lock()
-
-    def __call__(self, pixels: np.ndarray) -> list[Detection]:
-        """(h, w, 3) uint8 RGB → faces, largest first."""
-        image = Image.fromarray(pixels)
-        scale = min(1.0, _DETECTION_SIDE / max(image.size))
-        if scale < 1.0:
-            image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-        with self._lock:
-            try:
-                boxes, scores, points = self._net.detect(image, landmarks=True)
-            except (RuntimeError, ValueError, IndexError):
-                return []  # MTCNN stumbles over pictures without any candidate
-        if boxes is None:
-            return []
-        found = [
-            Detection(
-                tuple(float(v) / scale for v in box),  # type: ignore[arg-type]
-                float(score),
-                np.asarray(landmarks, dtype=np.float64) / scale,
-            )
-            for box, score, landmarks in zip(boxes, scores, points, strict=True)
-            if score is not None and score >= _MIN_SCORE
-        ]
-        found.sort(key=lambda face: -(face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))
-        return found[:_MAX_FACES]
-
-
-def align(pixels: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
-    """Rotates and crops a face to the framing of FFHQ and CelebA-HQ.
+def frame_of(landmarks: np.ndarray) -> Frame:
+    """The framing of FFHQ and CelebA-HQ.
 
     The square stands upright between the eyes and the mouth, is centred a little below the eyes, and is 4 eye distances
-    or 3.6 eye–mouth distances wide, whichever is more. Beyond its border the photo is mirrored.
+    or 3.6 eye–mouth distances wide, whichever is more.
 
     Args:
-        pixels: (h, w, 3) uint8 RGB.
-        landmarks: see :class:`Detection`.
-        size: side of the result.
-
-    Returns:
-        (size, size, 3) uint8.
+        landmarks: (5, 2) x, y, see :class:`editing.photo.detect.Detection`.
 
     Raises:
         EditingError: if the landmarks coincide.
@@ -114,61 +87,78 @@ def align(pixels: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
     if length < 1e-6 or half * 2 < _MIN_FACE_PIXELS:
         raise EditingError("the face is too small or unclear to be aligned; crop the photo by hand")
     x = axis / length * half
-    y = np.array([-x[1], x[0]])
-    centre = eyes + down * 0.1
-    return _sample(pixels, centre - x - y, 2 * x, 2 * y, size)
+    first = eyes + down * 0.1 - x - np.array([-x[1], x[0]])
+    return Frame(float(first[0]), float(first[1]), float(2 * x[0]), float(2 * x[1]))
 
 
-def crop(pixels: np.ndarray, left: float, top: float, side: float, size: int) -> np.ndarray:
-    """A square chosen by hand, (size, size, 3) uint8; beyond its border the photo is mirrored.
+def square(width: int, height: int, left: float, top: float, side: float, turn: float = 0.0) -> Frame:
+    """A square chosen by hand in a photo of that size.
+
+    Args:
+        width, height: of the photo in pixels.
+        left, top, side: before it is turned, in pixels.
+        turn: clockwise about its middle, in degrees.
 
     Raises:
         EditingError: if the square does not meet the photo or is smaller than 20 pixels.
     """
-    height, width = pixels.shape[:2]
-    values = np.array([left, top, side], dtype=np.float64)
-    if not np.isfinite(values).all() or side < _MIN_FACE_PIXELS or side > 3 * max(height, width):
+    values = np.array([left, top, side, turn], dtype=np.float64)
+    if not np.isfinite(values).all() or side < _MIN_FACE_PIXELS or side > 3 * max(width, height):
         raise EditingError(f"the crop is {side:g} pixels wide; draw a square of at least 20 pixels inside the photo")
-    if left + side <= 0 or top + side <= 0 or left >= width or top >= height:
+    middle, angle = np.array([left, top]) + side / 2, np.deg2rad(turn)
+    x = np.array([np.cos(angle), np.sin(angle)]) * side
+    first = middle - (x + np.array([-x[1], x[0]])) / 2
+    found = Frame(float(first[0]), float(first[1]), float(x[0]), float(x[1]))
+    if found.outside(width, height) >= 1.0:
         raise EditingError("the crop lies outside the photo; draw a square over the face")
-    return _sample(pixels, np.array([left, top]), np.array([side, 0.0]), np.array([0.0, side]), size)
+    return found
 
 
-def _sample(pixels: np.ndarray, origin: np.ndarray, x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
-    """The parallelogram origin, origin + x, origin + y as a square picture, antialiased."""
-    step = np.hypot(*x) / size
-    # First reduce the photo so that neighbouring samples are at most about a pixel apart.
+def framed(pixels: np.ndarray, frame: Frame, size: int) -> np.ndarray:
+    """What lies in a frame, antialiased; beyond the photo its border fades into the border's mean colour.
+
+    Args:
+        pixels: (h, w, 3) uint8 RGB.
+        frame: in these pixels.
+        size: side of the result.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
     image = Image.fromarray(pixels)
+    step = frame.side / size
     if step > 1.0:
-        reduced = (max(1, round(image.width / step)), max(1, round(image.height / step)))
-        ratio = np.array([reduced[0] / image.width, reduced[1] / image.height])
+        # First reduce the photo so that neighbouring samples are at most about a pixel apart.
+        reduced = max(1, round(image.width / step)), max(1, round(image.height / step))
+        frame = frame.scaled(reduced[0] / image.width)
         image = image.resize(reduced, Image.Resampling.LANCZOS)
-        origin, x, y = origin * ratio, x * ratio, y * ratio
-    source = np.asarray(image, dtype=np.float32)
-    place = (np.arange(size) + 0.5) / size
-    points = origin + place[None, :, None] * x + place[:, None, None] * y - 0.5  # (size, size, 2) x, y of pixel centres
-    return _bilinear(source, points)
+    source, matrix = np.asarray(image, dtype=np.float32), frame.matrix(size)
+    found = _warped(source, matrix, size, cv2.BORDER_REPLICATE)
+    beyond = 1.0 - _warped(np.ones(source.shape[:2], dtype=np.float32), matrix, size, cv2.BORDER_CONSTANT)
+    if beyond.max() > 0.01:
+        found = _faded(found, beyond)
+    return np.clip(np.round(found), 0, 255).astype(np.uint8)
 
 
-def _bilinear(source: np.ndarray, points: np.ndarray) -> np.ndarray:
-    height, width = source.shape[:2]
-    low = np.floor(points).astype(np.int64)
-    fraction = (points - low)[..., None, :].astype(np.float32)
-    columns = [_mirror(low[..., 0] + i, width) for i in (0, 1)]
-    rows = [_mirror(low[..., 1] + i, height) for i in (0, 1)]
-    fx, fy = fraction[..., 0], fraction[..., 1]
-    top = source[rows[0], columns[0]] * (1 - fx) + source[rows[0], columns[1]] * fx
-    bottom = source[rows[1], columns[0]] * (1 - fx) + source[rows[1], columns[1]] * fx
-    return np.clip(np.round(top * (1 - fy) + bottom * fy), 0, 255).astype(np.uint8)
+def _warped(source: np.ndarray, matrix: np.ndarray, size: int, border: int) -> np.ndarray:
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(source, matrix, (size, size), flags=flags, borderMode=border)
 
 
-def _mirror(index: np.ndarray, count: int) -> np.ndarray:
-    """Reflects indices back into 0 … count − 1."""
-    if count == 1:
-        return np.zeros_like(index)
-    period = 2 * count - 2
-    folded = np.abs(index) % period
-    return np.minimum(folded, period - folded)
+def _faded(found: np.ndarray, beyond: np.ndarray) -> np.ndarray:
+    """Replaces what lies beyond the photo: near it by the border's colours, blurred, then by their mean."""
+    outside = beyond > 0.5
+    if outside.all():
+        return found
+    size = len(found)
+    distance = cv2.distanceTransform(outside.astype(np.uint8), cv2.DIST_L2, 5)
+    edge = cv2.dilate(outside.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~outside
+    mean = found[edge].mean(axis=0) if edge.any() else found[~outside].mean(axis=0)
+    soft = cv2.GaussianBlur(found, (0, 0), 0.04 * size)
+    depth = np.minimum(1.0, distance / (0.06 * size))[..., None]  # blurred step by step, without a seam
+    near = found * (1.0 - depth) + soft * depth
+    kept = np.exp(-np.square(distance / (_FADE * size)))[..., None]
+    return np.where(outside[..., None], near * kept + mean * (1.0 - kept), found)
 
 
 def thumbnail(pixels: np.ndarray, side: int) -> np.ndarray:

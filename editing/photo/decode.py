@@ -1,23 +1,33 @@
-"""Guarded decoding of uploaded pictures: any file → one upright 8-bit RGB picture, or one clear sentence."""
+"""Guarded decoding of uploaded pictures: any file → a photo in sRGB, the right way up, or one clear sentence."""
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import io
-import re
+import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
+import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from editing.errors import EditingError
+from editing.photo.metadata import Kept, kept_of
+from editing.photo.original import Original
+from editing.photo.unpacking import is_deep, reduction, too_many, unpack
 
-# What Pillow's own decoders read without help of outside programs; never EPS, PDF or the like.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO", "JPEG2000", "PPM")
+# What decoders that come with the program read without help of others; never EPS, PDF or the like.
+FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "BMP", "TIFF", "MPO", "JPEG2000", "PPM")
 MIN_SIDE = 32
 # Detection and alignment gain nothing from more.
 WORKING_SIDE = 2048
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_END_OF_JPEG = b"\xff\xd9"
+_MOST_MISSING = 0.75
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class PhotoLimits:
 
     Attributes:
         max_bytes: of the file.
-        max_pixels: width × height before decoding.
+        max_pixels: width × height, where the format cannot be read at a fraction of its size (JPEG and JPEG 2000 can).
     """
 
     max_bytes: int = 25 * 2**20
@@ -35,146 +45,215 @@ class PhotoLimits:
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded picture.
+    """A decoded upload.
 
     Attributes:
-        pixels: (h, w, 3) uint8 RGB, upright, at most 2048 pixels on its longer side.
+        pixels: (h, w, 3) uint8 sRGB, upright, at most 2048 pixels on its longer side: to look at and to find faces in.
+        width, height: in pixels, of the upright picture as it can be given back. Whatever is said about places in a
+            photo is said in these.
         notices: what was done to it, in plain sentences.
+        data: the file.
+        kept: what a saved copy takes over from the file.
+        grey: the picture has no colours; edits are to give it none unless they ask for one.
+        turns: right angles by which a person turned it anticlockwise.
     """
 
     pixels: np.ndarray
+    width: int
+    height: int
     notices: tuple[str, ...] = ()
+    data: bytes = field(default=b"", repr=False)
+    kept: Kept = field(default_factory=Kept)
+    grey: bool = False
+    turns: int = 0
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, in hexadecimal: what a recipe knows it by."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def scale(self) -> float:
+        """Pixels of :attr:`pixels` per pixel of the full picture, at most 1."""
+        return self.pixels.shape[1] / self.width
+
+    def original(self) -> Original:
+        """The picture at full size in its own colours, decoded again; not to be kept without need.
+
+        Raises:
+            EditingError: if there is no memory for it.
+        """
+        with _sentences(PhotoLimits()):
+            return _read(self.data, None, PhotoLimits()).original.turned(self.turns)
+
+    def turned(self, quarters: int) -> Photo:
+        """The photo turned anticlockwise by a number of right angles."""
+        width, height = (self.height, self.width) if quarters % 2 else (self.width, self.height)
+        pixels = np.ascontiguousarray(np.rot90(self.pixels, quarters))
+        return replace(self, pixels=pixels, width=width, height=height, turns=(self.turns + quarters) % 4)
 
 
 def decode(data: bytes, limits: PhotoLimits | None = None) -> Photo:
-    """Decodes an uploaded file.
+    """Decodes an uploaded file, whatever it is called.
 
     Raises:
-        EditingError: for a file that is empty, too large, no picture, damaged, too small, or of a format such as HEIC.
+        EditingError: for a file that is empty, too large, no picture, damaged or too small.
     """
     limits = limits or PhotoLimits()
     if not data:
-        raise EditingError("the file is empty; choose a JPEG, PNG or WebP picture")
+        raise EditingError("the file is empty; choose a JPEG, PNG, WebP or HEIC picture")
     if len(data) > limits.max_bytes:
-        raise EditingError(
-            f"the file has {len(data) / 2**20:.0f} MiB; choose one of at most {limits.max_bytes / 2**20:.0f} MiB"
+        raise EditingError(too_long(len(data), limits.max_bytes))
+    try:
+        with _sentences(limits):
+            found = _read(data, WORKING_SIDE, limits)
+            return _photo(data, found)
+    finally:
+        give_back()
+
+
+def too_long(size: int, limit: int) -> str:
+    """The refusal of a file of ``size`` bytes; rounded up, so that it never seems to be as large as what is allowed."""
+    return f"the file has {math.ceil(size / 2**20 * 10) / 10:g} MiB; choose one of at most {limit / 2**20:g} MiB"
+
+
+def is_grey(pixels: np.ndarray) -> bool:
+    """Whether (h, w, 3) uint8 has no colours but what compression leaves behind."""
+    spread = pixels.max(axis=-1) - pixels.min(axis=-1)
+    return bool(np.percentile(spread, 99.5) <= 6)
+
+
+def give_back() -> None:
+    """Returns freed memory to the system: glibc keeps the large blocks of a decoder for good otherwise."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@lru_cache
+def _trim() -> ctypes._NamedFuncPointer | None:
+    try:
+        return ctypes.CDLL("libc.so.6").malloc_trim
+    except (OSError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read: ``original`` may be smaller than ``size``, which is how the picture is given back."""
+
+    original: Original
+    size: tuple[int, int]
+    kept: Kept
+    notices: tuple[str, ...]
+
+
+def _photo(data: bytes, found: _Read) -> Photo:
+    width, height = found.size
+    pixels = found.original.reduced(WORKING_SIDE)
+    if min(pixels.shape[:2]) < MIN_SIDE:
+        raise EditingError(f"the picture is too narrow ({width} × {height} pixels); crop it around the face first")
+    notices, grey = list(found.notices), is_grey(pixels)
+    if grey:
+        notices.append("The picture is black and white.")
+    return Photo(pixels, width, height, tuple(notices), data, found.kept, grey)
+
+
+def _read(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
+    """Decodes a file: in full, or with a longer side of no less than ``side`` where that saves time."""
+    try:
+        return _unpacked(data, side, limits)
+    except OSError as error:
+        if not (data.startswith(b"\xff\xd8") and "truncated" in str(error)):
+            raise
+    # With its end mark put back the decoder draws what is there.
+    found = _unpacked(data + _END_OF_JPEG, side, limits)
+    missing = _missing(found.original.values)
+    if missing > _MOST_MISSING:
+        raise EditingError("the picture is damaged or cut short; choose another copy of it")
+    told = f"The file is cut short; {max(0.01, missing):.0%} of the picture is missing."
+    return replace(found, notices=(*found.notices, told))
+
+
+def _missing(values: np.ndarray) -> float:
+    """Share of rows at an end of the picture, or columns if it was turned, that are one flat colour."""
+    shares = []
+    for lines in (values[::-1], values, values.swapaxes(0, 1)[::-1], values.swapaxes(0, 1)):
+        flat = (lines == lines[:1, :1]).all(axis=(1, 2))
+        shares.append(float(np.argmin(flat)) / len(flat) if not flat.all() else 1.0)
+    return max(shares)
+
+
+def _unpacked(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
+    with Image.open(io.BytesIO(data), formats=_known()) as image:
+        width, height = image.size
+        given, read = reduction(image, side, limits.max_pixels)
+        if min(width, height) < MIN_SIDE:
+            raise EditingError(
+                f"the picture has only {width} × {height} pixels; choose one of at least {MIN_SIDE} × {MIN_SIDE}"
+            )
+        notices, deep = [], is_deep(image)  # the tiles are gone once they are loaded
+        if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "HEIF"):
+            image.seek(0)
+            notices.append("The picture is animated; only its first frame is used.")
+        original = unpack(image, data, given, read)
+        kept = kept_of(image, data)
+    if (original.size[0] > original.size[1]) != (width > height):
+        width, height = height, width
+    if given > 1:
+        width, height = -(-width // given), -(-height // given)
+        notices.append(
+            f"The picture is too large to be given back whole; it comes back with {width} × {height} pixels."
         )
-    if data[4:8] == b"ftyp" and (data[8:12] in _HEIC_BRANDS) and b"avif" not in data[8:64]:
-        raise EditingError("this is a HEIC picture, which cannot be read here; save it as JPEG or PNG first")
+    if deep:
+        notices.append("The picture has more than 8 bits per channel; what is edited has 8.")
+    if original.space.mode == "CMYK":
+        notices.append("The picture has print colours (CMYK); they may look a little different on a screen.")
+    if original.alpha is not None:
+        notices.append("Transparent areas are shown on white.")
+    return _Read(original, (width, height), kept, tuple(notices))
+
+
+@lru_cache
+def _known() -> tuple[str, ...]:
+    """Of :data:`FORMATS`, those that can be read here."""
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False)
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def _sentences(limits: PhotoLimits) -> Iterator[None]:
+    """Turns what decoders raise into one sentence; none of it may reach the page."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Sizes are looked at before anything is decoded.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)
-            with Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in _known()]) as image:
-                return _convert(image, limits)
+            yield
     except EditingError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise EditingError(_too_many(limits)) from None
+    except Image.DecompressionBombError:
+        raise EditingError(too_many(limits.max_pixels)) from None
     except UnidentifiedImageError:
         raise EditingError(
-            "this file is not a picture that can be read here; choose a JPEG, PNG or WebP file"
+            "this file is not a picture that can be read here; choose a JPEG, PNG, WebP or HEIC file"
         ) from None
-    # Decoders of damaged files raise almost anything; none of it may reach the page.
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, OverflowError) as error:
-        raise EditingError("the picture is damaged or cut short; choose another copy of it") from error
     except MemoryError:
-        raise EditingError(_too_many(limits)) from None
-
-
-def _known() -> set[str]:
-    Image.init()
-    return set(Image.OPEN)
-
-
-def _too_many(limits: PhotoLimits) -> str:
-    return f"the picture has too many pixels; choose one of at most {limits.max_pixels // 1_000_000} megapixels"
-
-
-def _convert(image: Image.Image, limits: PhotoLimits) -> Photo:
-    width, height = image.size
-    if width * height > limits.max_pixels:
-        raise EditingError(_too_many(limits))
-    if min(width, height) < MIN_SIDE:
-        raise EditingError(
-            f"the picture has only {width} × {height} pixels; choose one of at least {MIN_SIDE} × {MIN_SIDE}"
-        )
-    notices = []
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        image.seek(0)
-        notices.append("The picture is animated; only its first frame is used.")
-    # A JPEG is decoded at a fraction of its size when that is enough.
-    image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
-    deep = _is_deep(image)  # the tiles are gone once they are loaded
-    image.load()
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    upright = _reduced(image)
-    upright.getexif()[ExifTags.Base.Orientation] = orientation
-    upright = ImageOps.exif_transpose(upright)
-    if deep:
-        notices.append("The picture has more than 8 bits per channel; it was reduced to 8.")
-    if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
-        rgba = upright.convert("RGBA")
-        if rgba.getchannel("A").getextrema() != (255, 255):
-            white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-            rgba = Image.alpha_composite(white, rgba)
-            notices.append("Transparent areas were filled with white.")
-        upright = rgba
-    if upright.mode == "CMYK":
-        notices.append("The picture was converted from print colours (CMYK); its colours may differ a little.")
-    elif upright.mode in ("1", "L"):
-        notices.append("The picture is black and white; so will be the reconstruction.")
-    rgb = upright.convert("RGB")
-    rgb.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    if min(rgb.size) < MIN_SIDE:
-        raise EditingError(f"the picture is too narrow ({width} × {height} pixels); crop it around the face first")
-    return Photo(np.asarray(rgb).copy(), tuple(notices))
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether a channel has more than 8 bits. Pillow reads 16-bit colour as 8-bit without a word; its tiles tell."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return True
-    for tile in getattr(image, "tile", ()):
-        for value in tile[3] if isinstance(tile[3], tuple) else (tile[3],):
-            if isinstance(value, str) and re.search(";16[BLN]", value):
-                return True
-            if image.format == "PPM" and isinstance(value, int) and value > 255:
-                return True
-    return False
-
-
-def _reduced(image: Image.Image) -> Image.Image:
-    """By a whole number, to 8 bits, before anything else makes copies: a picture may have 80 megapixels."""
-    factor = max(1, max(image.size) // WORKING_SIDE)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep(image, factor)
-    if factor == 1:
-        return image
-    if image.mode == "1":
-        image = image.convert("L")
-    elif image.mode in ("P", "PA") or "transparency" in image.info:  # numbers of colours cannot be averaged
-        image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
-    return image.reduce(factor)
-
-
-def _from_deep(image: Image.Image, factor: int) -> Image.Image:
-    """16-bit, 32-bit integer or float grey → 8 bits, by the full range of the type, or the picture's own if unknown.
-
-    Squares of ``factor`` pixels become one; what is left over at the right and bottom border is cut off.
-    """
-    values = np.array(image)
-    if values.dtype.kind == "f":
-        np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and 255 < high <= 65535 and image.mode != "F":
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 1.0:
-        low, high = 0.0, 1.0
-    elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    height, width = (max(1, side // factor) for side in values.shape)
-    values = values[: height * factor, : width * factor]
-    blocks = values.reshape(height, values.shape[0] // height, width, values.shape[1] // width)
-    scaled = (blocks.mean(axis=(1, 3), dtype=np.float32) - low) * (255.0 / max(high - low, 1e-12))
-    return Image.fromarray(np.clip(np.round(scaled), 0, 255).astype(np.uint8))
+        raise EditingError(too_many(limits.max_pixels // 2)) from None
+    # Decoders of damaged files raise almost anything.
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+        cv2.error,
+    ) as error:
+        raise EditingError("the picture is damaged or cut short; choose another copy of it") from error

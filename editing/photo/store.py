@@ -1,4 +1,4 @@
-"""Uploaded photos: decoded once, kept for a short while, found faces and aligned crops."""
+"""Uploaded photos: kept for a short while with the faces found in them; framing of a face or of a square."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import numpy as np
 
 from editing.errors import EditingError, UnknownSessionError
 from editing.face.store import keep_expiring, new_token
-from editing.photo.align import Detection, Detector, align, crop, thumbnail
+from editing.photo.align import Frame, frame_of, framed, square, thumbnail
 from editing.photo.decode import Photo
+from editing.photo.detect import Detection, Detector
 from editing.results import FoundFace, PhotoView
 
 _PREVIEW_SIDE = 1024
 _THUMBNAIL_SIDE = 128
+# Of a frame, how much may lie beyond the photo without a word.
+_CUT = 0.05
+# A square drawn by hand: left, top and side in pixels of the photo, and degrees by which it is turned clockwise.
+Square = tuple[float, float, float] | tuple[float, float, float, float]
 
 
 @dataclass
@@ -25,17 +30,22 @@ class _Kept:
     faces: list[Detection]
     used: float
 
+    @property
+    def bytes(self) -> int:
+        return len(self.photo.data) + self.photo.pixels.nbytes
+
 
 class PhotoStore:
     """Bounded, thread-safe; the least recently used photo goes first.
 
     Args:
-        max_photos: kept at a time, up to 12 MB each.
+        max_photos: kept at a time.
         max_age: seconds without use after which a photo is forgotten.
+        max_bytes: of files and their small pictures, all together; the newest photo stays in any case.
     """
 
-    def __init__(self, max_photos: int = 24, max_age: float = 3600.0) -> None:
-        self.max_photos, self.max_age = max_photos, max_age
+    def __init__(self, max_photos: int = 24, max_age: float = 3600.0, max_bytes: int = 384 * 2**20) -> None:
+        self.max_photos, self.max_age, self.max_bytes = max_photos, max_age, max_bytes
         self._lock = threading.Lock()
         self._photos: OrderedDict[str, _Kept] = OrderedDict()
         keep_expiring(self)
@@ -50,49 +60,64 @@ class PhotoStore:
             photo: decoded.
             detector: or None; ``problem`` then says why.
         """
-        faces, notices = [], list(photo.notices)
+        notices = list(photo.notices)
+        faces = [] if detector is None else [face.scaled(1.0 / photo.scale) for face in detector(photo.pixels)]
+        found: list[tuple[Detection, FoundFace]] = []
+        for face in faces:
+            try:
+                frame = frame_of(face.landmarks)
+            except EditingError:
+                continue  # too small
+            picture = framed(photo.pixels, frame.scaled(photo.scale), _THUMBNAIL_SIDE)
+            found.append((face, FoundFace(len(found), face.box, face.score, picture, cut_by_border(photo, frame))))
         if detector is None:
             notices.append(problem)
-        else:
-            faces = [face for face in detector(photo.pixels) if _usable(photo, face)]
-            if not faces:
-                notices.append("No face was found; draw a square around it to go on.")
-            elif len(faces) > 1:
-                notices.append(f"{len(faces)} faces were found; choose one.")
-        token = new_token()
+        elif not found:
+            notices.append("No face was found; turn the photo if it does not stand upright, or draw a square by hand.")
+        elif len(found) > 1:
+            notices.append(f"{len(found)} faces were found; choose one.")
+        token, kept = new_token(), _Kept(photo, [face for face, _ in found], time.monotonic())
         with self._lock:
             self._forget()
-            self._photos[token] = _Kept(photo, faces, time.monotonic())
-            while len(self._photos) > self.max_photos:
+            self._photos[token] = kept
+            while len(self._photos) > self.max_photos or (len(self._photos) > 1 and self._bytes() > self.max_bytes):
                 self._photos.popitem(last=False)
-        height, width = photo.pixels.shape[:2]
-        found = tuple(
-            FoundFace(index, face.box, face.score, align(photo.pixels, face.landmarks, _THUMBNAIL_SIDE))
-            for index, face in enumerate(faces)
-        )
-        return PhotoView(token, thumbnail(photo.pixels, _PREVIEW_SIDE), width, height, found, tuple(notices))
+        shown = thumbnail(photo.pixels, _PREVIEW_SIDE)
+        views = tuple(view for _, view in found)
+        return PhotoView(token, shown, photo.width, photo.height, views, tuple(notices), photo.grey)
 
-    def framed(self, token: str, face: int, square: tuple[float, float, float] | None, size: int) -> np.ndarray:
-        """(size, size, 3) uint8: a found face aligned, or a square cut out by hand.
+    def photo(self, token: str) -> Photo:
+        """The photo itself.
+
+        Raises:
+            UnknownSessionError: if it is gone.
+        """
+        return self._use(token).photo
+
+    def frame(self, token: str, face: int, by_hand: Square | None) -> Frame:
+        """The square around a found face, or one drawn by hand, in pixels of the full photo.
 
         Raises:
             UnknownSessionError: if the photo is gone.
             EditingError: if there is no such face or the square is unusable.
         """
-        with self._lock:
-            self._forget()
-            kept = self._photos.get(token)
-            if kept is None:
-                raise UnknownSessionError("this photo is no longer here; upload it again")
-            kept.used = time.monotonic()
-            self._photos.move_to_end(token)
-        if square is not None:
-            return crop(kept.photo.pixels, *square, size)
+        kept = self._use(token)
+        if by_hand is not None:
+            return square(kept.photo.width, kept.photo.height, *by_hand)
         if not kept.faces:
             raise EditingError("no face was found in this photo; draw a square around it")
         if not 0 <= face < len(kept.faces):
             raise EditingError(f"there is no face {face}; choose one from 0 to {len(kept.faces) - 1}")
-        return align(kept.photo.pixels, kept.faces[face].landmarks, size)
+        return frame_of(kept.faces[face].landmarks)
+
+    def framed(self, token: str, face: int, by_hand: Square | None, size: int) -> np.ndarray:
+        """(size, size, 3) uint8 sRGB: what lies in :meth:`frame`; what lies beyond the photo is filled neutrally.
+
+        Raises:
+            UnknownSessionError, EditingError: as there.
+        """
+        frame, photo = self.frame(token, face, by_hand), self.photo(token)
+        return framed(photo.pixels, frame.scaled(photo.scale), size)
 
     def close(self, token: str) -> None:
         """Forgets a photo; nothing happens if it is gone already."""
@@ -104,15 +129,31 @@ class PhotoStore:
         with self._lock:
             self._forget()
 
+    def _use(self, token: str) -> _Kept:
+        with self._lock:
+            self._forget()
+            kept = self._photos.get(token)
+            if kept is None:
+                raise UnknownSessionError("this photo is no longer here; upload it again")
+            kept.used = time.monotonic()
+            self._photos.move_to_end(token)
+            return kept
+
+    def _bytes(self) -> int:
+        return sum(kept.bytes for kept in self._photos.values())
+
     def _forget(self) -> None:
         deadline = time.monotonic() - self.max_age
         for token in [token for token, kept in self._photos.items() if kept.used < deadline]:
             del self._photos[token]
 
 
-def _usable(photo: Photo, face: Detection) -> bool:
-    try:
-        align(photo.pixels, face.landmarks, 8)
-    except EditingError:
-        return False
-    return True
+def cut_by_border(photo: Photo, frame: Frame) -> str:
+    """One sentence if a good part of a frame lies beyond the photo, else ""."""
+    share = frame.outside(photo.width, photo.height)
+    if share <= _CUT:
+        return ""
+    return (
+        f"The photo ends within this face’s frame ({share:.0%} of it lie outside). "
+        "What lies there is made up and never gets into the photo."
+    )

@@ -29,7 +29,7 @@ from editing.errors import EditingError
 from editing.guidance import registry, standard
 from editing.guidance.clip import ImageTextJudge, build_judge
 from editing.guidance.identity import IdentityNet
-from editing.photo.align import Detection
+from editing.photo.detect import Detection
 from editing.results import InversionProgress
 from editing.service import EditingService
 from editing.sliders.directions import Slider, SliderSet

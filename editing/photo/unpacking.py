@@ -1,0 +1,214 @@
+"""From an opened file to the numbers in it: channels, depth, opacity, the right way up, within a bounded memory."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image
+
+from editing.errors import EditingError
+from editing.photo.colour import CHANNELS, ColourSpace
+from editing.photo.original import Original
+
+# What one decode may take.
+MEMORY = 400 * 2**20
+# Phones make up to 50 megapixels in one piece; what is larger comes back smaller.
+FULL_PIXELS = 50_200_000
+# Bytes per pixel at the worst moment, as measured: Pillow's picture and ours, or what a decoder needs beside them.
+_COST, _COSTS = 5.0, {"AVIF": 10.0, "HEIF": 8.0, "JPEG2000": 19.5, "TIFF": 8.0, "WEBP": 8.0}
+# With more than 8 bits per channel: up to eight bytes, and as many again while the channels are sorted.
+_DEEP_COST = 16.0
+_STRIP = 256
+# The largest values of what cameras and scanners put into 16 bits.
+_WHITES = (1023, 4095, 65535)
+_JPEG = ("JPEG", "MPO")
+
+
+def reduction(image: Image.Image, side: int | None, limit: int) -> tuple[int, int]:
+    """By which whole numbers an opened picture is made smaller.
+
+    Args:
+        image: opened, not loaded.
+        side: what suffices for its longer side now, or None for as much as is given back.
+        limit: of pixels, where the format cannot be read smaller.
+
+    Returns:
+        As it is given back, 1 but for very large pictures; as it is read now, no less.
+
+    Raises:
+        EditingError: if it cannot be read within :data:`MEMORY`.
+    """
+    width, height = image.size
+    pixels, deep = width * height, is_deep(image)
+    wanted = 1 if side is None else max(1, max(width, height) // side)
+    if str(image.format) in (*_JPEG, "JPEG2000"):
+        fitting = [step for step in (1, 2, 4, 8) if _bytes(image, step) <= MEMORY]
+        given = [step for step in fitting if pixels <= FULL_PIXELS * step**2]
+        if not given:
+            raise EditingError(too_many(int(pixels * MEMORY / _bytes(image, 1))))
+        return given[0], max(given[0], *(step for step in fitting if step <= wanted), 1)
+    most = int(MEMORY / (_DEEP_COST if deep else _COSTS.get(str(image.format), _COST)))
+    if deep:
+        most = min(most, FULL_PIXELS)
+    if pixels > min(most, limit):
+        raise EditingError(too_many(min(most, limit)))
+    given_back = 1
+    while pixels > FULL_PIXELS * given_back**2:
+        given_back += 1
+    return given_back, given_back
+
+
+def _bytes(image: Image.Image, step: int) -> float:
+    """Most that a decoder needs which makes a picture smaller by ``step`` while it reads."""
+    pixels = image.size[0] * image.size[1]
+    if str(image.format) == "JPEG2000":
+        return _COSTS["JPEG2000"] * pixels / step**2
+    waiting = 0.0
+    if image.info.get("progressive"):  # keeps two bytes for every coefficient until the last has come
+        layers: Any = getattr(image, "layer", ())
+        most = max((layer[1] * layer[2] for layer in layers), default=1)
+        waiting = 2.0 * sum(layer[1] * layer[2] for layer in layers) / most
+    return pixels * max(waiting + 4.0 / step**2, 8.0 / step**2)
+
+
+def too_many(limit: int) -> str:
+    """The refusal of more pixels than that."""
+    words = f"{limit // 1_000_000} megapixels" if limit >= 1_000_000 else f"{limit} pixels"
+    return f"the picture has too many pixels; choose one of at most {words}, or save it as JPEG first"
+
+
+def unpack(image: Image.Image, data: bytes, given: int, read: int) -> Original:
+    """The numbers of an opened picture, the right way up.
+
+    Args:
+        image: opened, not loaded.
+        data: its file.
+        given, read: see :func:`reduction`.
+
+    Raises:
+        EditingError, OSError and whatever else decoders of damaged files raise.
+    """
+    kind, deep = str(image.format), is_deep(image)
+    if kind in _JPEG:
+        image.draft("RGB", (image.width // read, image.height // read))
+    elif kind == "JPEG2000" and read > 1:
+        image.reduce = read.bit_length() - 1  # type: ignore[method-assign, assignment]
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # of a PNG it may stand behind the pixels
+    profile = image.info.get("icc_profile")
+    white = 255
+    if (deep and image.mode in ("RGB", "RGBA")) or kind == "WEBP":
+        values, white = _by_opencv(data, image.size)
+    else:
+        image.load()
+        if deep:
+            values, white = _grey_depth(np.asarray(image))
+        else:
+            if kind not in (*_JPEG, "JPEG2000") and given > 1:
+                image = _plain(image).reduce(given)
+            values = _array(_plain(image))
+    channels = values.shape[2]
+    alpha = None
+    if channels in (2, 4) and image.mode != "CMYK":
+        values, alpha = values[..., :-1], values[..., -1]
+        if alpha.min() == white:
+            alpha = None
+    mode = next(mode for mode, count in CHANNELS.items() if count == values.shape[2])
+    turned = None if alpha is None else upright(alpha, orientation)
+    return Original(upright(values, orientation), ColourSpace.of(mode, profile), white, turned)
+
+
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """(h, w, …) as EXIF says that it is to be shown; no copy is made."""
+    match orientation:
+        case 2:
+            return values[:, ::-1]
+        case 3:
+            return values[::-1, ::-1]
+        case 4:
+            return values[::-1]
+        case 5:
+            return values.swapaxes(0, 1)
+        case 6:
+            return np.rot90(values, -1)
+        case 7:
+            return values[::-1, ::-1].swapaxes(0, 1)
+        case 8:
+            return np.rot90(values)
+    return values
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a channel has more than 8 bits. Pillow reads 16-bit colour as 8-bit without a word; its tiles tell."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return True
+    for tile in getattr(image, "tile", ()):
+        for value in tile[3] if isinstance(tile[3], tuple) else (tile[3],):
+            if isinstance(value, str) and re.search(";16[BLN]", value):
+                return True
+            if image.format == "PPM" and isinstance(value, int) and value > 255:
+                return True
+    return False
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """In a mode whose numbers are channels."""
+    clear = "transparency" in image.info
+    if (image.mode in ("L", "RGB", "CMYK") and not clear) or image.mode in ("LA", "RGBA"):
+        return image
+    if image.mode == "1" and not clear:
+        return image.convert("L")
+    return image.convert("RGBA" if clear or image.mode in ("PA", "RGBa", "La") else "RGB")
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    """(h, w, C) uint8, in strips, since Pillow makes two copies on the way."""
+    width, height = image.size
+    values = np.empty((height, width, len(image.getbands())), dtype=np.uint8)
+    for top in range(0, height, _STRIP):
+        strip = image.crop((0, top, width, min(height, top + _STRIP)))
+        values[top : top + _STRIP] = np.asarray(strip).reshape(strip.height, width, -1)
+    return values
+
+
+def _by_opencv(data: bytes, size: tuple[int, int]) -> tuple[np.ndarray, int]:
+    """(h, w, C) uint8 or uint16 in the order of RGBA, and white; what Pillow reads in 8 bits, or in four copies."""
+    values = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.shape[1::-1] != size or values.dtype not in (np.uint8, np.uint16):
+        raise OSError("the picture could not be decoded")
+    values = values.reshape(*values.shape[:2], -1)
+    if values.shape[2] >= 3:
+        code = cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB
+        values = cv2.cvtColor(values, code, dst=values)
+    if values.dtype == np.uint8:
+        return values, 255
+    colours = values[..., :3] if values.shape[2] == 4 else values
+    white = _white(int(colours.max()))
+    if values.shape[2] == 4 and white < 65535:
+        # Opacity has a range of its own.
+        clear = values[..., 3].astype(np.uint32)
+        values[..., 3] = clear * white // _white(int(clear.max()))
+    return values, white
+
+
+def _white(most: int) -> int:
+    """12 bits in a file of 16 are common, and black as they stand."""
+    return next(white for white in _WHITES if most <= white)
+
+
+def _grey_depth(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """(h, w) of 16 or 32 bits or float → (h, w, 1) uint16 and white, or 8 bits if the range is the picture's own."""
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    whole = values.dtype.kind in "iu" and low >= 0 and high <= 65535
+    if whole and high > 255:
+        return values.astype(np.uint16)[..., None], _white(int(high))
+    if low >= 0 and high <= 255 and (whole or high > 1.0):
+        low, high = 0.0, 255.0
+    elif low >= 0 and high <= 1.0:
+        low, high = 0.0, 1.0
+    scaled = (values.astype(np.float32) - low) * (255.0 / max(high - low, 1e-12))
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)[..., None], 255
