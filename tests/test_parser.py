@@ -21,7 +21,9 @@ from memorygan.training.parser import ParserTrainer, TrainingConfig, growing_siz
 from memorygan.training.parser_data import Augmentation, FaceSampler, PackedFaces, jpeg_blocks, pack
 
 TINY = ParserConfig(size=32, widths=(4, 6, 8))
-PLAIN = Augmentation(rotation=0, zoom=1, shift=0, cast=0, gamma=1, grey=0, dark=0, blur=0, blocks=0, noise=0, cutout=0)
+PLAIN = Augmentation(
+    rotation=0, zoom=1, shift=0, cast=0, gamma=1, grey=0, dark=0, blur=0, blocks=0, noise=0, light=0, composites=0
+)
 
 
 @pytest.fixture
@@ -202,6 +204,15 @@ def test_unusable_folders_are_named(folder: Path, tmp_path: Path) -> None:
         pack(folder, tmp_path / "cache")
 
 
+def test_a_mask_may_leave_pixels_out(folder: Path, tmp_path: Path) -> None:
+    mask = np.full((48, 48), parser_eval.IGNORE, np.uint8)
+    mask[:12] = FACE_PARTS.index("hat")
+    Image.fromarray(mask).save(folder / "masks" / "00003.png")
+    packed = pack(folder, tmp_path / "cache", size=48)
+    assert np.array_equal(packed.masks[3], mask)
+    assert packed.presence[3].tolist() == [0.25 if name == "hat" else 0 for name in FACE_PARTS.names]
+
+
 def test_without_augmentation_only_flips_remain(faces: PackedFaces) -> None:
     sampler = FaceSampler([faces], [1.0], 48, torch.Generator().manual_seed(0), PLAIN)
     images, ids = sampler.draw(6)
@@ -210,7 +221,7 @@ def test_without_augmentation_only_flips_remain(faces: PackedFaces) -> None:
 
 
 def test_augmentation_moves_image_and_mask_together(faces: PackedFaces) -> None:
-    moved = Augmentation(cast=0, gamma=1, grey=0, dark=0, blur=0, blocks=0, noise=0, cutout=0)
+    moved = Augmentation(cast=0, gamma=1, grey=0, dark=0, blur=0, blocks=0, noise=0, light=0, composites=0)
     images, ids = FaceSampler([faces], [1.0], 48, torch.Generator().manual_seed(1), moved).draw(8)
     shades = torch.nn.functional.avg_pool2d((images[:, 0] + 1) * 127.5, 2) / 20
     # Cells on a border mix two parts; all others must agree.
@@ -246,6 +257,15 @@ def test_loss_equals_its_definition() -> None:
     dice = (2 * (p * one_hot).sum((0, 2, 3)) + 1) / (p.sum((0, 2, 3)) + one_hot.sum((0, 2, 3)) + 1)
     expected = torch.nn.functional.cross_entropy(scores, ids, weights) + 0.7 * (1 - dice[:4]).mean()
     torch.testing.assert_close(parsing_loss(scores, ids, weights, 0.7), expected)
+
+
+def test_pixels_to_ignore_do_not_count() -> None:
+    scores, ids = torch.randn(1, 5, 4, 8), torch.randint(0, 5, (1, 4, 8))
+    weights = torch.tensor([1.0, 2.0, 1.0, 3.0, 1.0])
+    expected = parsing_loss(scores[..., :4], ids[..., :4], weights, 0.7)
+    ids[..., 4:] = parser_eval.IGNORE
+    torch.testing.assert_close(parsing_loss(scores, ids, weights, 0.7), expected)
+    assert torch.isfinite(parsing_loss(scores, torch.full_like(ids, parser_eval.IGNORE), weights, 0.7))
 
 
 def test_training_resumes_exactly(faces: PackedFaces, tmp_path: Path) -> None:
@@ -335,6 +355,8 @@ def test_command_line_trains_and_evaluates(folder: Path, tmp_path: Path, capsys:
     budget = ["--images", "2", "--batch", "2", "--fp32", "--widths", "4", "6", "8"]
     budget += ["--state", str(tmp_path / "state.safetensors")]
     main(arguments + budget)
+    with pytest.raises(SystemExit, match="one per folder"):
+        main([*arguments, "--hold-out", "2", "2", *budget])
     main([*arguments, "--evaluate"])
     printed = capsys.readouterr().out
     assert "| earring |" in printed

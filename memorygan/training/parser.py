@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -33,6 +32,7 @@ from memorygan.command import add_threads, command
 from memorygan.layers import channels_last
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, load_parser, save_parser
 from memorygan.parts import FACE_PARTS
+from memorygan.training.parser_composites import IGNORE
 from memorygan.training.parser_data import FaceSampler, PackedFaces, pack
 from memorygan.training.parser_eval import evaluate, evaluate_conditions, format_table, milliseconds_per_face
 
@@ -109,20 +109,24 @@ def part_weights(presence: Tensor) -> Tensor:
 
 
 def parsing_loss(scores: Tensor, ids: Tensor, weights: Tensor, dice: float) -> Tensor:
-    """Weighted cross-entropy plus ``dice`` × soft dice over the batch, of scores (B, K, h, w) and ids (B, h, w)."""
-    log_probabilities = scores.float().log_softmax(dim=1)
-    entropy = F.nll_loss(log_probabilities, ids, weights)
-    probabilities = log_probabilities.exp()
+    """Weighted cross-entropy plus ``dice`` × soft dice over the batch, of scores (B, K, h, w) and ids (B, h, w).
+
+    Pixels with the id :data:`IGNORE` do not count.
+    """
     parts = scores.shape[1]
-    chosen = probabilities.gather(1, ids[:, None])[:, 0]
+    counted = ids != IGNORE
+    ids = ids.where(counted, 0)
+    log_probabilities = scores.float().log_softmax(dim=1)
+    chosen = log_probabilities.gather(1, ids[:, None])[:, 0]
+    weight = weights[ids] * counted
+    entropy = -(weight * chosen).sum() / weight.sum().clamp_min(1e-6)
     # Overlap per part without a one-hot map: the probability given to the true part, summed by true part.
-    flat = ids.flatten()
-    overlap = torch.zeros(parts).index_add(0, flat, chosen.flatten())
-    truth = torch.bincount(flat, minlength=parts).float()
-    predicted = probabilities.sum(dim=(0, 2, 3))
+    overlap = torch.zeros(parts).index_add(0, ids.flatten(), (chosen.exp() * counted).flatten())
+    truth = torch.zeros(parts).index_add(0, ids.flatten(), counted.float().flatten())
+    predicted = (log_probabilities.exp() * counted[:, None]).sum(dim=(0, 2, 3))
     shown = truth > 0
     score = (2 * overlap + 1) / (predicted + truth + 1)
-    return entropy + dice * (1 - score[shown]).mean()
+    return entropy + dice * (1 - score[shown]).sum() / shown.sum().clamp_min(1)
 
 
 class ParserTrainer:
@@ -271,7 +275,7 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def train(trainer: ParserTrainer, held_out: PackedFaces, state: Path, log: Path, every_s: float = 120.0) -> None:
+def train(trainer: ParserTrainer, held_out: PackedFaces, state: Path, log: Path, every_s: float = 300.0) -> None:
     """Train until the budget is spent; every ``every_s`` seconds store the state and log the held-out mean IoU."""
     next_stop = trainer.seconds + every_s
     losses: list[float] = []
@@ -303,14 +307,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     options = _parse_arguments(arguments)
     folders = [pack(folder, options.cache) for folder in options.data]
-    splits = [faces.split(options.hold_out) for faces in folders]
+    hold_out = options.hold_out * len(folders) if len(options.hold_out) == 1 else options.hold_out
+    if len(hold_out) != len(folders):
+        raise SystemExit(
+            f"--hold-out needs one number, or one per folder of --data: {len(folders)}, got {len(hold_out)}"
+        )
+    splits = [faces.split(count) for faces, count in zip(folders, hold_out, strict=True)]
     if not options.evaluate:
         shares = options.shares or [1.0] * len(folders)
         config = TrainingConfig(
             options.minutes,
             options.images,
             batch=options.batch,
-            sizes=growing_sizes(options.size),
+            sizes=((1.0, options.size),) if options.full_size else growing_sizes(options.size),
             lr=options.lr,
             seed=options.seed,
             bf16=not options.fp32,
@@ -355,13 +364,18 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=28.0, help="wall-clock budget")
     parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
     parser.add_argument("--size", type=int, default=ParserConfig.size, help="working resolution in pixels")
+    parser.add_argument(
+        "--full-size", action="store_true", help="train at --size throughout, not at smaller ones first"
+    )
     parser.add_argument("--widths", type=int, nargs="+", default=ParserConfig().widths, help="channels per level")
     add_threads(parser)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=TrainingConfig.lr, help="peak learning rate")
     parser.add_argument("--start-from", type=Path, help="trained weights to begin from, with a fresh optimiser")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hold-out", type=int, default=200, help="last faces of every folder, never trained on")
+    parser.add_argument(
+        "--hold-out", type=int, nargs="+", default=[200], help="last faces of every folder, never trained on"
+    )
     parser.add_argument("--state", type=Path, default=Path("runs/parser/state.safetensors"), help="resumable run")
     parser.add_argument("--cache", type=Path, default=Path("runs/parser/cache"), help="packed faces")
     parser.add_argument("--resume", action="store_true", help="continue the run in --state")

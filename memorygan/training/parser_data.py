@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from memorygan.parts import FACE_PARTS
+from memorygan.training.parser_composites import IGNORE, dress
 
 IMAGE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
 
@@ -59,6 +60,11 @@ class PackedFaces:
         return PackedFaces(self.name, self.images[part], self.masks[part], self.presence[part])
 
 
+def list_images(folder: Path) -> list[Path]:
+    """Images of a data folder in order of name."""
+    return [path for path in sorted((folder / "images").glob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
 def list_pairs(folder: Path) -> list[tuple[Path, Path]]:
     """(image, mask) paths of a data folder in order of name.
 
@@ -66,9 +72,9 @@ def list_pairs(folder: Path) -> list[tuple[Path, Path]]:
         ValueError: if the folder holds no image with a mask of the same name.
     """
     pairs = []
-    for image in sorted((folder / "images").glob("*")):
+    for image in list_images(folder):
         mask = folder / "masks" / f"{image.stem}.png"
-        if image.suffix.lower() in IMAGE_SUFFIXES and mask.is_file():
+        if mask.is_file():
             pairs.append((image, mask))
     if not pairs:
         raise ValueError(f"no faces in {folder}: expected images/NAME.webp (or png, jpg) beside masks/NAME.png")
@@ -81,17 +87,26 @@ def read_pair(image: Path, mask: Path, size: int) -> tuple[np.ndarray, np.ndarra
     Raises:
         ValueError: if the mask holds an id outside the part scheme.
     """
-    with Image.open(image) as opened:
-        face = opened.convert("RGB")
+    face = read_face(image, size)
     with Image.open(mask) as opened:
         ids = opened if opened.mode in ("L", "P") else opened.convert("L")
         ids = ids.resize((size, size), Image.Resampling.NEAREST)
+    array = np.array(ids, dtype=np.uint8)
+    known = array[array != IGNORE]
+    if len(known) and known.max() >= len(FACE_PARTS):
+        raise ValueError(
+            f"{mask} holds part id {known.max()}; expected 0 to {len(FACE_PARTS) - 1}, or {IGNORE} for pixels to ignore"
+        )
+    return face, array
+
+
+def read_face(path: Path, size: int) -> np.ndarray:
+    """One face (size, size, 3) uint8 RGB."""
+    with Image.open(path) as opened:
+        face = opened.convert("RGB")
     if face.size != (size, size):
         face = face.resize((size, size), Image.Resampling.LANCZOS)
-    array = np.array(ids, dtype=np.uint8)
-    if array.max() >= len(FACE_PARTS):
-        raise ValueError(f"{mask} holds part id {array.max()}; expected 0 to {len(FACE_PARTS) - 1}")
-    return np.array(face, dtype=np.uint8), array
+    return np.array(face, dtype=np.uint8)
 
 
 def pack(folder: Path, cache: Path, size: int = 256) -> PackedFaces:
@@ -120,7 +135,7 @@ def _write_pack(pairs: list[tuple[Path, Path]], files: dict[str, Path], size: in
 
     def store(index: int) -> None:
         images[index], masks[index] = read_pair(*pairs[index], size)
-        presence[index] = np.bincount(masks[index].ravel(), minlength=len(FACE_PARTS)) / size**2
+        presence[index] = np.bincount(masks[index].ravel(), minlength=256)[: len(FACE_PARTS)] / size**2
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(store, range(count)))
@@ -143,28 +158,32 @@ class Augmentation:
         shift: share of the image to either side.
         cast: relative gain per colour channel, and half of it as offset.
         gamma: exponent either way, so 2 means 1/2 to 2.
-        grey, dark, blur, blocks, noise, cutout: chance of a grey photo, of an underexposed one, of lost detail, of JPEG
-            blocks, of sensor noise, of a hidden rectangle.
+        grey, dark, light, blur, blocks, noise: chance of a grey photo, of an underexposed one, of light from one side
+            or in patches, of lost detail, of JPEG blocks, of sensor noise.
+        composites: factor on the chances of :data:`memorygan.training.parser_composites.COMPOSITES`; 0 means none.
     """
 
-    rotation: float = 25.0
-    zoom: float = 1.3
+    rotation: float = 45.0
+    zoom: float = 1.35
     shift: float = 0.1
-    cast: float = 0.35
-    gamma: float = 1.8
+    cast: float = 0.4
+    gamma: float = 2.2
     grey: float = 0.1
-    dark: float = 0.12
-    blur: float = 0.12
-    blocks: float = 0.12
-    noise: float = 0.15
-    cutout: float = 0.12
+    dark: float = 0.15
+    light: float = 0.25
+    blur: float = 0.25
+    blocks: float = 0.15
+    noise: float = 0.2
+    composites: float = 1.0
 
     def __post_init__(self) -> None:
         if self.zoom < 1 or self.gamma < 1:
             raise ValueError(
                 f"zoom and gamma are factors of at least 1, got {self.zoom} and {self.gamma}; 1 means none"
             )
-        chances = (self.grey, self.dark, self.blur, self.blocks, self.noise, self.cutout)
+        if self.composites < 0:
+            raise ValueError(f"composites is a factor of 0 or more, got {self.composites}; 0 means none")
+        chances = (self.grey, self.dark, self.light, self.blur, self.blocks, self.noise)
         if not all(0 <= chance <= 1 for chance in chances):
             raise ValueError(f"chances must lie in [0, 1], got {chances}")
 
@@ -204,7 +223,7 @@ class FaceSampler:
         )
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Images (batch, 3, size, size) float in [-1, 1] and part ids (batch, size/2, size/2) int64."""
+        """Images (batch, 3, size, size) float in [-1, 1] and part ids (batch, size/2, size/2) int64, with IGNORE."""
         picks = torch.multinomial(self.weights, batch, replacement=True, generator=self.generator).tolist()
         images, masks = zip(*(self._face(pick) for pick in picks), strict=True)
         image = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
@@ -215,7 +234,9 @@ class FaceSampler:
     def _face(self, pick: int) -> tuple[np.ndarray, np.ndarray]:
         folder = int(np.searchsorted(self.offsets, pick, side="right")) - 1
         index = pick - int(self.offsets[folder])
-        return self.faces[folder].images[index], self.faces[folder].masks[index]
+        face = self.faces[folder].images[index], self.faces[folder].masks[index]
+        seed = int(torch.randint(2**31, (1,), generator=self.generator))
+        return dress(*face, np.random.default_rng(seed), self.augmentation.composites)
 
     def _uniform(self, *shape: int, low: float = -1.0, high: float = 1.0) -> Tensor:
         return torch.rand(*shape, generator=self.generator) * (high - low) + low
@@ -267,10 +288,13 @@ class FaceSampler:
             x[hit] = x[hit].pow(torch.exp(self._uniform(len(hit), 1, 1, 1) * math.log(a.gamma)))
         hit = self._chosen(batch, a.dark)
         if len(hit):
-            x[hit] = x[hit] * self._uniform(len(hit), 1, 1, 1, low=0.12, high=0.6)
+            x[hit] = x[hit] * self._uniform(len(hit), 1, 1, 1, low=0.1, high=0.6)
+        hit = self._chosen(batch, a.light)
+        if len(hit):
+            x[hit] = (x[hit] * self._light(len(hit))).clamp_(0, 1)
         hit = self._chosen(batch, a.blur)
         if len(hit):
-            small = self.size // int(torch.randint(2, 5, (1,), generator=self.generator))
+            small = self.size // int(torch.randint(2, 6, (1,), generator=self.generator))
             lost = F.interpolate(x[hit], size=(small, small), mode="area")
             x[hit] = F.interpolate(lost, size=x.shape[-2:], mode="bilinear", align_corners=False)
         hit = self._chosen(batch, a.blocks)
@@ -280,13 +304,14 @@ class FaceSampler:
         if len(hit):
             noise = torch.randn(x[hit].shape, generator=self.generator)
             x[hit] = x[hit] + noise * self._uniform(len(hit), 1, 1, 1, low=0.01, high=0.07)
-        for face in self._chosen(batch, a.cutout).tolist():
-            height, width = (int(v) for v in (self._uniform(2, low=0.08, high=0.3) * self.size))
-            top = int(self._uniform(1, low=0) * (self.size - height))
-            left = int(self._uniform(1, low=0) * (self.size - width))
-            x[face, :, top : top + height, left : left + width] = self._uniform(3, 1, 1, low=0)
         # What a file can hold.
         return x.clamp_(0, 1).mul_(255).round_().div_(127.5).sub_(1)
+
+    def _light(self, batch: int) -> Tensor:
+        """(batch, 1, size, size) gains of a light from one side, or of patches of shade, up to two stops either way."""
+        cells = 2 if self._uniform(1) < 0 else 5
+        stops = 2 * self._uniform(batch, 1, 1, 1, low=0) * self._uniform(batch, 1, cells, cells)
+        return F.interpolate(stops, size=(self.size, self.size), mode="bicubic", align_corners=True).exp2()
 
 
 def jpeg_blocks(x: Tensor, step: Tensor) -> Tensor:
@@ -302,8 +327,8 @@ def jpeg_blocks(x: Tensor, step: Tensor) -> Tensor:
 
 
 def _rarity(presence: np.ndarray) -> np.ndarray:
-    """(N,) drawing weight: faces that show a rarely shown part are drawn up to three times as often."""
+    """(N,) drawing weight: faces that show a rarely shown part are drawn up to four times as often."""
     shown = presence > 0.0005
     share = np.maximum(shown.mean(axis=0), 1e-3)
-    boost = np.clip(np.sqrt(0.5 / share), 1.0, 3.0)
+    boost = np.clip(np.sqrt(0.5 / share), 1.0, 4.0)
     return np.where(shown, boost, 1.0).max(axis=1).astype(np.float64)

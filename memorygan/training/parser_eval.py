@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memorygan.parser import FaceParser
+from memorygan.training.parser_composites import IGNORE
 from memorygan.training.parser_data import PackedFaces
-
-IGNORE = 255  # mask id of pixels that do not count
 
 # A condition changes images (B, 3, H, W) in [-1, 1] and masks (B, H, W) uint8 of the faces from index `first` on.
 Condition = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
