@@ -14,21 +14,11 @@ from editing.device.loading import Assets, untrained_generator
 from editing.errors import EditingError
 from editing.service import EditingService
 from editing.sliders.directions import SliderSet
-from editing.sliders.fit import (
-    Batch,
-    FitSettings,
-    SliderFitter,
-    components,
-    correlation,
-    leak,
-    main,
-    orthogonal,
-    principal,
-    quieter,
-    report,
-    ridge,
-)
+from editing.sliders.fit import SliderFitter, main, report
+from editing.sliders.probe import Batch, leak
 from editing.sliders.properties import properties_of, scene
+from editing.sliders.regression import components, correlation, orthogonal, principal, quieter, ridge
+from editing.sliders.target import FitSettings
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.checkpoint import Provenance, save_generator, save_module
 from memorygan.config import get_preset
@@ -237,7 +227,7 @@ def test_a_direction_can_avoid_what_leaks_out_of_the_part():
 
 def test_what_can_hardly_be_seen_gets_no_slider(generator, monkeypatch):
     """Whatever it is called."""
-    monkeypatch.setattr("editing.sliders.fit._VISIBLE", 300.0)
+    monkeypatch.setattr("editing.sliders.target._VISIBLE", 300.0)
     fitter = SliderFitter(generator, "c", dataclasses.replace(SETTINGS, faces=64))
     with pytest.raises(EditingError, match="changes anything visible"):
         fitter.fit(["mouth"])
@@ -247,7 +237,7 @@ def test_what_can_hardly_be_seen_gets_no_slider(generator, monkeypatch):
 def test_a_slider_is_shortened_until_it_changes_little_outside(generator, fitted, monkeypatch):
     before = {slider.id: slider.outside for slider in fitted.of("hair") if slider.measured}
     limit = sorted(before.values())[-2]
-    monkeypatch.setattr("editing.sliders.fit._FARTHEST", limit)
+    monkeypatch.setattr("editing.sliders.target._FARTHEST", limit)
     found = SliderFitter(generator, "c", SETTINGS).fit(["hair"])
     loudest = max(before, key=lambda name: before[name])
     assert before[loudest] > limit >= found[loudest].outside > 0.8 * limit
@@ -316,7 +306,7 @@ def test_a_fit_that_finds_nothing_says_so(generator):
 @pytest.mark.parametrize("group", [LayerGroup.TEXTURE, LayerGroup.BASE])
 def test_the_baseline_gets_sliders_as_well(monkeypatch, group):
     """An untrained one shows nearly nothing, so the bar for what can be seen is taken away."""
-    monkeypatch.setattr("editing.sliders.fit._VISIBLE", 0.0)
+    monkeypatch.setattr("editing.sliders.target._VISIBLE", 0.0)
     torch.manual_seed(0)
     baseline = SemanticStyleGAN(get_preset("tiny-32").generator).eval().requires_grad_(False)
     settings = FitSettings(faces=32, test_faces=4, components=4)
@@ -335,11 +325,11 @@ def test_the_baseline_gets_sliders_as_well(monkeypatch, group):
 
 def test_a_real_network_is_fitted_with_and_without_keeping_what_it_retrieved(monkeypatch):
     """An untrained one shows nearly nothing, so the bar for what can be seen is taken away."""
-    monkeypatch.setattr("editing.sliders.fit._VISIBLE", 0.0)
+    monkeypatch.setattr("editing.sliders.target._VISIBLE", 0.0)
     settings = FitSettings(faces=32, test_faces=4, components=4)
     fits = []
     for keep in (2**31, 0):
-        monkeypatch.setattr("editing.sliders.fit._KEEP_BYTES", keep)
+        monkeypatch.setattr("editing.sliders.probe._KEEP_BYTES", keep)
         fits.append(SliderFitter(untrained_generator()[0], "c", settings).fit(["mouth"]))
     assert fits[0].sliders == fits[1].sliders
     assert torch.equal(fits[0].directions, fits[1].directions)

@@ -1,0 +1,271 @@
+"""The sliders of one part: a direction for each property, tried on faces that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from editing.sliders.directions import BASE, Slider
+from editing.sliders.probe import Faces, Probe, leak
+from editing.sliders.properties import Property, properties_of
+from editing.sliders.regression import components, correlation, orthogonal, principal, quieter, ridge, solve
+from memorygan.parts import LayerGroup
+
+MAX_SLIDERS = 8
+MIN_SLIDERS = 4
+NEUTRAL_NAMES = "ABCDEFGH"
+_ENDS, _MIDDLE = (-3.0, 3.0), (-1.5, 1.5)
+# Mean change in 8-bit steps inside the part, below which a slider is not worth its place.
+_VISIBLE = 1.0
+# A more local direction may cost at most this share of the effect.
+_KEPT_STRENGTH = 0.6
+# Cosine between two directions, above which trying both is a waste of time.
+_SAME = 0.98
+# Mean change in 8-bit steps outside the part, above which none may go.
+_FARTHEST = 3.0
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How much is measured, and what counts as real.
+
+    Attributes:
+        faces: sampled for the regression.
+        test_faces: further ones on which sliders are tried.
+        truncation: psi of all of them.
+        components: principal components of the codes that directions may use.
+        size: side at which pictures are measured; None for half the full size, at least 128.
+        batch: faces rendered together.
+        min_correlation: between slider value and property on the test faces; below it the slider is left out.
+        min_strength: change of the property from −3 to +3, in standard deviations among faces; below it, left out.
+        seed: of the first face.
+    """
+
+    faces: int = 512
+    test_faces: int = 48
+    truncation: float = 0.8
+    components: int = 48
+    size: int | None = None
+    batch: int = 16
+    min_correlation: float = 0.6
+    min_strength: float = 0.5
+    seed: int = 100_000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a direction did to the held-out faces.
+
+    Attributes:
+        effects: slider value → (N, number of properties) changes.
+        inside, outside: sum of |Δ| in 8-bit steps and number of pixels, in and outside the part, at the ends.
+    """
+
+    effects: dict[float, Tensor]
+    inside: tuple[float, float]
+    outside: tuple[float, float]
+
+
+class TargetFit:
+    """The sliders of one part, or of the base code.
+
+    Args:
+        probe: of the generator.
+        settings: of the fit.
+        leave_out: told the id of a slider that is not kept, and why.
+        target: part name, or "base".
+        faces, tests: for the regression, and to try sliders on.
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        settings: FitSettings,
+        leave_out: Callable[[str, str], None],
+        target: str,
+        faces: Faces,
+        tests: Faces,
+    ) -> None:
+        self.probe, self.settings, self.leave_out = probe, settings, leave_out
+        self.target, self.faces, self.tests = target, faces, tests
+        slot = 0 if target == BASE else 1 + probe.generator.config.parts.index(target)
+        self.codes = faces.own[:, slot].double()
+        self.scale = principal(self.codes, settings.components)
+        self.properties = properties_of(target)
+        self.groups = (LayerGroup.BASE,) if target == BASE else (LayerGroup.SHAPE, LayerGroup.TEXTURE)
+        # Before any change: measures, images, regions of the faces of the fit, and of the held-out ones.
+        self.fit_start = list(probe.render(faces, target, self.groups[0], self.properties, None))
+        self.start = list(probe.render(tests, target, self.groups[0], self.properties, None))
+
+    def fit(self) -> list[tuple[Slider, Tensor]]:
+        """Four to eight sliders where the part has as many, each with its (D,) direction."""
+        room = MAX_SLIDERS // len(self.groups)
+        result: dict[LayerGroup, list[tuple[Slider, Tensor]]] = {}
+        spare: list[tuple[LayerGroup, list[Tensor]]] = []
+        for group in self.groups:
+            named, taken = self._named(group)
+            named = sorted(named, key=lambda pair: -pair[0].strength * pair[0].correlation)
+            for slider, _ in named[room:]:
+                self.leave_out(slider.id, f"{room} others of its layers are stronger")
+            named = named[:room]
+            order = [item.name for item in self.properties]
+            result[group] = sorted(named, key=lambda pair: order.index(pair[0].measured))
+            spare.append((group, taken))
+        for group, taken in spare:
+            # First each group's own share, then, where a group has nothing to offer, the other one steps in.
+            self._fill(group, taken, result, MIN_SLIDERS // len(self.groups) - len(result[group]))
+        for group, taken in spare:
+            self._fill(group, taken, result, MIN_SLIDERS - sum(map(len, result.values())))
+        return [pair for group in self.groups for pair in result[group]]
+
+    def _named(self, group: LayerGroup) -> tuple[list[tuple[Slider, Tensor]], list[Tensor]]:
+        """Sliders of one group that do what they are called, and their directions in z."""
+        settings = self.settings
+        properties = tuple(item for item in self.properties if item.group == group)
+        if not properties:
+            return [], []
+        other = self.codes.roll(1 + len(self.codes) // 3, 0) - self.codes
+        z = other @ self.scale.to_z
+        after = list(self.probe.render(self.faces, self.target, group, properties, other.float()))
+        leaks = solve(z, torch.cat([leak(old, new) for old, new in zip(self.fit_start, after, strict=True)]), 100.0)
+        before, measures = torch.cat([b.measures for b in self.fit_start]), torch.cat([b.measures for b in after])
+        slopes = []
+        for number, item in enumerate(properties):
+            then = before[:, self.properties.index(item)]
+            slope, _ = ridge(z, item.difference(measures[:, number], then))
+            slider = Slider(
+                f"{self.target}.{item.name}", self.target, item.label, group, item.low, item.high, item.name, item.unit
+            )
+            spread = item.deviation(then)
+            if slope is None or spread == 0.0:
+                self.leave_out(slider.id, "there is nothing to measure, or no code changes it")
+            else:
+                slopes.append((item, slider, slope, spread))
+        kept: list[tuple[Slider, Tensor]] = []
+        taken: list[Tensor] = []
+        # In the order of the list, plain properties first: where two go together, the plain one gives the name.
+        for item, slider, slope, spread in slopes:
+            found = [orthogonal(vector, taken) for vector in (slope, quieter(slope, leaks))]
+            directions = [direction for direction in found if direction is not None]
+            if not directions:
+                self.leave_out(slider.id, "it goes along with the sliders before it")
+                continue
+            if float(directions[0] @ directions[-1]) > _SAME:
+                directions = directions[:1]
+            direction, trial = self._most_local(slider, directions, item, spread)
+            w, trial = self._within_reach(slider, self.scale.to_w(direction), trial, (item,))
+            middle = self._trial(slider.group, w, (item,), _MIDDLE)
+            whole = replace(trial, effects={**trial.effects, **middle.effects})
+            tried = self._described(slider, whole, item, spread)
+            reasons = [
+                f"correlation {tried.correlation:.2f}" if tried.correlation < settings.min_correlation else "",
+                f"strength {tried.strength:.2f}" if tried.strength < settings.min_strength else "",
+                f"a mean change of {tried.inside:.2f} inside" if tried.inside < _VISIBLE else "",
+            ]
+            if any(reasons):
+                self.leave_out(slider.id, "only " + ", ".join(reason for reason in reasons if reason))
+            else:
+                kept.append((tried, w))
+                taken.append(direction)
+        return kept, taken
+
+    def _most_local(
+        self, slider: Slider, directions: Sequence[Tensor], item: Property, spread: float
+    ) -> tuple[Tensor, Trial]:
+        """Of some unit z directions the one with the least change outside for its effect, and what its ends do.
+
+        One that loses too much of the effect of the first is not considered.
+        """
+        found = []
+        for direction in directions:
+            trial = self._trial(slider.group, self.scale.to_w(direction), (item,), _ENDS)
+            found.append((direction, trial, self._described(slider, trial, item, spread)))
+        least = _KEPT_STRENGTH * found[0][2].strength
+        good = [entry for entry in found if entry[2].strength >= least > 0.0] or found[:1]
+        return min(good, key=lambda entry: entry[2].outside / max(entry[2].strength, 1e-9))[:2]
+
+    def _within_reach(
+        self, slider: Slider, w: Tensor, trial: Trial, properties: tuple[Property, ...]
+    ) -> tuple[Tensor, Trial]:
+        """The (D,) step that a unit of the slider is, and what its ends do.
+
+        That is ``w``, whose ends ``trial`` tried, or less of it where they change too much outside the part.
+        """
+        while (outside := self._described(slider, trial).outside) > _FARTHEST:
+            w = w * (0.97 * _FARTHEST / outside)
+            trial = self._trial(slider.group, w, properties, _ENDS)
+        return w, trial
+
+    def _fill(
+        self,
+        group: LayerGroup,
+        taken: list[Tensor],
+        result: dict[LayerGroup, list[tuple[Slider, Tensor]]],
+        wanted: int,
+    ) -> None:
+        """Adds principal components under neutral names; ``taken`` grows by their directions."""
+        if wanted <= 0:
+            return
+        for direction in components(taken, self.scale, wanted + 4):
+            letter = NEUTRAL_NAMES[sum(not slider.measured for slider, _ in result[group])]
+            name = f"{self.target}.{group.value}_{letter.lower()}"
+            w = self.scale.to_w(direction)
+            slider = Slider(name, self.target, f"{group.value.capitalize()} {letter}", group)
+            w, trial = self._within_reach(slider, w, self._trial(group, w, (), _ENDS), ())
+            tried = self._described(slider, trial)
+            if tried.inside >= _VISIBLE:  # one that changes nothing to be seen would be a dead control
+                result[group].append((tried, w))
+                taken.append(direction)
+                wanted -= 1
+            if wanted == 0:
+                return
+
+    def _trial(
+        self, group: LayerGroup, direction: Tensor, properties: tuple[Property, ...], values: Sequence[float]
+    ) -> Trial:
+        """What a (D,) direction does to faces that were not used to find it."""
+        before = torch.cat([batch.measures for batch in self.start])
+        effects, inside, outside = {}, [0.0, 0.0], [0.0, 0.0]
+        for value in values:
+            change = (value * direction).float().expand(len(self.tests.own), -1)
+            after = list(self.probe.render(self.tests, self.target, group, properties, change))
+            measures = torch.cat([batch.measures for batch in after])
+            effects[value] = torch.stack(
+                [
+                    item.difference(measures[:, number], before[:, self.properties.index(item)])
+                    for number, item in enumerate(properties)
+                ]
+                or [torch.zeros(len(measures))],
+                dim=1,
+            )
+            for old, new in zip(self.start, after, strict=True):
+                difference, region = (new.images - old.images).abs().mean(dim=1), old.region | new.region
+                inside = [inside[0] + float(difference[region].sum()), inside[1] + float(region.sum())]
+                outside = [outside[0] + float(difference[~region].sum()), outside[1] + float((~region).sum())]
+        return Trial(effects, (inside[0], inside[1]), (outside[0], outside[1]))
+
+    def _described(self, slider: Slider, trial: Trial, item: Property | None = None, spread: float = 1.0) -> Slider:
+        """The slider with what it was measured to do."""
+        slider = replace(
+            slider,
+            inside=round(trial.inside[0] / max(1.0, trial.inside[1]), 3),
+            outside=round(trial.outside[0] / max(1.0, trial.outside[1]), 3),
+        )
+        if item is None:
+            return slider
+        tried = sorted(trial.effects)
+        effect = torch.stack([trial.effects[value][:, 0] for value in tried])  # (values, faces)
+        effect = effect[:, torch.isfinite(effect).all(dim=0)]
+        if effect.shape[1] < 3:
+            return slider
+        values = torch.tensor(tried, dtype=effect.dtype)[:, None].expand_as(effect)
+        span = float((effect[-1] - effect[0]).mean())
+        return replace(
+            slider,
+            effect=round(span, 4),
+            strength=round(span / spread, 4),
+            correlation=round(correlation(values.flatten(), effect.flatten()), 4),
+        )
