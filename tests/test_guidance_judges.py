@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from editing.guidance.attributes import DIRECTIONS, MEASURES, WORDS, describe, lean, measure
 from editing.guidance.captions import (
     NOUNS,
     PHRASES,
@@ -31,6 +30,7 @@ from editing.guidance.captions import (
     weak_phrases,
 )
 from editing.guidance.face_net import FaceEmbedder, FaceNetConfig, load_face_net, save_face_net
+from editing.guidance.measures import DIRECTIONS, MEASURES, measure
 from editing.guidance.training import identity, text, text_eval, text_refine
 from editing.guidance.training.counterfactual import slide, sliders_beside
 from editing.guidance.training.faces import (
@@ -42,6 +42,7 @@ from editing.guidance.training.faces import (
     load_faces,
     rarity,
 )
+from editing.guidance.words import WORDS, describe, lean
 from memorygan.checkpoint import CheckpointError, Provenance, load_generator, save_module
 from memorygan.manifest import default_checkpoint
 from memorygan.parts import FACE_PARTS

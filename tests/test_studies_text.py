@@ -14,8 +14,8 @@ from test_guidance_judges import face as drawn_face  # type: ignore[import-not-f
 from test_text import StandIns, colour_judge, identity_net  # type: ignore[import-not-found]
 
 from editing.errors import EditingError
-from editing.guidance.attributes import DIRECTIONS, measure
 from editing.guidance.captions import unknown_words
+from editing.guidance.measures import DIRECTIONS, measure
 from editing.studies import text as text_study
 from editing.studies import text_trials
 from editing.studies.text_trials import ANYONE, FREE, PARTS, WISHES, Bench, Face, Outcome, Wish, moved_right, verdict

@@ -17,9 +17,9 @@ import torch
 from editing.device.renderer import to_uint8
 from editing.face.measure import measure_change, region
 from editing.face.state import run_here
-from editing.guidance.attributes import DIRECTIONS, measure
 from editing.guidance.clip import ImageTextJudge
 from editing.guidance.identity import IdentityNet
+from editing.guidance.measures import DIRECTIONS, measure
 from editing.results import CancelToken
 from editing.text.optimize import Spreads, TextResult, TextSettings, optimize
 from editing.text.results import TextProgress

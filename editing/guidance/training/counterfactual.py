@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from editing.device.loading import SLIDERS_NAME
 from editing.device.renderer import to_uint8
-from editing.guidance.attributes import MEASURES, measure
+from editing.guidance.measures import MEASURES, measure
 from editing.sliders.directions import BASE, SliderSet
 from memorygan.config import GeneratorConfig
 from memorygan.latents import Latents

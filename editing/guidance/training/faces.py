@@ -15,8 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from editing.device.renderer import to_uint8
-from editing.guidance.attributes import MEASURES, WORDS, describe, lean, measure
+from editing.guidance.measures import MEASURES, measure
 from editing.guidance.training.counterfactual import dyed, dyed_measures, slide, sliders_beside
+from editing.guidance.words import WORDS, describe, lean
 from memorygan.checkpoint import load_generator
 from memorygan.training.parser_data import list_pairs, pack
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from editing.guidance.attributes import DIRECTIONS, measure
+from editing.guidance.measures import DIRECTIONS, measure
 from editing.guidance.training.augment import place
 from editing.guidance.training.text import DEFAULT_OUT, NAME, create_judge
 from editing.guidance.training.text_eval import normalise

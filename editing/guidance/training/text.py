@@ -29,7 +29,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editing.guidance.attributes import WORDS
 from editing.guidance.captions import VOCABULARY, Caption, alternatives, compose, hard_negative
 from editing.guidance.training.augment import degrade, place
 from editing.guidance.training.faces import (
@@ -43,6 +42,7 @@ from editing.guidance.training.faces import (
 )
 from editing.guidance.training.schedule import learning_rate, run, share_spent, update_average
 from editing.guidance.training.text_eval import evaluate, format_table, normalise, weak_words
+from editing.guidance.words import WORDS
 from memorygan.checkpoint import Provenance, load_module, save_module
 from memorygan.command import add_threads, command
 from memorygan.manifest import WEIGHTS_DIR

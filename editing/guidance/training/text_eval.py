@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editing.guidance.attributes import WORDS
 from editing.guidance.captions import alternatives, compose, hard_negative
 from editing.guidance.training.augment import degrade
 from editing.guidance.training.faces import ATTRIBUTES, LabelledFaces, to_float
+from editing.guidance.words import WORDS
 
 CHANGED = "one word changed"
 _MEAN, _STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD

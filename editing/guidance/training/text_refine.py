@@ -28,7 +28,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from editing.guidance.attributes import WORDS
 from editing.guidance.captions import Caption, alternatives, compose, hard_negative
 from editing.guidance.training.faces import ATTRIBUTES, LabelledFaces, generated_faces
 from editing.guidance.training.schedule import learning_rate, run
@@ -45,6 +44,7 @@ from editing.guidance.training.text import (
     report,
 )
 from editing.guidance.training.text_eval import normalise
+from editing.guidance.words import WORDS
 from memorygan.checkpoint import Provenance, save_module
 from memorygan.command import command
 
