@@ -218,13 +218,21 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """A generator and the discriminator that trains it."""
+    """A generator, the discriminator that trains it, and what the encoder's corrections see.
+
+    Attributes:
+        residual_size, residual_channels: of the residual encoder, see :class:`memorygan.encoder.EncoderConfig`.
+    """
 
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig = field(default_factory=lambda: DiscriminatorConfig(size=8))
+    residual_size: int | None = None
+    residual_channels: tuple[int, ...] | None = None
 
 
-def _faces(size: int, **changes: Any) -> Preset:
+def _faces(
+    size: int, residual_size: int | None = None, residual_channels: tuple[int, ...] | None = None, **changes: Any
+) -> Preset:
     """The compact family that is trained here: 64-pixel weights carry over to 128 and 256."""
     values: dict[str, Any] = {
         "query_dim": 64,
@@ -247,6 +255,19 @@ def _faces(size: int, **changes: Any) -> Preset:
     return Preset(
         GeneratorConfig(size=size, **values),
         DiscriminatorConfig(size=size, channel_base=2048, channel_max=256, channel_min=32, mask_channel_divisor=2),
+        residual_size,
+        residual_channels,
+    )
+
+
+def _people(size: int) -> Preset:
+    """The wider family, for sets as varied as people are: longer codes, a wider memory, and corrections of details."""
+    return _faces(
+        size,
+        query_dim=128,
+        local_channels=96,
+        residual_size=min(size, 128),
+        residual_channels=(24, 48, 64, 128, 192),
     )
 
 
@@ -256,6 +277,9 @@ PRESETS: dict[str, Preset] = {
     "faces-256": _faces(256),
     "faces-128": _faces(128),
     "faces-64": _faces(64),
+    "people-256": _people(256),
+    "people-128": _people(128),
+    "people-64": _people(64),
     "tiny-32": Preset(
         GeneratorConfig(
             size=32,

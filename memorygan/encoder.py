@@ -40,6 +40,8 @@ class EncoderConfig:
         hidden: width of the heads that write the posteriors.
         looks: how often a residual encoder compares the photo with its rendering and corrects the codes; 0 for none.
         inputs: channels of the picture: 3 for a photo, more for a photo and what was made of it.
+        residual_size, residual_channels: size and channels of the residual encoder; None for those of the first look.
+            Corrections are about details, which take more pixels to see than who is in the picture.
 
     Raises:
         ValueError: for an impossible combination.
@@ -52,9 +54,13 @@ class EncoderConfig:
     hidden: int = 256
     looks: int = 0
     inputs: int = 3
+    residual_size: int | None = None
+    residual_channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
+        if self.residual_channels is not None:
+            object.__setattr__(self, "residual_channels", tuple(self.residual_channels))
         if len(self.channels) < 2:
             raise ValueError(f"the encoder needs at least two levels of channels, got {self.channels}")
         if self.size % 2 ** (len(self.channels) - 1):
@@ -65,7 +71,15 @@ class EncoderConfig:
     @property
     def of_residual(self) -> EncoderConfig:
         """Shape of the residual encoder: it sees the photo, and what a rendering lacks in colour and in every part."""
-        return replace(self, looks=0, inputs=self.inputs + 3 + self.part_count)
+        return replace(
+            self,
+            size=self.residual_size or self.size,
+            channels=self.residual_channels or self.channels,
+            looks=0,
+            inputs=self.inputs + 3 + self.part_count,
+            residual_size=None,
+            residual_channels=None,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -92,9 +92,10 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
         ("memory-first", {"fill_images": 12, "query_steps": 2, "real_images": 16}),
         ("memory-first", {"fill_images": 4, "colour_images": 8, "query_steps": 1, "real_images": 8, "dyed": 0.5}),
         ("memory-first", {"fill_images": 4, "query_steps": 1, "real_images": 8, "parsing": 2.0}),
+        ("projected", {"fill_images": 4, "query_steps": 1, "real_images": 12, "critic_images": 4, "correct_images": 4}),
         ("paper", {"paper_images": 24, "accumulate": 1}),
     ],
-    ids=["memory-first", "memory-first with colours", "memory-first with the parser", "paper"],
+    ids=["memory-first", "memory-first with colours", "memory-first with the parser", "projected", "paper"],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     packs: dict[int, Path], tmp_path: Path, recipe: str, changes: dict[str, Any]
@@ -113,7 +114,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
             break
     assert part.state.progress.stage == "done"
     assert part.state.progress.images == whole.state.progress.images
-    assert part.state.progress.augment == whole.state.progress.augment > 0
+    assert part.state.progress.augment == whole.state.progress.augment
+    assert (whole.state.progress.augment > 0) == (recipe != "projected")
     assert part.state.progress.path_mean == whole.state.progress.path_mean
     assert (whole.state.progress.path_mean > 0) == (recipe == "paper")
     expected, found = weights(whole), weights(part)
@@ -449,6 +451,41 @@ def test_growing_starts_as_an_enlarged_picture(packs: dict[int, Path], tmp_path:
         grow(make(packs, tmp_path / "other").state, tmp_path / STATE_FILE)
 
 
+def test_a_wider_run_begins_as_the_narrow_networks(packs: dict[int, Path], tmp_path: Path) -> None:
+    narrow = make(packs, tmp_path, preset="faces-64", batch=2)
+    narrow._enter_stage(narrow.state)
+    for network in narrow.state.networks.values():  # biases, heads and styles that are not at their neutral start
+        for parameter in network.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    narrow.save()
+    wide = make(packs, tmp_path / "wide", preset="people-64", batch=2)
+    start_from(wide.state, tmp_path / STATE_FILE)
+    before, after = narrow.state, wide.state
+    codes = torch.randn(2, 14, 64)
+    longer = torch.cat((codes, torch.zeros(2, 14, 64)), dim=-1)
+    faces = wide.faces.batch(torch.arange(2))
+    with torch.no_grad():
+        small, large = before.generator.draw(codes), after.generator.draw(longer)
+        old, new = (state.encoder(faces.image, faces.one_hot) for state in (before, after))
+        corrected = after.encoder.codes(after.generator, faces.image, faces.one_hot)
+    torch.testing.assert_close(large.image, small.image, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(large.mask, small.mask, rtol=1e-3, atol=1e-3)
+    assert torch.equal(new.mean[..., :64], old.mean) and torch.equal(new.log_variance[..., :64], old.log_variance)
+    assert not new.mean[..., 64:].any() and bool((new.log_variance[..., 64:] < -4).all())
+    assert torch.equal(corrected, new.mean)  # a residual encoder of another shape starts anew, and silent
+    # What is new learns: nothing is stuck at zero.
+    wide._enter_stage(after)
+    wide.stage.step()
+    kept = make(packs, tmp_path / "kept", preset="people-64", batch=2)
+    start_from(kept.state, tmp_path / STATE_FILE)
+    for key, value in after.generator.state_dict().items():
+        if key in ("memory.weight", "memory.to_feature.weight", "mapping.layers.0.weight"):
+            assert not torch.equal(value, kept.state.generator.state_dict()[key]), key
+    with pytest.raises(CheckpointError, match="a wider one"):
+        wide.save()
+        start_from(make(packs, tmp_path / "back", preset="faces-64").state, tmp_path / "wide" / STATE_FILE)
+
+
 def test_a_run_starts_from_a_checkpoint_with_fresh_optimisers(packs: dict[int, Path], tmp_path: Path) -> None:
     first = make(packs, tmp_path / "first", fill_images=8)
     first.run()
@@ -634,8 +671,8 @@ def test_bad_runs_are_refused_and_nothing_is_overwritten(
     common = ["--out", str(tmp_path), "--data", str(packs[64])]
     assert cli.main([*common, "--preset", "faces-64"]) == 2
     assert "preset" in capsys.readouterr().err
-    assert cli.main(["--out", str(tmp_path / "x"), "--data", str(packs[64]), "--preset", "tiny-32"]) == 2
-    assert "--size 32" in capsys.readouterr().err
+    assert cli.main(["--out", str(tmp_path / "x"), "--data", str(packs[32]), "--preset", "faces-64"]) == 2
+    assert "--size 64" in capsys.readouterr().err
     assert cli.main(["--out", str(tmp_path / "x"), "--data", str(packs[32]), "--preset", "huge"]) == 2
     assert "unknown preset" in capsys.readouterr().err
     assert cli.main(["--out", str(tmp_path / "x")]) == 2

@@ -120,8 +120,9 @@ def draw_faces(count: int, folder: Path, size: int, processes: Processes) -> tup
 
 
 def make_trainer(options: argparse.Namespace, config: TrainingConfig, processes: Processes, started: float) -> Trainer:
-    train = PackedDataset.open(options.data)
-    validation = PackedDataset.open(options.validation) if options.validation else None
+    size = get_preset(config.preset).generator.size
+    train = PackedDataset.open(options.data, resolution=size)
+    validation = PackedDataset.open(options.validation, resolution=size) if options.validation else None
     samples = options.metric_samples
     schedule = Schedule(
         minutes=options.minutes,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +18,13 @@ from memorygan.latents import Latents
 from memorygan.parser import FaceParser, load_parser
 from memorygan.parts import LayerGroup
 from memorygan.training import losses
-from memorygan.training.augment import Transform, draw_transform
+from memorygan.training.augment import draw_transform
 from memorygan.training.batches import FaceBatch, ResidentFaces
 from memorygan.training.stages import Losses, Stage, mean_over
 from memorygan.training.state import TrainingState, trainable
 
+# What is done to image and mask before a critic sees them.
+Augmentation: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 PATH_DECAY = 0.01  # of the running mean path length
 PREVIEW_INTERVAL = 4  # steps; the weight makes up for those without it
 
@@ -45,7 +49,7 @@ class Made:
 class AdversarialStage(Stage):
     """What both adversarial stages share: judging, gradient penalty, augmentation strength."""
 
-    def transform(self, batch: int) -> Transform:
+    def transform(self, batch: int) -> Augmentation:
         return draw_transform(self.state.draws, batch, self.state.progress.augment)
 
     def judged(self, face: Synthesis) -> tuple[Tensor, Tensor]:
@@ -58,17 +62,17 @@ class AdversarialStage(Stage):
         return batch.image, 2.0 * batch.one_hot - 1.0
 
     def discriminate(
-        self, batch: FaceBatch, image: Tensor, mask: Tensor, transforms: tuple[Transform, Transform]
+        self, batch: FaceBatch, image: Tensor, mask: Tensor, transforms: tuple[Augmentation, Augmentation]
     ) -> Losses:
         """Backward pass of the discriminator on real faces and detached fakes (image, mask)."""
         return self.judge(self.look(batch, transforms[0]).score, image, mask, transforms[1])
 
-    def look(self, batch: FaceBatch, transform: Transform) -> Critique:
+    def look(self, batch: FaceBatch, transform: Augmentation) -> Critique:
         """The discriminator's view of real faces, from which its weights can learn."""
         critique: Critique = self.state.discriminator.requires_grad_(True)(*transform(*self.real(batch)))
         return critique
 
-    def judge(self, real: Tensor, image: Tensor, mask: Tensor, transform: Transform) -> Losses:
+    def judge(self, real: Tensor, image: Tensor, mask: Tensor, transform: Augmentation) -> Losses:
         """Backward pass of the discriminator on its scores of real faces and on detached fakes (image, mask)."""
         critic = self.state.discriminator.requires_grad_(True)
         fake = critic(*transform(image.detach(), mask.detach())).score
@@ -85,7 +89,7 @@ class AdversarialStage(Stage):
             "fake_sign": fake.detach().sign().mean(),
         }
 
-    def penalize(self, batch: FaceBatch, transform: Transform) -> Losses:
+    def penalize(self, batch: FaceBatch, transform: Augmentation) -> Losses:
         """Lazy R1 on image and mask; the weight makes up for the steps without it."""
         critic = self.state.discriminator.requires_grad_(True)
         image, mask = (t.detach().requires_grad_(True) for t in transform(*self.real(batch)))
@@ -204,7 +208,7 @@ class MakeReal(AdversarialStage):
         parts = torch.searchsorted(edges / edges[-1], chance[:, 1].contiguous()).clamp_max(len(edges) - 1)
         return torch.where(chance[:, 0] < self.config.swapped, parts, -1)
 
-    def learn(self, made: Made, batch: FaceBatch, real: Critique, transform: Transform) -> Losses:
+    def learn(self, made: Made, batch: FaceBatch, real: Critique, transform: Augmentation) -> Losses:
         """Backward passes of both players, on one look of the critic at the fakes; ``real`` is its view of the photos.
 
         The fakes are cut off from the generator there. Their gradient for the generator comes first, without the

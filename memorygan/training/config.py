@@ -7,7 +7,7 @@ from typing import Any
 
 from memorygan.config import get_preset
 
-RECIPES = ("memory-first", "paper")
+RECIPES = ("memory-first", "projected", "paper")
 PRECISIONS = ("bf16", "float32")
 
 
@@ -18,7 +18,8 @@ class TrainingConfig:
     Lengths are counted in images, whatever the batch size.
 
     Attributes:
-        recipe: ``memory-first`` (fill, query, real) or ``paper`` (adversarial from scratch, DESIGN of the paper).
+        recipe: ``memory-first`` (fill, query, real), ``projected`` (the same, judged by projected features, see
+            :mod:`memorygan.training.projected`) or ``paper`` (adversarial from scratch, DESIGN of the paper).
         preset: named generator and discriminator sizes.
         batch: images per process and backward pass.
         accumulate: backward passes per optimiser step.
@@ -35,6 +36,8 @@ class TrainingConfig:
         *_lr, beta1, beta2: Adam; reduced to ``lr_floor`` of itself over the last third of the stages fill and correct.
         ema_half_life: images after which an old weight counts half in the averaged generator.
         pixel, pooled, gradient, fine_mask, coarse_mask: weights of the reconstruction terms.
+        perceptual: weight of the difference in image features (EfficientNet-Lite0), which sees strands, lashes and
+            teeth where pixels are averaged; needs the extra ``train``.
         tint: weight of the difference in hue between a part and its reconstruction, which the other terms learn late.
         consistency: weight of L_mask while filling; consistency_real in the adversarial stages.
         kept: weight of what has to stay while colours are learned: masks, and codes of what is not dyed.
@@ -91,6 +94,7 @@ class TrainingConfig:
     pixel: float = 1.0
     pooled: float = 1.0
     gradient: float = 5.0
+    perceptual: float = 0.0
     tint: float = 0.0
     fine_mask: float = 1.0
     coarse_mask: float = 0.5
@@ -142,10 +146,15 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; use at least 1")
-        if self.recipe == "memory-first" and self.batch % 2:
+        if self.reconstructs and self.batch % 2:
             raise ValueError(
-                f"batch is {self.batch}; memory-first splits it between photos and samples, use an even number"
+                f"batch is {self.batch}; {self.recipe} splits it between photos and samples, use an even number"
             )
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether an encoder is trained and faces are rebuilt, rather than made from noise alone."""
+        return self.recipe != "paper"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -186,13 +195,28 @@ _PAPER = TrainingConfig(
 )
 
 
+# Frozen features see what L1 averages away, so that the loss of edges may count less; the critics learn at the rate of
+# Projected GANs, the generator at that of its equalised layers.
+_PROJECTED = TrainingConfig(
+    recipe="projected",
+    preset="people-128",
+    discriminator_lr=2e-4,
+    adversarial=1.0,
+    feature=0.0,
+    gradient=1.0,
+    perceptual=1.0,
+    kl=3e-4,
+    augment="none",
+)
+
+
 def recipe_config(recipe: str, changes: dict[str, Any] | None = None) -> TrainingConfig:
     """The table of a recipe with some values changed.
 
     Raises:
         ValueError: for an unknown recipe or an impossible value.
     """
-    tables = {"memory-first": TrainingConfig(), "paper": _PAPER}
+    tables = {"memory-first": TrainingConfig(), "projected": _PROJECTED, "paper": _PAPER}
     if recipe not in tables:
         raise ValueError(f"unknown recipe {recipe!r}; use one of {', '.join(tables)}")
     return replace(tables[recipe], **(changes or {}))

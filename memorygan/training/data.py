@@ -15,6 +15,7 @@ from torch import Tensor
 
 from memorygan.training.facefiles import DECODE_ERRORS
 from memorygan.training.packfile import DataError, PackHeader, PackReader
+from memorygan.training.resample import resize_image, resize_mask
 from memorygan.training.sampler import ResumableSampler
 
 __all__ = ["DataError", "PackedDataset", "ResumableSampler", "mirror"]
@@ -25,25 +26,36 @@ class PackedDataset:
 
     Use :meth:`open`. :meth:`images` and :meth:`masks` decode the whole set once; :meth:`batch` decodes only what it is
     asked for, for sets that do not fit in memory.
+
+    Attributes:
+        resolution: side of images and masks in pixels.
     """
 
-    def __init__(self, reader: PackReader) -> None:
+    def __init__(self, reader: PackReader, resolution: int | None = None) -> None:
         self._reader = reader
+        self.resolution = resolution or reader.header.plan.resolution
         self._images: Tensor | None = None
         self._masks: Tensor | None = None
 
     @classmethod
-    def open(cls, path: str | Path, verify: bool = True) -> PackedDataset:
+    def open(cls, path: str | Path, verify: bool = True, resolution: int | None = None) -> PackedDataset:
         """Open a packed file; faces stay encoded until they are asked for.
 
         Args:
             path: a ``.pack`` file.
             verify: check the SHA-256 of the content first.
+            resolution: side in pixels to which faces are reduced when they are decoded; None for the file's own.
 
         Raises:
-            DataError: if the file is missing, truncated, damaged or not a packed face file.
+            DataError: if the file is missing, truncated, damaged or not a packed face file, or its faces are smaller.
         """
-        return cls(PackReader(Path(path), verify=verify))
+        reader = PackReader(Path(path), verify=verify)
+        if resolution is not None and resolution > reader.header.plan.resolution:
+            raise DataError(
+                f"the faces of {path} are {reader.header.plan.resolution} pixels wide, {resolution} are needed; "
+                f"prepare them with --size {resolution}"
+            )
+        return cls(reader, resolution)
 
     def __len__(self) -> int:
         return len(self.header.names)
@@ -52,11 +64,6 @@ class PackedDataset:
     def header(self) -> PackHeader:
         """Everything the file says about itself: source, names, class frequencies, SHA-256."""
         return self._reader.header
-
-    @property
-    def resolution(self) -> int:
-        """Side of images and masks in pixels."""
-        return self.header.plan.resolution
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -118,7 +125,7 @@ class PackedDataset:
         out = np.empty((len(indices), self.resolution, self.resolution, 3), dtype=np.uint8)
 
         def decode(row: int) -> None:
-            out[row] = self._decode(indices[row], 0, "RGB")
+            out[row] = np.asarray(resize_image(self._decode(indices[row], 0, "RGB"), self.resolution))
 
         _for_all(decode, range(len(indices)))
         return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
@@ -127,23 +134,25 @@ class PackedDataset:
         out = np.empty((len(indices), self.resolution, self.resolution), dtype=np.uint8)
 
         def decode(row: int) -> None:
-            out[row] = self._decode(indices[row], 1, "L")
-            if out[row].max() >= len(self.part_names):
+            mask = np.asarray(self._decode(indices[row], 1, "L"))
+            if mask.max() >= len(self.part_names):
                 name = self.names[indices[row]]
                 raise DataError(f"the mask of {name} in {self._reader.path} holds an unknown part id")
+            out[row] = resize_mask(mask, self.resolution)
 
         _for_all(decode, range(len(indices)))
         return torch.from_numpy(out)
 
-    def _decode(self, index: int, which: int, mode: str) -> np.ndarray:
+    def _decode(self, index: int, which: int, mode: str) -> Image.Image:
         what = f"face {self.names[index]} in {self._reader.path}"
-        side = self.resolution
+        side = self.header.plan.resolution
         try:
             with Image.open(io.BytesIO(self._reader.read(index)[which]), formats=("WEBP", "PNG")) as picture:
                 # Before decoding: a forged picture could unpack to any size.
                 if picture.mode != mode or picture.size != (side, side):
                     raise DataError(f"{what} is {picture.mode} {picture.size}, expected {mode} {(side, side)}")
-                return np.asarray(picture)
+                picture.load()
+                return picture
         except DECODE_ERRORS as error:
             if isinstance(error, DataError):
                 raise

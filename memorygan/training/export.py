@@ -33,7 +33,7 @@ def export_networks(state: TrainingState, out: Path, origin: Provenance) -> None
     """
     progress, config = state.progress, state.config
     notes = f"preset {config.preset}, stage {progress.stage}"
-    if config.recipe == "memory-first" and config.parsing and progress.stage in ("real", "done"):
+    if config.reconstructs and config.parsing and progress.stage in ("real", "done"):
         notes += "; masks of samples learned from the bundled parser, see weights/parser.md"
     provenance = Provenance(
         data=tuple(dict.fromkeys((*state.origins, *origin.data))),

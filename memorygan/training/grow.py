@@ -1,4 +1,4 @@
-"""Starting from trained networks: at the same size with fresh optimisers, or growing to double the size.
+"""Starting from trained networks: at the same size with fresh optimisers, wider there, or growing to double the size.
 
 The memory is a network of coordinates, so its weights answer on a finer grid at once. The render net keeps its blocks
 and gains one; where the fused feature is concatenated at a new side, the new inputs start at zero, so that the grown
@@ -20,6 +20,7 @@ from memorygan.config import GeneratorConfig, Preset, get_preset
 from memorygan.encoder import load_encoder
 from memorygan.training.config import TrainingConfig
 from memorygan.training.state import KIND, TrainingState, load_weights
+from memorygan.training.widen import is_wider, widen_encoder, widen_generator
 
 ENCODER_FILE = "encoder.safetensors"
 RESIDUAL = "residual."  # what the encoder's names of its residual encoder begin with
@@ -86,18 +87,28 @@ class Origin:
 def start_from(state: TrainingState, source: Path) -> None:
     """Fills a fresh state with trained weights of the same size; optimisers and position start anew.
 
-    Networks that the source does not hold (a checkpoint has no discriminator) keep their initial weights.
+    Networks that the source does not hold (a checkpoint has no discriminator) keep their initial weights. Those of a
+    preset with shorter codes or a narrower memory are widened and begin as the same function, see
+    :mod:`memorygan.training.widen`.
 
     Raises:
-        CheckpointError: if a file is damaged or of another preset.
+        CheckpointError: if a file is damaged or of another preset that is not merely narrower.
     """
-    origin = Origin.read(source)
-    if origin.preset_name != state.config.preset:
+    origin, wanted = Origin.read(source), get_preset(state.config.preset).generator
+    narrow = origin.preset.generator
+    wider = is_wider(narrow, wanted)
+    if origin.preset_name != state.config.preset and not wider:
         raise CheckpointError(
             f"{origin.name} holds {origin.preset_name}, this run has preset {state.config.preset!r}; "
-            "use the same preset, or --grow-from to double the size"
+            "use the same preset, a wider one, or --grow-from to double the size"
         )
-    _fill(state, origin, lambda name, own, fresh: own)
+
+    def adapt(name: str, own: StateDict, fresh: StateDict) -> StateDict:
+        if name == "generator":
+            return widen_generator(own, narrow, fresh)
+        return widen_encoder(own, narrow.query_dim, fresh) if name == "encoder" else own
+
+    _fill(state, origin, adapt if wider else lambda name, own, fresh: own)
 
 
 def grow(state: TrainingState, source: Path) -> None:

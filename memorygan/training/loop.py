@@ -27,12 +27,14 @@ from memorygan.training.data import PackedDataset
 from memorygan.training.distributed import Processes
 from memorygan.training.export import export_networks, origin_of
 from memorygan.training.metrics import measure
+from memorygan.training.projected import MakeRealProjected
 from memorygan.training.sheets import reconstruction_sheet, sample_sheet, save_picture
 from memorygan.training.stages import FillMemory, LearnToQuery, Stage
 from memorygan.training.state import Progress, TrainingState
 
 STAGES: dict[str, tuple[type[Stage], ...]] = {
     "memory-first": (FillMemory, LearnColours, LearnToQuery, MakeReal, LearnToCorrect),
+    "projected": (FillMemory, LearnColours, LearnToQuery, MakeRealProjected, LearnToCorrect),
     "paper": (PaperAdversarial,),
 }
 STATE_FILE = "state.safetensors"
@@ -111,7 +113,7 @@ class Trainer:
         digest = train.header.sha256
         if processes.any(processes.share(digest.encode()) != digest.encode()):
             raise TrainingError("the processes were given different training faces; copy one file to every host")
-        self.state = TrainingState(config, len(train), processes, digest)
+        self.state = TrainingState(config, len(train), processes, digest, train.header.weights or None)
         self.origin = origin_of(train.header.plan, licence)
         self.started = started
         generator = self.state.generator.config
@@ -297,7 +299,7 @@ class Trainer:
             self._show("reconstructions", sheet, name)
             record["reconstruction_error"] = round(error, 3)
         if progress.stage not in ("fill", "colour", "correct"):  # no sample changes while photos are
-            temperature = self.config.temperature if self.config.recipe == "memory-first" else 1.0
+            temperature = self.config.temperature if self.config.reconstructs else 1.0
             self._show("samples", sample_sheet(generator, temperature), name)
             if self.schedule.metric_samples and self.held_out is not None:
                 record |= measure(generator, self.faces, self.schedule.metric_samples, temperature)

@@ -71,6 +71,8 @@ class PackHeader:
         presence: share of faces in which each part is visible, 0–1.
         skipped: ``(name, reason)`` of source faces that could not be used.
         sha256: over everything before the index.
+        weights: how often each face is shown in relation to an ordinary one, see :mod:`memorygan.training.rarity`;
+            empty where all are shown alike.
     """
 
     plan: PackPlan
@@ -80,6 +82,7 @@ class PackHeader:
     presence: tuple[float, ...]
     skipped: tuple[tuple[str, str], ...]
     sha256: str
+    weights: tuple[float, ...] = ()
 
 
 class PackReader:
@@ -134,11 +137,16 @@ class PackReader:
             presence=tuple(float(share) for share in raw["presence"]),
             skipped=tuple((str(name), str(reason)) for name, reason in raw["skipped"]),
             sha256=str(raw["sha256"]),
+            weights=tuple(float(weight) for weight in raw.get("weights", ())),
         )
         if not 1 <= plan.resolution <= MAX_RESOLUTION:
             raise ValueError(f"resolution {plan.resolution}")
         if not header.names or len(header.names) != len(header.offsets):
             raise ValueError(f"{len(header.names)} names for {len(header.offsets)} faces")
+        if header.weights and (
+            len(header.weights) != len(header.names) or not all(0.0 < weight <= 100.0 for weight in header.weights)
+        ):
+            raise ValueError("its weights do not fit its faces")
         if not len(plan.parts) == len(header.frequency) == len(header.presence) > 0:
             raise ValueError("it does not count every part")
         return header

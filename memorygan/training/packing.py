@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,7 @@ from memorygan.training.data import PackedDataset
 from memorygan.training.facefiles import UnreadableFace, UnusableFace
 from memorygan.training.packfile import MAX_RESOLUTION, DataError, PackPlan, PackReader
 from memorygan.training.packwriter import PackWriter, write_error
+from memorygan.training.rarity import showing_weight
 from memorygan.training.resample import (
     decode_mask,
     default_encoding,
@@ -31,18 +33,19 @@ from memorygan.training.sources import Source
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+Holdout: TypeAlias = int | tuple[int, int] | None
 DEFAULT_HOLDOUT = 200
 _MIN_RESOLUTION = 8
 _SHEET_COLUMNS, _SHEET_ROWS, _SHEET_CELL = 6, 6, 128
 
 
-def split_names(source: Source, holdout: int | None = None) -> dict[str, list[str]]:
+def split_names(source: Source, holdout: Holdout = None) -> dict[str, list[str]]:
     """Which faces train and which validate.
 
     Args:
         source: the face set.
-        holdout: hold out that many of the last names; by default the data set's own split, or else 200 and at most a
-            tenth of the set.
+        holdout: hold out that many of the last names, or (r, n) those whose number leaves r when divided by n; by
+            default the data set's own split, or else 200 and at most a tenth of the set.
 
     Returns:
         ``{"train": names, "val": names}``; an empty split is left out.
@@ -56,10 +59,33 @@ def split_names(source: Source, holdout: int | None = None) -> dict[str, list[st
         if val and len(val) < len(names):
             return {"train": [name for name in names if not source.official_val(name)], "val": val}
         holdout = min(DEFAULT_HOLDOUT, len(names) // 10)
+    if isinstance(holdout, tuple):
+        held = {name for name in names if _number(name) % holdout[1] == holdout[0]}
+        if len(held) == len(names):
+            raise DataError(f"every face is held out by {holdout[0]}/{holdout[1]}; choose a larger divisor")
+        splits = {
+            "train": [name for name in names if name not in held],
+            "val": [name for name in names if name in held],
+        }
+        return {split: members for split, members in splits.items() if members}
     if not 0 <= holdout < len(names):
         raise DataError(f"cannot hold out {holdout} of {len(names)} faces; --holdout goes from 0 to {len(names) - 1}")
     splits = {"train": names[: len(names) - holdout], "val": names[len(names) - holdout :]}
     return {split: members for split, members in splits.items() if members}
+
+
+def _number(name: str) -> int:
+    """The last number in a name.
+
+    Raises:
+        DataError: if there is none.
+    """
+    found = re.findall(r"\d+", name)
+    if not found:
+        raise DataError(
+            f"the face {name} has no number in its name, so that none can be held out by it; use --holdout N"
+        )
+    return int(found[-1])
 
 
 def prepare(
@@ -67,11 +93,12 @@ def prepare(
     out: Path,
     name: str,
     size: int,
-    holdout: int | None = None,
+    holdout: Holdout = None,
     encoding: str | None = None,
     skip_bad: bool = False,
     workers: int = 2,
     quiet: bool = False,
+    balance: bool = False,
 ) -> dict[str, Path]:
     """Write ``<out>/<name>-<size>-<split>.pack`` and a contact sheet ``.png`` beside each.
 
@@ -85,6 +112,7 @@ def prepare(
         skip_bad: leave out faces without a usable mask or of unusual size, instead of stopping.
         workers: decoding threads.
         quiet: no progress bars.
+        balance: note for every training face how often it is to be shown, see :mod:`memorygan.training.rarity`.
 
     Returns:
         The packed file of each split.
@@ -111,7 +139,7 @@ def prepare(
     for split, members in splits.items():
         if split not in finished:
             with PackWriter(paths[split], plans[split]) as writer:
-                _fill(writer, source, members, dict(skipped), skip_bad, workers, quiet)
+                _fill(writer, source, members, dict(skipped), skip_bad, workers, quiet, balance and split == "train")
         sheet = paths[split].with_suffix(".png")
         if not sheet.exists():
             picture = contact_sheet(PackedDataset.open(paths[split]), source.parts)
@@ -152,6 +180,7 @@ def _fill(
     skip_bad: bool,
     workers: int,
     quiet: bool,
+    balance: bool,
 ) -> None:
     plan = writer.plan
     counts = {name: _count(decode_mask(writer.read_mask(name)), source.parts) for name in members if name in writer}
@@ -189,7 +218,17 @@ def _fill(
         frequency=(table.mean(axis=0) / plan.resolution**2).tolist(),
         presence=(table > 0).mean(axis=0).tolist(),
         skipped=[(name, skipped[name]) for name in members if name in skipped],
+        weights=_weights(source, usable, table / plan.resolution**2) if balance else (),
     )
+
+
+def _weights(source: Source, names: list[str], shares: np.ndarray) -> list[float]:
+    """How often each face is shown: names, and (N, K) shares of the picture."""
+    parts = source.parts.names
+    return [
+        showing_weight(dict(zip(parts, row, strict=True)), source.labels(name))
+        for name, row in zip(names, shares.tolist(), strict=True)
+    ]
 
 
 def _count(mask: np.ndarray, parts: PartScheme) -> np.ndarray:

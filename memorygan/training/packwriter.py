@@ -104,10 +104,11 @@ class PackWriter:
         frequency: Sequence[float],
         presence: Sequence[float],
         skipped: Sequence[tuple[str, str]],
+        weights: Sequence[float] = (),
     ) -> None:
         """Write the index for ``names``, in that order, and give the file its final name.
 
-        The four arguments are fields of :class:`~memorygan.training.packfile.PackHeader`.
+        The arguments are fields of :class:`~memorygan.training.packfile.PackHeader`.
 
         Raises:
             DataError: if the disk is full.
@@ -124,6 +125,7 @@ class PackWriter:
                 "presence": list(presence),
                 "skipped": list(skipped),
                 "sha256": digest.hexdigest(),
+                "weights": list(weights),
             }
             index = json.dumps(header, ensure_ascii=False).encode()
             self._append(index + FOOTER.pack(self._end, len(index), zlib.crc32(index), END_MAGIC))

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memorygan.command import command
+from memorygan.training.mixture import MixedSource
 from memorygan.training.packfile import DataError, PackReader
-from memorygan.training.packing import DEFAULT_HOLDOUT, prepare
+from memorygan.training.packing import DEFAULT_HOLDOUT, Holdout, prepare
 from memorygan.training.sources import Source, open_source
 
 
@@ -30,7 +31,10 @@ def summary(path: Path) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m memorygan.training.prepare", description=__doc__)
-    parser.add_argument("source", nargs="?", type=Path, help="CelebAMask-HQ, images/ with masks/, or images alone")
+    parser.add_argument(
+        "source", nargs="*", type=Path,
+        help="CelebAMask-HQ, images/ with or without masks/, or images alone; several folders make one pack",
+    )  # fmt: skip
     parser.add_argument("--procedural", type=int, metavar="N", help="draw N cartoon faces instead of reading a folder")
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawn faces (default 0)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the packed files")
@@ -39,14 +43,38 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kind", choices=("auto", "celebamask", "pairs", "images"), default="auto")
     parser.add_argument(
         "--holdout",
-        type=int,
+        type=_holdout,
+        nargs="+",
+        default=[],
         metavar="N",
-        help=f"last N names become the val split (default: CelebAMask-HQ's own, else {DEFAULT_HOLDOUT} or a tenth)",
+        help="faces of the val split: the last N names, or R/N for those whose number leaves R when divided by N; for "
+        f"several folders one value or one each (default: CelebAMask-HQ's own, else {DEFAULT_HOLDOUT} or a tenth)",
+    )
+    parser.add_argument(
+        "--balance", action="store_true", help="show rare faces (glasses, hats, gray hair, old age) more often"
     )
     parser.add_argument("--quality", default="auto", help="auto, lossless, or WebP quality 1-100")
     parser.add_argument("--skip-bad", action="store_true", help="leave out faces without a usable mask or of odd size")
     parser.add_argument("--workers", type=int, default=2, help="decoding threads (default 2)")
     return parser
+
+
+def _holdout(text: str) -> Holdout:
+    rest, slash, divisor = text.partition("/")
+    if not slash:
+        return int(text)
+    if not 0 <= int(rest) < int(divisor):
+        raise argparse.ArgumentTypeError(f"{text!r}: the remainder must be below the divisor, as in 7/20")
+    return int(rest), int(divisor)
+
+
+def _open(roots: Sequence[Path], kind: str, holdouts: Sequence[Holdout]) -> tuple[Source, Holdout]:
+    """One folder as it is, several as a mixture that holds out its own faces."""
+    if len(roots) > 1:
+        return MixedSource(roots, holdouts, kind), None
+    if len(holdouts) > 1:
+        raise DataError(f"--holdout has {len(holdouts)} values for one folder; give one")
+    return open_source(roots[0], kind), next(iter(holdouts), None)
 
 
 def _encoding(quality: str) -> str | None:
@@ -62,26 +90,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Packs faces; see ``--help``."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    if (args.source is None) == (args.procedural is None):
-        parser.error("give either a source folder or --procedural N")
+    if bool(args.source) == (args.procedural is not None):
+        parser.error("give either source folders or --procedural N")
+    if len(args.source) > 1 and not args.name:
+        parser.error("several folders make one pack; choose a --name for it")
     source: Source
     if args.procedural is None:
-        source = open_source(args.source, args.kind)
-        name = args.name or args.source.resolve().name
+        source, holdout = _open(args.source, args.kind, args.holdout)
+        name = args.name or args.source[0].resolve().name
     else:
         from memorygan.training.procedural import ProceduralSource
 
         source = ProceduralSource(args.procedural, args.seed, args.size)
-        name = args.name or "procedural"
+        name, holdout = args.name or "procedural", next(iter(args.holdout), None)
     paths = prepare(
         source,
         args.out,
         name,
         args.size,
-        holdout=args.holdout,
+        holdout=holdout,
         encoding=_encoding(args.quality),
         skip_bad=args.skip_bad,
         workers=args.workers,
+        balance=args.balance,
     )
     for path in paths.values():
         print(summary(path))

@@ -53,6 +53,9 @@ class ProceduralSource:
     def official_val(self, name: str) -> bool:
         return False
 
+    def labels(self, name: str) -> dict[str, str]:
+        return {}
+
     def load(self, name: str) -> tuple[Image.Image, np.ndarray]:
         """See :class:`memorygan.training.sources.Source`."""
         return draw_face(roll_traits(self._seed, int(name)), self._canvas)

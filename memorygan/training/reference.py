@@ -6,8 +6,7 @@ Slow on purpose, as :mod:`memorygan.fast.reference`: tests hold the fast step ag
 from __future__ import annotations
 
 from memorygan.discriminator import Critique
-from memorygan.training.adversarial import Made, MakeReal
-from memorygan.training.augment import Transform
+from memorygan.training.adversarial import Augmentation, Made, MakeReal
 from memorygan.training.batches import FaceBatch
 from memorygan.training.stages import Losses
 
@@ -15,7 +14,7 @@ from memorygan.training.stages import Losses
 class TextbookMakeReal(MakeReal):
     """The critic looks at the fakes once for each player: with frozen weights, then at detached fakes."""
 
-    def learn(self, made: Made, batch: FaceBatch, real: Critique, transform: Transform) -> Losses:
+    def learn(self, made: Made, batch: FaceBatch, real: Critique, transform: Augmentation) -> Losses:
         """As :meth:`MakeReal.learn`."""
         judged, critic = self.judged(made.face), self.state.discriminator.requires_grad_(False)
         fake: Critique = critic(*transform(*judged))

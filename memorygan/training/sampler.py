@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from memorygan.training.packfile import DataError
+from memorygan.training.rarity import epoch_order
 
 
 class ResumableSampler:
@@ -26,23 +27,36 @@ class ResumableSampler:
         rank: this process, 0 to ``world - 1``.
         world: number of processes.
         flip: decide a horizontal flip per image; otherwise no image is flipped.
+        weights: how often each face is shown, in the mean over epochs; None for once. An epoch is as long as they add
+            up to.
 
     Raises:
         DataError: for an empty set, or a seed, rank or world out of range.
     """
 
-    def __init__(self, count: int, seed: int = 0, rank: int = 0, world: int = 1, flip: bool = True) -> None:
+    def __init__(
+        self,
+        count: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        flip: bool = True,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         if count < 1:
             raise DataError(f"cannot sample from a set of {count} faces")
         if not 0 <= seed < 2**32:
             raise DataError(f"the sampler's seed must lie between 0 and 2**32 - 1, got {seed}")
         if not 0 <= rank < world:
             raise DataError(f"rank {rank} does not exist among {world} processes")
+        if weights is not None and (len(weights) != count or min(weights) < 1.0):
+            raise DataError("the sampler's weights must be one number of at least 1 for every face")
         self.count = count
         self.seed = seed
         self.rank = rank
         self.world = world
         self.flip = flip
+        self.weights = None if weights is None else np.asarray(weights)
         self.epoch = 0
         self.position = 0
         self._cached_epoch = -1
@@ -51,16 +65,17 @@ class ResumableSampler:
 
     @property
     def images_seen(self) -> int:
-        """Images drawn so far, over all ranks."""
-        return self.epoch * self.count + self.position
+        """Images drawn so far, over all ranks; with weights, as many as an epoch holds in the mean."""
+        length = self.count if self.weights is None else float(self.weights.sum())
+        return round(self.epoch * length) + self.position
 
     def _load_epoch(self) -> None:
         if self._cached_epoch == self.epoch:
             return
         # RandomState: its streams are frozen, so a run can be resumed under a newer NumPy.
         random = np.random.RandomState(np.array([self.seed, self.epoch], dtype=np.uint32))
-        self._order = random.permutation(self.count)
-        self._flips = random.random_sample(self.count) < (0.5 if self.flip else 0.0)
+        self._order = random.permutation(self.count) if self.weights is None else epoch_order(self.weights, random)
+        self._flips = random.random_sample(len(self._order)) < (0.5 if self.flip else 0.0)
         self._cached_epoch = self.epoch
 
     def take(self, batch: int) -> tuple[Tensor, Tensor]:
@@ -79,12 +94,12 @@ class ResumableSampler:
         orders, flips = [], []
         while needed:
             self._load_epoch()
-            stop = min(self.count, self.position + needed)
+            stop = min(len(self._order), self.position + needed)
             orders.append(self._order[self.position : stop])
             flips.append(self._flips[self.position : stop])
             needed -= stop - self.position
             self.position = stop
-            if stop == self.count:
+            if stop == len(self._order):
                 self.epoch, self.position = self.epoch + 1, 0
         mine = slice(self.rank * batch, (self.rank + 1) * batch)
         return torch.from_numpy(np.concatenate(orders)[mine]), torch.from_numpy(np.concatenate(flips)[mine])
@@ -112,6 +127,14 @@ class ResumableSampler:
         for key, own in (("count", self.count), ("seed", self.seed), ("flip", int(self.flip))):
             if values[key] != own:
                 raise DataError(f"cannot resume the data order: saved with {key} {values[key]}, this run has {own}")
-        if values["epoch"] < 0 or not 0 <= values["position"] < self.count:
+        if values["epoch"] < 0 or not 0 <= values["position"] < self._length_of(values["epoch"]):
             raise DataError(f"cannot resume at epoch {values['epoch']}, position {values['position']} of {self.count}")
         self.epoch, self.position = values["epoch"], values["position"]
+
+    def _length_of(self, epoch: int) -> int:
+        """Faces in an epoch."""
+        if self.weights is None:
+            return self.count
+        self.epoch = epoch
+        self._load_epoch()
+        return len(self._order)

@@ -23,6 +23,7 @@ from memorygan.training.facefiles import (
     read_mask,
 )
 from memorygan.training.packfile import DataError
+from memorygan.training.rarity import read_labels
 
 CELEBAMASK_IMAGES, CELEBAMASK_ANNOTATIONS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 _OFFICIAL_TRAIN = 28_000
@@ -62,6 +63,9 @@ class Source(Protocol):
     def official_val(self, name: str) -> bool:
         """Whether the data set itself puts this face into its validation split."""
 
+    def labels(self, name: str) -> dict[str, str]:
+        """What a table beside the pictures says of this face, see :mod:`memorygan.training.rarity`."""
+
 
 def _file_stamp(path: Path) -> tuple[object, ...]:
     status = path.stat()
@@ -81,6 +85,7 @@ class FolderSource(ABC):
         self.description = description
         self.parts = parts
         self.images = index_by_stem(images)
+        self.table = read_labels(images.parent) or read_labels(images)
         if not self.images:
             raise DataError(f"{images} holds no images ({', '.join(IMAGE_SUFFIXES)})")
 
@@ -96,6 +101,9 @@ class FolderSource(ABC):
 
     def official_val(self, name: str) -> bool:
         return False
+
+    def labels(self, name: str) -> dict[str, str]:
+        return self.table.get(name, {})
 
     @abstractmethod
     def load(self, name: str) -> tuple[Image.Image, np.ndarray]:
@@ -211,7 +219,7 @@ class ParsedSource(FolderSource):
     """Images alone; a face parser supplies the masks.
 
     Args:
-        root: folder of aligned square faces.
+        root: folder of aligned square faces, or one with them in ``images/``.
         parse: RGB image → (H, W) uint8 part ids.
     """
 
@@ -220,7 +228,8 @@ class ParsedSource(FolderSource):
     def __init__(
         self, root: Path, parse: Callable[[Image.Image], np.ndarray] | None = None, parts: PartScheme = FACE_PARTS
     ) -> None:
-        super().__init__(root, f"folder {root.name}: images with masks predicted by the bundled parser", parts)
+        folder = root / "images" if (root / "images").is_dir() else root
+        super().__init__(folder, f"folder {root.name}: images with masks predicted by the bundled parser", parts)
         self._parse = parse
         self._lock = threading.Lock()
 
@@ -266,11 +275,11 @@ def detect(root: Path) -> str:
         return "celebamask"
     if (root / "images").is_dir() and (root / "masks").is_dir():
         return "pairs"
-    if index_by_stem(root):
+    if (root / "images").is_dir() or index_by_stem(root):
         return "images"
     raise DataError(
         f"{root} is no face set: expected {CELEBAMASK_IMAGES}/ with {CELEBAMASK_ANNOTATIONS}/, "
-        "or images/ with masks/, or image files"
+        "or images/ with or without masks/, or image files"
     )
 
 

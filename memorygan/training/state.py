@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from memorygan.checkpoint import CheckpointError, parse_module, read_bytes, save_module
-from memorygan.config import get_preset
+from memorygan.config import DiscriminatorConfig, get_preset
 from memorygan.discriminator import Discriminator
 from memorygan.encoder import EncoderConfig, PartEncoder
 from memorygan.generator import MemoryGAN
@@ -62,9 +62,17 @@ class TrainingState:
         faces: number of faces in the training set.
         processes: this process among all.
         data: sha256 of the training set; empty for faces that come from no file.
+        weights: how often each face is shown; None for alike.
     """
 
-    def __init__(self, config: TrainingConfig, faces: int, processes: Processes, data: str = "") -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        faces: int,
+        processes: Processes,
+        data: str = "",
+        weights: Sequence[float] | None = None,
+    ) -> None:
         torch.manual_seed(config.seed)
         preset = get_preset(config.preset)
         self.config, self.processes, self.data = config, processes, data
@@ -73,11 +81,17 @@ class TrainingState:
         generator = MemoryGAN(preset.generator)
         self.networks: dict[str, nn.Module] = {
             "generator": generator,
-            "discriminator": Discriminator(preset.discriminator),
+            "discriminator": make_discriminator(config.recipe, preset.discriminator),
         }
-        if config.recipe == "memory-first":
+        if config.reconstructs:
             self.networks["encoder"] = PartEncoder(
-                EncoderConfig(preset.generator.part_count, preset.generator.query_dim, looks=config.looks)
+                EncoderConfig(
+                    preset.generator.part_count,
+                    preset.generator.query_dim,
+                    looks=config.looks,
+                    residual_size=preset.residual_size,
+                    residual_channels=preset.residual_channels,
+                )
             )
         for network in self.networks.values():
             network.to(processes.device)
@@ -89,8 +103,8 @@ class TrainingState:
         self._set_dtype()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.draws = Draws(config.seed, processes)
-        self.sampler = ResumableSampler(faces, config.seed, processes.rank, processes.world, config.flip)
-        self.progress = Progress(stage="fill" if config.recipe == "memory-first" else "paper")
+        self.sampler = ResumableSampler(faces, config.seed, processes.rank, processes.world, config.flip, weights)
+        self.progress = Progress(stage="fill" if config.reconstructs else "paper")
 
     def _set_dtype(self) -> None:
         for group in (self.networks, self.averages):
@@ -107,8 +121,8 @@ class TrainingState:
         return self._typed(self.networks["encoder"], PartEncoder)
 
     @property
-    def discriminator(self) -> Discriminator:
-        return self._typed(self.networks["discriminator"], Discriminator)
+    def discriminator(self) -> nn.Module:
+        return self.networks["discriminator"]
 
     @property
     def average_generator(self) -> MemoryGAN:
@@ -229,6 +243,15 @@ class TrainingState:
                     index, slot = key[len(prefix) :].split(".", 1)
                     slots.setdefault(int(index), {})[slot] = value
             optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
+
+
+def make_discriminator(recipe: str, config: DiscriminatorConfig) -> nn.Module:
+    """The critic that a recipe trains against."""
+    if recipe != "projected":
+        return Discriminator(config)
+    from memorygan.training.projected import ProjectedDiscriminator  # it builds on this module
+
+    return ProjectedDiscriminator(config)
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], prefix: str, source: str) -> None:
