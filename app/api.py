@@ -14,15 +14,13 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 
 from app import uploads
 from app.guard import endpoint
 from app.jobs import LongJobs
 from app.queue import CONCURRENT, LONG, PROGRAM, RENDER, call_owner, call_token
 from app.sizes import RECIPE, allow
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from editing.face.edits import PART_LAYERS
 from editing.results import Change, FaceView
 from editing.service import EditingService
@@ -37,7 +35,7 @@ class Programs:
     """The endpoints' functions; their docstrings are what programs are shown."""
 
     def __init__(self, service: EditingService, jobs: LongJobs) -> None:
-        self._service, self._jobs = service, jobs
+        self._service, self._jobs, self._results = service, jobs, uploads.Results()
 
     def generate(self, seed: float | None = None, truncation: float = 0.7) -> tuple[str, dict[str, Any]]:
         """Sample a face.
@@ -160,7 +158,7 @@ class Programs:
             The clip, a file.
         """
         if kind not in ("gif", "mp4"):
-            raise EditingError(f"kind is {kind!r}; use 'gif' or 'mp4'")
+            raise EditingError(f"kind is {quoted(kind)}; use 'gif' or 'mp4'")
         with self._opened(recipe) as view:
             make = self._service.export_gif if kind == "gif" else self._service.export_mp4
             pause = round(_number(frame_ms, "frame_ms"))
@@ -245,8 +243,7 @@ class Programs:
         return self._service.recipe(view.session).to_dict()
 
     def _file(self, data: bytes, name: str) -> str:
-        """A file for the caller to fetch; its address holds a hash of its content, and it goes after an hour."""
-        return save_bytes_to_cache(data, name, get_upload_folder())
+        return self._results.give(data, name)
 
 
 def build(service: EditingService, jobs: LongJobs) -> None:
@@ -338,11 +335,12 @@ def _whole(value: Any, name: str) -> int | None:
         return None
     found = _number(value, name)
     if found != int(found):
-        raise EditingError(f"{name} is {value!r}; use a whole number")
+        raise EditingError(f"{name} is {quoted(value)}; use a whole number")
     return int(value)
 
 
 def _number(value: Any, name: str) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise EditingError(f"{name} is {'null' if value is None else repr(value)}; use a number")
+    # Also true of numbers that are none, or not finite.
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not -1e300 < value < 1e300:
+        raise EditingError(f"{name} is {'null' if value is None else quoted(value)}; use a number")
     return float(value)

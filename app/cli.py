@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ class Options:
         host, port, share, mcp, open, queue_size: see :class:`app.server.Settings`.
         checkpoint, device, text_judge, identity_judge: see :meth:`editing.service.EditingService.open`.
         auth: (name, password) pairs.
+        trusted_proxies: addresses, separated by commas.
         max_sessions: faces kept ready at a time.
     """
 
@@ -29,6 +31,7 @@ class Options:
     text_judge: str
     identity_judge: str
     auth: tuple[tuple[str, str], ...]
+    trusted_proxies: str
     max_sessions: int
     queue_size: int
     share: bool
@@ -71,7 +74,19 @@ def parser() -> argparse.ArgumentParser:
         "auto",
         "what tells people apart: auto, vggface2, bundled or none",
     )
-    add("--auth", ["MEMORYGAN_AUTH"], "", "who may in, as name:password; everyone if left out")
+    found.add_argument(
+        "--auth",
+        action="append",
+        metavar="…",
+        help="who may in, as name:password; may be given several times; everyone if left out [MEMORYGAN_AUTH]",
+    )
+    add(
+        "--trusted-proxies",
+        ["MEMORYGAN_TRUSTED_PROXIES", "FORWARDED_ALLOW_IPS"],
+        # A Space can only be reached through its own.
+        "*" if os.environ.get("SPACE_ID") else "127.0.0.1,::1",
+        "addresses of proxies that are believed when they say whom a request comes from; * for all",
+    )
     add(
         "--max-sessions",
         ["MEMORYGAN_MAX_SESSIONS"],
@@ -89,6 +104,21 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+def persons(entries: Sequence[str]) -> tuple[tuple[str, str], ...] | None:
+    """(name, password) pairs.
+
+    Args:
+        entries: each "name:password", or several of them separated by spaces; a password may have spaces as well, so a
+            new person begins where a word with a colon follows.
+
+    Returns:
+        None if one of them has no name or no password.
+    """
+    found = [one for entry in entries for one in re.split(r"\s+(?=[^\s:]+:)", entry.strip())]
+    people = tuple((name.strip(), word) for name, _, word in (one.partition(":") for one in found))
+    return None if any(not name or not word for name, word in people) else people
+
+
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """Reads and checks the options; ends the program with a sentence if they are unusable."""
     options = parser()
@@ -98,9 +128,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
             options.error(f"--{name.replace('_', '-')} is {getattr(values, name)}; use at least 1")
     if values.port is not None and not 0 < values.port < 65536:
         options.error(f"--port is {values.port}; use 1 to 65535")
-    people = tuple((name, word) for name, colon, word in (entry.partition(":") for entry in values.auth.split()))
-    if any(not name or not word for name, word in people):
-        options.error("--auth needs name:password, for example --auth ada:secret")
+    said = os.environ.get("MEMORYGAN_AUTH", "").strip()
+    people = persons(([said] if said else []) if values.auth is None else values.auth)
+    if people is None:
+        options.error("--auth needs name:password, for example --auth ada:secret; leave it out to let everyone in")
     return Options(
         values.host,
         values.port,
@@ -109,6 +140,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         values.text_judge,
         values.identity_judge,
         people,
+        values.trusted_proxies,
         values.max_sessions,
         values.queue_size,
         values.share,
@@ -149,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         host=options.host,
         port=options.port,
         auth=options.auth,
+        trusted_proxies=options.trusted_proxies,
         queue_size=options.queue_size,
         share=options.share,
         mcp=options.mcp,

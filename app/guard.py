@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterator
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -13,13 +14,16 @@ import gradio as gr
 from editing.errors import EditingError
 
 log = logging.getLogger("memorygan.app")
+_LONGEST = 800
 UNEXPECTED = "Something went wrong here. Try again; if it happens twice, the program's log says more."
 
 
 def sentence(error: BaseException | str) -> str:
     """A message with a capital letter and a full stop."""
     text = str(error).strip() or UNEXPECTED
-    return text[:1].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST].rsplit(" ", 1)[0] + " …"
+    return text[:1].upper() + text[1:] + ("" if text[-1] in ".!?…" else ".")
 
 
 def explain(error: BaseException) -> str:
@@ -32,12 +36,13 @@ def explain(error: BaseException) -> str:
 
 def refuse(error: BaseException) -> None:
     """Says on the page that something did not work, and why."""
-    gr.Warning(explain(error), title="That did not work")
+    # What a toast says is HTML.
+    gr.Warning(escape(explain(error), quote=False), title="That did not work")
 
 
 def tell(text: str) -> None:
     """Says something on the page."""
-    gr.Info(sentence(text), title="Please note")
+    gr.Info(escape(sentence(text), quote=False), title="Please note")
 
 
 def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:

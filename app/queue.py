@@ -15,7 +15,7 @@ from gradio.utils import run_coro_in_background
 
 from app.clients import owner_of
 from app.presence import Presence
-from app.sizes import too_long, weight
+from app.sizes import names_address, too_long, weight
 from app.states import States
 from editing.device.turns import fair_order
 from editing.results import CancelToken
@@ -83,6 +83,8 @@ class FairQueue(Queue):
         problem = too_long(function.inputs, body.data)
         if problem:
             raise HTTPException(413, f"{problem}.")
+        if names_address(body.data):
+            raise HTTPException(422, "Files are not fetched from addresses; upload them.")
         session = body.session_hash
         group = self.event_queue_per_concurrency_id.get(function.concurrency_id)
         size = weight(body.data, MAX_WAITING)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from app import uploads
+from app.doors import Doors
+from app.mcp import furnish
 from app.middleware import FirstPaint, LimitBody
 from app.presence import FIRST, GRACE, Presence, Streams
 from app.queue import THREADS, FairQueue
@@ -34,6 +38,8 @@ class Settings:
     Attributes:
         host, port: address to listen on; port None takes the first free one from 7860.
         auth: (name, password) pairs that are let in; empty for everyone.
+        trusted_proxies: addresses of proxies, separated by commas, that are believed when they say whom a request
+            comes from.
         queue_size: requests of one kind of work that may wait; see :class:`app.queue.FairQueue`.
         share: make a public link through Gradio's servers.
         mcp: also be an MCP server.
@@ -46,6 +52,7 @@ class Settings:
     host: str | None = None
     port: int | None = None
     auth: tuple[tuple[str, str], ...] = ()
+    trusted_proxies: str = "127.0.0.1,::1"
     queue_size: int = 64
     share: bool = False
     mcp: bool = False
@@ -66,6 +73,9 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         OSError: if the port is taken.
     """
     chosen = settings or Settings()
+    uploads.separate()
+    # Read by uvicorn, which Gradio starts.
+    os.environ["FORWARDED_ALLOW_IPS"] = chosen.trusted_proxies
     presence, states = Presence(chosen.grace, chosen.first), States(chosen.max_visits, closed_age=chosen.closed_age)
     # Closed: what is asked for directly would pass the queue by.
     demo.queue(api_open=False)
@@ -76,7 +86,18 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         # Before the first request, after Gradio has made its own.
         states.set_blocks(demo)
         app.state_holder = states
-        yield
+        if demo.mcp_server_obj is not None:
+            furnish(demo.mcp_server_obj, app)
+        tidying = asyncio.create_task(_tidy(demo))
+        try:
+            yield
+        finally:
+            tidying.cancel()
+
+    def login_of(cookies: dict[str, str]) -> str | None:
+        app = demo.app
+        names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
+        return next((app.tokens[cookies[name]] for name in names if cookies.get(name) in app.tokens), None)
 
     # Routes given to the constructor come before Gradio's own; /health needs no log-in, so that probes can ask.
     app_kwargs = {
@@ -84,6 +105,7 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         "lifespan": lifespan,
         "exception_handlers": {RequestValidationError: misshapen},
         "middleware": [
+            Middleware(Doors, chosen.auth, login_of),
             Middleware(Streams, presence, states.page),
             Middleware(LimitBody, MAX_BODY, uploads.MAX_BYTES + 2**20),
             Middleware(FirstPaint, first_paint(demo)),
@@ -113,6 +135,12 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         **options,
     )
     return address
+
+
+async def _tidy(demo: gr.Blocks) -> None:
+    while True:
+        await asyncio.sleep(60)
+        uploads.forget_removed(demo.upload_file_set, *demo.temp_file_sets)
 
 
 async def misshapen(request: Request, error: RequestValidationError) -> JSONResponse:

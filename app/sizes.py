@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from gradio.blocks import Block
 from gradio.components import HTML, JSON, File, Image, Textbox, UploadButton
 
-from editing.face.recipe import MAX_BYTES
+from editing.face.fields import MAX_BYTES
 
 T = TypeVar("T", bound=Block)
 RECIPE = MAX_BYTES + 2**16
@@ -56,3 +56,18 @@ def too_long(components: Sequence[Any], values: Sequence[Any]) -> str:
             name = getattr(component, "label", None) or "one of the values"
             return f"{name} is longer than {limit:,} characters; send less"
     return ""
+
+
+def names_address(value: Any) -> bool:
+    """Whether there is a file in a JSON value that Gradio would fetch from an address, whatever lies there."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            path = item.get("path")
+            if isinstance(path, str) and path.strip().lower().startswith(("http://", "https://")):
+                return True
+            left += item.values()
+        elif isinstance(item, (list, tuple)):
+            left += item
+    return False

@@ -15,7 +15,7 @@ from editing.device.loading import Assets
 from editing.device.renderer import PreviewRequest, Rendered, Renderer
 from editing.device.turns import Turnstile
 from editing.device.worker import Interactive, Worker
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from editing.face.edits import SliderEdit, SwapEdit
 from editing.face.measure import change_between
 from editing.face.recipe import Recipe
@@ -194,7 +194,7 @@ class ServiceCore:
 
     def _swap_edit(self, other: str, parts: Sequence[str] | None, group: str, amount: float) -> SwapEdit:
         if group not in ("all", "shape", "texture", "every"):
-            raise EditingError(f"group is {group!r}; use 'all', 'shape' or 'texture'")
+            raise EditingError(f"group is {quoted(group)}; use 'all', 'shape' or 'texture'")
         between(amount, "amount", 0, 1)
         names = self._scheme.names if parts is None else tuple(dict.fromkeys(parts))
         if not names:
@@ -372,5 +372,5 @@ def between(value: float, name: str, low: float, high: float) -> float:
     """
     good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not good or not low <= value <= high:
-        raise EditingError(f"{name} is {value!r}; use a value from {low:g} to {high:g}")
+        raise EditingError(f"{name} is {quoted(value)}; use a value from {low:g} to {high:g}")
     return value

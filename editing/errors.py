@@ -13,3 +13,14 @@ class BusyError(EditingError):
 
 class UnknownSessionError(EditingError):
     """The session never existed, was closed, or has expired."""
+
+
+def quoted(value: object, most: int = 60) -> str:
+    """A value as a sentence about it shows it, and no more of it than that many characters."""
+    if isinstance(value, (str, bytes)):
+        shown = repr(value[:most])
+        return shown if len(value) <= most else f"{shown[:-1]}…{shown[-1]}"
+    if isinstance(value, int) and value.bit_length() > 4 * most:
+        return "a number with very many digits"
+    shown = repr(value)
+    return shown if len(shown) <= most else f"{shown[:most]}…"

@@ -76,7 +76,7 @@ from PIL import Image
 from editing.core import Limits, ServiceCore, between, checked_seed
 from editing.device.loading import choose_device, load_assets
 from editing.device.worker import Background, Interactive
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from editing.face.codes import Codes
 from editing.face.compare import diff
 from editing.face.edits import ResampleEdit
@@ -354,7 +354,7 @@ class EditingService(ServiceCore):
             UnknownSessionError: if the session is gone.
         """
         if since not in ("previous", "source"):
-            raise EditingError(f"since is {since!r}; use 'previous' or 'source'")
+            raise EditingError(f"since is {quoted(since)}; use 'previous' or 'source'")
         with self._store.using(session) as found:
             return self._change(found, found.previous if since == "previous" else ())
 

@@ -112,7 +112,7 @@ class PartScheme:
             return self.names.index(part)
         if isinstance(part, int) and not isinstance(part, bool) and 0 <= part < len(self):
             return part
-        raise ValueError(f"unknown part {part!r}; this model has {', '.join(self.names)}")
+        raise ValueError(f"unknown part {str(part)[:60]!r}; this model has {', '.join(self.names)}")
 
     def __getitem__(self, part: str | int) -> Part:
         return self.parts[self.index(part)]

@@ -214,9 +214,11 @@ def test_values_that_are_no_numbers_are_refused(service, arguments, endpoint, wo
 @pytest.mark.parametrize("crop", [[1, 2, None], ["a", 2, 3], [math.nan, 2, 3]])
 def test_a_square_that_is_none_is_refused(service, crop, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    (tmp_path / "photo.jpg").write_bytes(photo_bytes())
+    file = tmp_path / ("a" * 64) / "photo.jpg"
+    file.parent.mkdir()
+    file.write_bytes(photo_bytes())
     with pytest.raises(EditingError, match=r"each value of crop is .*; use a number"):
-        Programs(service, service).invert({"path": str(tmp_path / "photo.jpg")}, crop=crop, steps=1)
+        Programs(service, service).invert({"path": str(file)}, crop=crop, steps=1)
 
 
 def test_the_examples_in_the_readme_run(served, tmp_path, monkeypatch):
@@ -267,7 +269,7 @@ def test_uploads_that_were_not_uploaded_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     outside = tmp_path / "outside.png"
     outside.write_bytes(b"secret")
-    inside = tmp_path / "uploads" / "hash" / "photo.png"
+    inside = tmp_path / "uploads" / ("a" * 64) / "photo.png"
     inside.parent.mkdir(parents=True)
     inside.write_bytes(b"photo")
     for payload in (
@@ -554,6 +556,13 @@ def test_defaults_come_from_the_environment(monkeypatch):
     assert (options.host, options.port, options.device, options.mcp) == ("0.0.0.0", 7861, "cpu", True)
     assert options.auth == (("ada", "secret"), ("bob", "word:with:colons"))
     assert not options.share
+    monkeypatch.setenv("MEMORYGAN_AUTH", "")
+    assert cli.parse([]).auth == ()
+    assert cli.parse(["--auth", "ada:my secret", "--auth", "bob:b c:d"]).auth == (
+        ("ada", "my secret"),
+        ("bob", "b"),
+        ("c", "d"),
+    )
     given = cli.parse(["--host", "127.0.0.1", "--port", "8000", "--no-mcp", "--queue-size", "3"])
     assert (given.host, given.port, given.mcp, given.queue_size) == ("127.0.0.1", 8000, False, 3)
 
@@ -595,7 +604,15 @@ def test_as_many_sessions_as_asked_for_are_kept_ready():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--port", "99999"], ["--queue-size", "0"], ["--auth", "nameonly"], ["--max-sessions", "many"]]
+    "arguments",
+    [
+        ["--port", "99999"],
+        ["--queue-size", "0"],
+        ["--auth", "nameonly"],
+        ["--auth", ""],
+        ["--auth", "ada:"],
+        ["--max-sessions", "many"],
+    ],
 )
 def test_unusable_options_end_with_a_sentence(arguments, capsys):
     with pytest.raises(SystemExit):

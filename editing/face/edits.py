@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from editing.face.codes import Codes
 from editing.face.fields import (
     MAX_BYTES,
@@ -257,7 +257,9 @@ def read_edit(data: Any) -> Edit:
     fields = read_mapping(data, "edit")
     op = fields.get("op")
     if not isinstance(op, str) or op not in EDITS:
-        raise EditingError(f"the recipe holds an edit of an unknown kind ({op!r}); update this program to open it")
+        raise EditingError(
+            f"the recipe holds an edit of an unknown kind ({quoted(op)}); update this program to open it"
+        )
     return EDITS[op](fields)
 
 

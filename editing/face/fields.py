@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 
 MAX_BYTES = 8 * 2**20
 MAX_EDITS = 1000
@@ -36,7 +36,7 @@ def read_names(value: Any) -> tuple[str, ...]:
 def read_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     """One of some texts."""
     if value not in choices:
-        raise EditingError(f"{name} is {value!r}; use one of {', '.join(choices)}")
+        raise EditingError(f"{name} is {quoted(value)}; use one of {', '.join(choices)}")
     return str(value)
 
 
@@ -50,7 +50,7 @@ def read_flag(value: Any, name: str) -> bool:
 def read_whole(value: Any, name: str, low: int, high: int) -> int:
     """A whole number in a range, ends included."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise EditingError(f"{name} is {value!r}; use a whole number from {low} to {high}")
+        raise EditingError(f"{name} is {quoted(value)}; use a whole number from {low} to {high}")
     return value
 
 
@@ -58,7 +58,7 @@ def read_number(value: Any, name: str, low: float, high: float) -> float:
     """A finite number in a range, ends included."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not good or not low <= value <= high:
-        raise EditingError(f"{name} is {value!r}; use a number from {low:g} to {high:g}")
+        raise EditingError(f"{name} is {quoted(value)}; use a number from {low:g} to {high:g}")
     return float(value)
 
 

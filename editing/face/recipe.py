@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from editing.face.edits import Edit, SliderEdit, SwapEdit, read_edit
 from editing.face.fields import MAX_BYTES, MAX_EDITS, read_mapping, read_text
 from editing.face.sources import Source, read_source
@@ -62,8 +62,8 @@ class Recipe:
             raise EditingError("the recipe has no valid version number; use another copy of the file")
         if version > VERSION:
             raise EditingError(
-                f"the recipe was made by a newer version (format {version}, this program reads up to {VERSION}); "
-                "update this program to open it"
+                f"the recipe was made by a newer version (format {quoted(version)}, this program reads up to "
+                f"{VERSION}); update this program to open it"
             )
         edits = data.get("edits")
         if version == 1:
@@ -109,7 +109,7 @@ class Recipe:
             EditingError: with the name of the checkpoint it needs.
         """
         if self.checkpoint != checkpoint:
-            name = self.model or self.checkpoint[:12]
+            name = self.model[:60] or self.checkpoint[:12]
             raise EditingError(
                 f"the recipe was made with another model ({name}); start the program with that checkpoint to open it"
             )

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from editing.device.renderer import to_uint8
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from editing.face.state import Runner
 from editing.results import CompositionFrame
 from memorygan.analysis.smse import step_smse
@@ -42,7 +42,7 @@ def composition_order(generator: ComposedGenerator, order: Sequence[str] | None)
     if not names:
         raise EditingError("the composition order is empty; name at least one part")
     if unknown := [name for name in names if name not in scheme.names]:
-        raise EditingError(f"unknown part {unknown[0]!r}; this model has {', '.join(scheme.names)}")
+        raise EditingError(f"unknown part {quoted(unknown[0])}; this model has {', '.join(scheme.names)}")
     if len(set(names)) != len(names):
         raise EditingError("a part appears twice in the composition order; name every part once")
     return names

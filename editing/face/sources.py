@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from editing.face.codes import Codes
 from editing.face.fields import MAX_BYTES, read_mapping, read_names, read_number, read_text, read_whole
 from editing.results import MAX_SEED
@@ -90,4 +90,6 @@ def read_source(data: Any) -> Source:
                 None if parts is None else read_names(parts),
                 read_text(fields.get("origin"), "origin"),
             )
-    raise EditingError(f"the recipe starts from {fields.get('kind')!r}, which this version does not know; update it")
+    raise EditingError(
+        f"the recipe starts from {quoted(fields.get('kind'))}, which this version does not know; update it"
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from editing.face.codes import Codes
 from editing.face.edits import PART_LAYERS, ResampleEdit
 from editing.face.state import BASE, FaceEditor, FaceState, Runner
@@ -136,7 +136,7 @@ def variant_edits(
         EditingError: for an unknown part or group.
     """
     if group not in PART_LAYERS:
-        raise EditingError(f"group is {group!r}; use 'all', 'shape' or 'texture'")
+        raise EditingError(f"group is {quoted(group)}; use 'all', 'shape' or 'texture'")
     try:
         slot = 0 if part == BASE else 1 + editor.config.parts.index(part)
     except ValueError as error:

@@ -18,7 +18,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from editing.guidance import standard
 from editing.guidance.clip import ImageTextJudge, build_judge
 from editing.guidance.identity import IdentityNet
@@ -88,7 +88,7 @@ class _Kind(Generic[Judge]):
         chosen = source or name
         if chosen not in self.names:
             where = f"{self.variable} is" if source else f"the {self.kind} judge is"
-            raise EditingError(f"{where} {chosen!r}; use one of {', '.join(self.names)}")
+            raise EditingError(f"{where} {quoted(chosen)}; use one of {', '.join(self.names)}")
         return chosen
 
     def plan(self, wanted: str) -> Chosen[Judge]:

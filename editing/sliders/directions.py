@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from memorygan.checkpoint import CheckpointError, load_module, save_module
 from memorygan.config import GeneratorConfig
 from memorygan.parts import LayerGroup, PartScheme
@@ -96,7 +96,7 @@ class SliderSet:
         if name not in self._index:
             part = name.split(".", 1)[0]
             there = [slider.id for slider in self.of(part)] or sorted({slider.part for slider in self.sliders})
-            raise EditingError(f"there is no slider {name[:60]!r}; this model has {', '.join(there)}")
+            raise EditingError(f"there is no slider {quoted(name)}; this model has {', '.join(there)}")
         return self.sliders[self._index[name]]
 
     def of(self, part: str) -> tuple[Slider, ...]:

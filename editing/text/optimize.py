@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from editing.device.renderer import to_uint8
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from editing.face.codes import Codes
 from editing.face.edits import TextEdit
 from editing.face.fields import read_number, read_whole
@@ -106,10 +106,10 @@ class TextSettings:
             EditingError: for an unknown strength or setting, or a value out of range.
         """
         if name not in STRENGTHS:
-            raise EditingError(f"the strength is {name!r}; use one of {', '.join(STRENGTHS)}")
+            raise EditingError(f"the strength is {quoted(name)}; use one of {', '.join(STRENGTHS)}")
         known = set(cls.__dataclass_fields__) - {"strength"}
         if unknown := sorted(set(changes) - known):
-            raise EditingError(f"there is no setting {unknown[0]!r}; use any of {', '.join(sorted(known))}")
+            raise EditingError(f"there is no setting {quoted(unknown[0])}; use any of {', '.join(sorted(known))}")
         return replace(cls(strength=name, reach=_REACH[name], **STRENGTHS[name]), **changes)  # type: ignore[arg-type]
 
     @property
@@ -420,9 +420,9 @@ def optimize(
     if not parts:
         raise EditingError("no part may change; choose at least one")
     if not 0 <= seed <= MAX_SEED:
-        raise EditingError(f"seed is {seed!r}; use a value from 0 to {MAX_SEED}")
+        raise EditingError(f"seed is {quoted(seed)}; use a value from 0 to {MAX_SEED}")
     if layers not in GROUPS:
-        raise EditingError(f"the layers are {layers!r}; use one of {', '.join(GROUPS)}")
+        raise EditingError(f"the layers are {quoted(layers)}; use one of {', '.join(GROUPS)}")
     scheme = source.config.parts
     try:
         names = tuple(dict.fromkeys(parts))

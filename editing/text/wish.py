@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from editing.device.renderer import Rendered, Renderer
 from editing.device.turns import Turnstile
 from editing.device.worker import Background, Worker
-from editing.errors import EditingError
+from editing.errors import EditingError, quoted
 from editing.face.codes import Codes
 from editing.face.edits import PART_LAYERS, TextEdit
 from editing.face.measure import change_between
@@ -51,9 +51,9 @@ def check_wish(strength: str, weights: Mapping[str, float] | None, steps: int, l
         EditingError: for an unknown strength, loss or choice of layers, or a value out of range.
     """
     if unknown := sorted(set(weights or {}) - set(LOSSES)):
-        raise EditingError(f"there is no loss {unknown[0]!r}; use any of {', '.join(LOSSES)}")
+        raise EditingError(f"there is no loss {quoted(unknown[0])}; use any of {', '.join(LOSSES)}")
     if layers not in (None, *PART_LAYERS):
-        raise EditingError(f"the layers are {layers!r}; use one of {', '.join(PART_LAYERS)}")
+        raise EditingError(f"the layers are {quoted(layers)}; use one of {', '.join(PART_LAYERS)}")
     return TextSettings.preset(strength, steps=steps, **(weights or {}))
 
 
