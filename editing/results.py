@@ -212,7 +212,8 @@ class CompositionFrame:
         image: (S, S, 3) uint8 RGB.
         mask: (S, S, 3) uint8 RGB, the fine mask in part colours.
         depth: (S, S, 3) uint8 RGB, the pseudo-depth of the nearest part, dark is far.
-        smse: Eq. 15 against the step before, see :mod:`memorygan.analysis.smse`; NaN on the first step.
+        smse: Eq. 15 against the step before, for pictures in [−1, 1], see :mod:`memorygan.analysis.smse`; NaN on the
+            first step.
     """
 
     step: int

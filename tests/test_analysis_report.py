@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -275,6 +276,30 @@ def test_studies_are_skipped_and_counted_by_name(machine, tmp_path, monkeypatch,
         with pytest.raises(SystemExit):
             cli.main(["all", *arguments(machine, tmp_path), "--count", wrong])
         assert "the studies are toy, mixing" in capsys.readouterr().err
+
+
+def test_a_chapter_is_made_alone_and_the_others_stay_as_they_stand(machine, tmp_path, monkeypatch, capsys):
+    first: list[int] = []
+    second: list[int] = []
+    toy, other = counted(first), replace(counted(second), name="other", title="Other")
+    monkeypatch.setattr(cli, "STUDIES", {"toy": toy, "other": other})
+    assert cli.main(["all", *arguments(machine, tmp_path, "--samples", "3")]) == 0
+    # A newer study and another count make the first chapter anew; the second stays, though both hold for it too.
+    monkeypatch.setattr(cli, "STUDIES", {"toy": replace(toy, version=9), "other": replace(other, version=9)})
+    only = arguments(machine, tmp_path, "--samples", "4", "--only", "toy")
+    assert cli.main(["all", *only]) == 0
+    assert (first, second) == ([3, 4], [3])
+    page = (tmp_path / "report" / "README.md").read_text()
+    assert "## Toy" in page and "## Other" in page and "left out" not in page
+    # What is of another checkpoint, or not there, does not stand.
+    piece = tmp_path / "report" / "pieces" / "other.json"
+    piece.write_text(piece.read_text().replace('"checkpoint": "', '"checkpoint": "0'))
+    assert cli.main(["all", *only]) == 0
+    assert "of another checkpoint" in (tmp_path / "report" / "README.md").read_text()
+    piece.unlink()
+    assert cli.main(["all", *only]) == 0
+    assert "it was left out of this run" in (tmp_path / "report" / "README.md").read_text()
+    assert second == [3]
 
 
 def test_an_interrupted_study_is_continued_by_the_next_run(machine, tmp_path):

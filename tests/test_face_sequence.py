@@ -13,10 +13,27 @@ from toy import service  # type: ignore[import-not-found]  # noqa: F401 - a fixt
 
 from editing.errors import EditingError
 from editing.face.sequence import gif, mp4, mp4_writer
-from memorygan.analysis.smse import step_smse
+from memorygan.analysis.smse import earlier_parts, step_mask_error, step_smse
 
 
 def test_smse_by_hand():
+    """Four pixels; part 2 is added at pixel 3, whose change does not count. Of the three that earlier parts keep, pixel
+    0 changes by 1 and 0.5 in two colours, and pixel 1 leaves the range: 0.5 of its step to 2.5 is seen."""
+    before, after = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    after[0, 0, 0, 0], after[0, 1, 0, 0] = 1.0, -0.5
+    before[0, 2, 0, 1], after[0, 2, 0, 1] = 0.5, 2.5
+    after[0, :, 1, 1] = 1.0
+    covered = earlier_parts(torch.tensor([[[0, 1], [0, 2]]]), 2)
+    expected = (1.0 + 0.25 + 0.25) / 3
+    assert step_smse(before, after, covered).tolist() == pytest.approx([expected])
+    as_0_to_1 = step_smse(before.clamp(-1, 1) / 2, after.clamp(-1, 1) / 2, covered)
+    assert as_0_to_1.tolist() == pytest.approx([expected / 4]), "the range 0–1 gives a quarter"
+    assert step_smse(before, after, torch.zeros(1, 2, 2)).tolist() == [0.0], "the part covers everything"
+    with pytest.raises(ValueError, match="two pictures"):
+        step_smse(before, after, covered[:, :1])
+
+
+def test_the_mask_error_by_hand():
     """Four pixels, three parts; part 2 is added at pixel 3, and pixel 0 flips from part 0 to part 1 although it should
     not: two of the other channels change by a full step at one of the three pixels outside."""
     before, after = torch.full((1, 3, 2, 2), -1.0), torch.full((1, 3, 2, 2), -1.0)
@@ -25,20 +42,20 @@ def test_smse_by_hand():
     after[0, 1, 0, 0] = 1.0
     after[0, 2, 1, 1] = 1.0
     expected = (1.0 + 1.0) / 2 / 3
-    assert step_smse(before, after, 2).tolist() == pytest.approx([expected])
+    assert step_mask_error(before, after, 2).tolist() == pytest.approx([expected])
 
 
-def test_smse_ignores_the_new_part_and_its_place():
+def test_the_mask_error_ignores_the_new_part_and_its_place():
     before = torch.full((1, 2, 4, 4), -1.0)
     before[:, 0] = 1.0
     after = before.clone()
     after[:, 0, :2], after[:, 1, :2] = -1.0, 1.0
-    assert step_smse(before, after, 1).tolist() == [0.0]
-    assert step_smse(before, -before, 1).tolist() == [0.0], "the part covers everything"
+    assert step_mask_error(before, after, 1).tolist() == [0.0]
+    assert step_mask_error(before, -before, 1).tolist() == [0.0], "the part covers everything"
     with pytest.raises(ValueError, match="not 7"):
-        step_smse(before, after, 7)
+        step_mask_error(before, after, 7)
     with pytest.raises(ValueError, match="two masks"):
-        step_smse(before, after[:, :1], 0)
+        step_mask_error(before, after[:, :1], 0)
 
 
 def test_every_step_adds_its_part(service):  # noqa: F811

@@ -103,7 +103,7 @@ def build(shell: Shell) -> None:
 
 
 def _frame(frame: CompositionFrame, labels: dict[str, str]) -> dict[str, Any]:
-    moved = "" if math.isnan(frame.smse) else f"; the other parts moved by {frame.smse:.3f} (SMSE)"
+    moved = "" if math.isnan(frame.smse) else f"; the parts before it changed by {frame.smse:.3f} (SMSE)"
     return {
         "part": frame.part,
         "label": labels.get(frame.part, frame.part),

@@ -18,7 +18,7 @@ from editing.device.renderer import to_uint8
 from editing.errors import EditingError, quoted
 from editing.face.state import Runner
 from editing.results import CompositionFrame
-from memorygan.analysis.smse import step_smse
+from memorygan.analysis.smse import earlier_parts, step_smse
 from memorygan.composition import coarse_mask
 from memorygan.generator import ComposedGenerator, Synthesis
 from memorygan.latents import Latents
@@ -70,23 +70,24 @@ def composition_frame(
         before: what the step before returned; None on the first.
 
     Returns:
-        The frame, and its (1, K, S, S) fine mask, on the CPU.
+        The frame, and its (1, 3, S, S) picture, on the CPU.
     """
     scheme, name = generator.config.parts, names[step - 1]
     low, high = _depth_range(generator, retrieved, names)
     now = generator.compose(retrieved, latents, names[:step], size)
-    mask = now.mask.cpu()
+    image, part_map = now.image.cpu(), now.part_map.cpu()
+    moved = None if before is None else step_smse(before, image, earlier_parts(part_map, scheme.index(name)))
     frame = CompositionFrame(
         step=step,
         steps=len(names),
         part=name,
         present=names[:step],
-        image=to_uint8(now.image)[0],
-        mask=scheme.colorize(now.part_map[0].cpu().numpy()),
+        image=to_uint8(image)[0],
+        mask=scheme.colorize(part_map[0].numpy()),
         depth=_depth_picture(now, low, high),
-        smse=float("nan") if before is None else float(step_smse(before, mask, scheme.index(name))),
+        smse=float("nan") if moved is None else float(moved),
     )
-    return frame, mask
+    return frame, image
 
 
 def frames_of(

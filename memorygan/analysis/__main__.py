@@ -25,7 +25,7 @@ from memorygan.analysis.blocks import BAR_COLUMNS, Block, Figure, Piece, Table, 
 from memorygan.analysis.features import FEATURE_NETWORKS
 from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
 from memorygan.analysis.report import Missing, Subject, write_report
-from memorygan.analysis.study import Finished, Study, run_study
+from memorygan.analysis.study import Finished, Study, run_study, standing_study
 from memorygan.command import add_threads, command
 from memorygan.fast.hardware import choose_device
 from memorygan.manifest import default_checkpoint
@@ -102,6 +102,10 @@ def make_parser() -> argparse.ArgumentParser:
     everything.add_argument(
         "--skip", action="append", default=[], choices=sorted(STUDIES), metavar="STUDY",
         help="leave a study out of this run; may be repeated",
+    )  # fmt: skip
+    everything.add_argument(
+        "--only", action="append", default=[], choices=sorted(STUDIES), metavar="STUDY",
+        help="make this study alone, and keep the other chapters as they stand in the report; may be repeated",
     )  # fmt: skip
     return parser
 
@@ -213,9 +217,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             if study.name in options.skip:
                 raise StudyUnavailable("it was left out of this run")
-            result = run_study(study, lab, sample_count(study, options), options.force)
+            if options.only and study.name not in options.only:
+                result, state = standing_study(study, lab), "as it stands"
+            else:
+                result = run_study(study, lab, sample_count(study, options), options.force)
+                state = "unchanged, taken from the last run" if result.reused else "done"
             results.append(result)
-            state = "unchanged, taken from the last run" if result.reused else "done"
         except StudyUnavailable as error:
             results.append(Missing(study, str(error)))
             state = f"not measured: {error}"

@@ -6,11 +6,10 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from memorygan.analysis.blocks import Figure, Piece
-from memorygan.analysis.lab import Lab
+from memorygan.analysis.lab import Lab, StudyUnavailable
 
 PIECES = "pieces"
 
@@ -68,18 +67,44 @@ def _key(study: Study, lab: Lab, samples: int) -> dict[str, Any]:
     }
 
 
-def load_piece(path: Path, key: dict[str, Any], out: Path, private: Path) -> Piece | None:
-    """A finished piece, if it was made from the same key and its figures still exist."""
+def _stored(study: Study, lab: Lab) -> tuple[dict[str, Any], Piece] | None:
+    """The finished piece of a study with the key it was made from, if its figures still exist."""
+    out = lab.settings.out
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["key"] != key:
-            return None
-        piece = Piece.from_json(data["piece"])
+        data = json.loads((out / PIECES / f"{study.name}.json").read_text(encoding="utf-8"))
+        key, piece = dict(data["key"]), Piece.from_json(data["piece"])
     except (OSError, KeyError, TypeError, ValueError):
         return None
-    files = [out / block.file for block in piece.blocks if isinstance(block, Figure)]
-    files += [private / name for name in piece.private]
-    return piece if all(file.is_file() for file in files) else None
+    figures = [out / block.file for block in piece.blocks if isinstance(block, Figure)]
+    return (key, piece) if all(file.is_file() for file in figures) else None
+
+
+def load_piece(study: Study, lab: Lab, key: dict[str, Any]) -> Piece | None:
+    """A finished piece, if it was made from the same key and all its pictures still exist."""
+    stored = _stored(study, lab)
+    if stored is None or stored[0] != key:
+        return None
+    pictures = [lab.settings.private / name for name in stored[1].private]
+    return stored[1] if all(picture.is_file() for picture in pictures) else None
+
+
+def standing_study(study: Study, lab: Lab) -> Finished:
+    """A study as it stands in the report, whatever data, judges and counts it was made with.
+
+    Raises:
+        StudyUnavailable: if it does not stand there, or is of another checkpoint.
+    """
+    stored = _stored(study, lab)
+    if stored is None:
+        raise StudyUnavailable("it was left out of this run")
+    key, piece = stored
+    try:
+        checkpoint, samples = key["inputs"]["checkpoint"], int(key["samples"])
+    except (KeyError, TypeError, ValueError):
+        raise StudyUnavailable("what stands in the report does not say what it was made from") from None
+    if checkpoint != lab.sha256:
+        raise StudyUnavailable("what stands in the report is of another checkpoint")
+    return Finished(study, piece, samples, reused=True)
 
 
 def run_study(study: Study, lab: Lab, samples: int, force: bool = False) -> Finished:
@@ -98,7 +123,7 @@ def run_study(study: Study, lab: Lab, samples: int, force: bool = False) -> Fini
     """
     path = lab.settings.out / PIECES / f"{study.name}.json"
     key = _key(study, lab, samples)
-    if not force and (known := load_piece(path, key, lab.settings.out, lab.settings.private)) is not None:
+    if not force and (known := load_piece(study, lab, key)) is not None:
         return Finished(study, known, samples, reused=True)
     with lab.studying(key) as begun:
         if force:
