@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from memorygan.checkpoint import Provenance
-from memorygan.parser import FaceParser, ParserConfig, save_parser
+from memorygan.parser import FaceParser, ParsedFaces, ParserConfig, save_parser
 from memorygan.parts import FACE_PARTS
+from memorygan.training import parser_checks
 from memorygan.training import parser_composites as composites
 from memorygan.training.parser_composites import IGNORE
 from memorygan.training.parser_data import pack
@@ -175,7 +176,9 @@ def test_a_beard_is_no_cloth_and_a_surgical_mask_is() -> None:
     assert (doubts(wrong, probabilities_of(wrong), {})[76:80, 54:74] == IGNORE).all()
     masked = ids.copy()
     masked[72:100, 40:88] = ID["cloth"]
-    assert np.array_equal(doubts(masked, probabilities_of(masked), {}), masked)
+    assert np.array_equal(doubts(masked, probabilities_of(masked), {})[72:100, 40:88], masked[72:100, 40:88])
+    masked[72:100, 40:88] = ID["skin"]  # the mask taken for skin: not to be learned
+    assert (doubts(masked, probabilities_of(masked), {})[72:100, 40:88] == IGNORE).all()
 
 
 def test_folders_are_labelled_but_for_the_faces_held_out(tmp_path: Path) -> None:
@@ -192,3 +195,35 @@ def test_folders_are_labelled_but_for_the_faces_held_out(tmp_path: Path) -> None
     assert sorted(path.stem for path in (out / "faces" / "masks").iterdir()) == ["00006", "00008"]
     assert label_folder(FaceParser(ParserConfig(32, (4, 6))).eval(), folder, out, bf16=False) == 0  # done already
     assert len(pack(out / "faces", tmp_path / "cache", size=64)) == 2
+
+
+def test_drawn_checks_count_only_the_faces_they_change() -> None:
+    image, ids = drawn_face()
+    pictures = torch.from_numpy(np.stack([image, image])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    masks = torch.from_numpy(np.stack([ids, np.zeros_like(ids)]))
+    for part, condition in parser_checks.DRAWN.values():
+        changed, truth = condition(pictures, masks, 0)
+        assert changed.shape == pictures.shape and changed.abs().max() <= 1
+        assert (truth[0] == ID[part]).any()
+        assert (truth[1] == IGNORE).all()
+        assert not torch.equal(changed[0], pictures[0])
+
+
+def test_photo_checks_name_what_was_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, _ = drawn_face()
+    names = {name for check in parser_checks.CHECKS.values() for name in check.photos}
+    assert all(held_out(name.split("/")[1]) for name in names)  # never trained on
+    for name in names:
+        path = tmp_path / name.replace("/", "/images/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path.with_suffix(".png"))
+    parser = FaceParser(ParserConfig(32, (4, 6))).eval()
+    sound = Image.fromarray(drawn_face()[1]).resize((256, 256), Image.Resampling.NEAREST)
+    ids = torch.from_numpy(np.array(sound))[None]
+    monkeypatch.setattr(FaceParser, "parse", lambda self, photos: ParsedFaces(ids, torch.zeros(1)))
+    results = parser_checks.check_photos(parser, tmp_path)
+    assert results["closed or lowered eyes"][0] == results["closed or lowered eyes"][1] > 0
+    found, of, missed = results["hats and caps"]
+    assert found == 0 and len(missed) == of and missed[0].startswith("ffhq/")
+    with pytest.raises(ValueError, match="no photo ffhq/"):
+        parser_checks.check_photos(parser, tmp_path / "nowhere")

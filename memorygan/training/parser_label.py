@@ -87,6 +87,7 @@ def doubts(ids: np.ndarray, probabilities: np.ndarray, attributes: Mapping[str, 
     - A hat that the attributes report and the labels lack: what may be a hat is, all above the brows but skin is open.
     - Clothes between the eyes and the mouth of a face whose mouth is seen: a beard is skin where the attributes report
       one, the rest is open. (Over a hidden mouth they stay: a surgical mask.)
+    - No mouth: a surgical mask taken for skin. All skin below the middle of the nose is open.
 
     Args:
         ids: (S, S) uint8.
@@ -117,9 +118,13 @@ def doubts(ids: np.ndarray, probabilities: np.ndarray, attributes: Mapping[str, 
         upper = ids[: int(seen.min()) if len(seen) else size // 3]
         upper[upper != SKIN] = IGNORE
         upper[probabilities[HAT, : len(upper)] > 0.25] = HAT
+    nose_rows = np.nonzero(ids == NOSE)[0]
+    if len(nose_rows) and mouth.mean() < 0.0005:
+        below = ids[int(nose_rows.mean()) :]
+        below[np.isin(below, (SKIN, NOSE))] = IGNORE
     if mouth.mean() > 0.002:
         lowest = int(np.nonzero(mouth)[0].max() + 0.03 * size)
-        middle = int(np.nonzero(ids == NOSE)[0].mean()) if (ids == NOSE).any() else lowest
+        middle = int(nose_rows.mean()) if len(nose_rows) else lowest
         for row in range(middle, min(lowest, size)):
             inside = np.nonzero(np.isin(ids[row], (SKIN, MOUTH, NOSE)))[0]
             if len(inside):
