@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from app.stopping import Stop, drain
+from app.surroundings import Unfit, check_address, no_free_port, prepared
+
 
 @dataclass(frozen=True)
 class Options:
@@ -150,10 +153,28 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program until it is interrupted; returns its exit status."""
+    """Runs the program until it is interrupted or told to end; returns its exit status."""
     options = parse(arguments)
+    stop = Stop()
+    with stop.signals():
+        try:
+            host = check_address(options.host, options.port)
+            with prepared(host) as folder:
+                stop.folder = folder
+                _serve(replace(options, host=host), stop)
+        except Unfit as error:
+            print(f"MemoryGAN Studio cannot start: {error}.", file=sys.stderr)
+            return 2
+        if stop.asked:
+            # Python itself would wait for the threads of calls that did not end, and take seconds to take torch apart.
+            stop.leave(0)
+    return 0
+
+
+def _serve(options: Options, stop: Stop) -> None:
     # Imported only now: --help and a mistyped option shall not wait for torch.
     from app import create_demo
+    from app.jobs import StoppableJobs
     from app.server import Settings, launch
     from app.zero import ZeroJobs, import_spaces
     from editing.errors import EditingError
@@ -173,8 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         service = opened(device)
     except EditingError as error:
-        print(f"MemoryGAN Studio cannot start: {error}", file=sys.stderr)
-        return 2
+        raise Unfit(str(error)) from error
     if service.notice:
         print(service.notice, flush=True)
     settings = Settings(
@@ -186,18 +206,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         share=options.share,
         mcp=options.mcp,
         open=options.open,
+        stop=stop,
     )
     with service:
-        jobs = None
-        if spaces is not None:
-            jobs = ZeroJobs(service, partial(opened, "cuda"), spaces.GPU)
+        jobs = StoppableJobs(service if spaces is None else ZeroJobs(service, partial(opened, "cuda"), spaces.GPU))
         demo = create_demo(service, jobs)
         try:
-            launch(demo, service, settings, prevent_thread_lock=True)
-            demo.block_thread()
-        except OSError as error:
-            print(f"MemoryGAN Studio cannot start: {error}", file=sys.stderr)
-            return 2
+            try:
+                launch(demo, service, settings, prevent_thread_lock=True)
+            except OSError as error:
+                # The address was free a moment ago.
+                check_address(options.host, options.port)
+                raise Unfit(no_free_port() if options.port is None else str(error)) from error
+            stop.serving()
+            stop.wait(lambda: demo.is_running)
+            stop.end_in()
+            jobs.stop()
+            drain(demo)
         finally:
             demo.close(verbose=False)
-    return 0

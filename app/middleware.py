@@ -1,11 +1,15 @@
-"""Around Gradio's own server: no oversized requests, and a first face before any script has been loaded."""
+"""Around Gradio's own server: no oversized requests, none at the end, and a first face before any script is loaded."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.guard import sentence
+from app.stopping import STOPPING
 
 _BODY = re.compile(rb"<body[^>]*>")
 
@@ -48,6 +52,31 @@ class LimitBody:
 async def _refuse(scope: Scope, receive: Receive, send: Send, limit: int) -> None:
     response = PlainTextResponse(f"This is too large; at most {limit >> 20} MiB are accepted.", status_code=413)
     await response(scope, receive, send)
+
+
+class TakeNoMore:
+    """Refuses new work while the program is being stopped, and tells probes, so that others are sent elsewhere.
+
+    Args:
+        app: the application behind it.
+        stopping: whether it is.
+    """
+
+    def __init__(self, app: ASGIApp, stopping: Callable[[], bool]) -> None:
+        self._app, self._stopping = app, stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._stopping():
+            path = str(scope["path"]).rstrip("/")
+            answer = None
+            if path.endswith("/health"):
+                answer = JSONResponse({"status": "stopping"}, status_code=503, headers={"Cache-Control": "no-store"})
+            elif scope["method"] == "POST" and not path.endswith("/cancel"):
+                answer = JSONResponse({"detail": sentence(STOPPING)}, status_code=503, headers={"Retry-After": "30"})
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class FirstPaint:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -17,12 +17,17 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from app import uploads
+<<<<<<< HEAD
 from app.doors import Doors
 from app.mcp import furnish
 from app.middleware import FirstPaint, LimitBody
+=======
+from app.middleware import FirstPaint, LimitBody, TakeNoMore
+>>>>>>> 2a841e1 (The end comes in order: SIGTERM drains, a private folder goes with the run, no proxy before loopback, a sentence for whatever is in the way)
 from app.presence import FIRST, GRACE, Presence, Streams
 from app.queue import THREADS, FairQueue
 from app.states import CLOSED_AGE, States
+from app.stopping import Stop
 from app.theme import StudioTheme
 from app.widgets import STATIC, static
 from editing.service import EditingService
@@ -47,6 +52,7 @@ class Settings:
         max_visits: pages that are remembered, open or closed a moment ago.
         closed_age: seconds for which a page that was closed is remembered.
         grace, first: see :class:`app.presence.Presence`.
+        stop: tells when no more work is taken.
     """
 
     host: str | None = None
@@ -61,6 +67,7 @@ class Settings:
     closed_age: float = CLOSED_AGE
     grace: float = GRACE
     first: float = FIRST
+    stop: Stop = field(default_factory=Stop)
 
 
 def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None = None, **options: Any) -> str:
@@ -105,7 +112,11 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         "lifespan": lifespan,
         "exception_handlers": {RequestValidationError: misshapen},
         "middleware": [
+<<<<<<< HEAD
             Middleware(Doors, chosen.auth, login_of),
+=======
+            Middleware(TakeNoMore, lambda: chosen.stop.asked),
+>>>>>>> 2a841e1 (The end comes in order: SIGTERM drains, a private folder goes with the run, no proxy before loopback, a sentence for whatever is in the way)
             Middleware(Streams, presence, states.page),
             Middleware(LimitBody, MAX_BODY, uploads.MAX_BYTES + 2**20),
             Middleware(FirstPaint, first_paint(demo)),
