@@ -20,6 +20,7 @@ from memorygan.analysis import (
     reconstruction,
     render_time,
     samples,
+    variety,
 )
 from memorygan.analysis.blocks import BAR_COLUMNS, Block, Figure, Piece, Table, Text
 from memorygan.analysis.features import FEATURE_NETWORKS
@@ -58,6 +59,7 @@ STUDIES: dict[str, Study] = {
         locality,
         controller_study,
         memorisation,
+        variety,
         reconstruction,
         complexity,
         render_time,
@@ -86,6 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--features", choices=sorted(FEATURE_NETWORKS), help="feature network; default: the best there is"
     )
+    shared.add_argument("--labelled", type=Path, help="face set with an attributes.csv, for shares of rare traits")
     shared.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     add_threads(shared)
     shared.add_argument("--batch", type=int, default=Settings.batch, help="faces per pass (default: %(default)s)")
@@ -148,6 +151,7 @@ def make_settings(options: argparse.Namespace) -> Settings:
         seed=options.seed,
         temperature=options.temperature,
         truncation=options.truncation,
+        labelled=options.labelled,
         features=options.features,
         device=str(choose_device(options.device)),
         batch=options.batch,

@@ -30,7 +30,7 @@ from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.latents import Latents
 from memorygan.manifest import bundled_checkpoint
 from memorygan.training.batches import ResidentFaces
-from memorygan.training.data import PackedDataset
+from memorygan.training.data import DataError, PackedDataset
 
 # Folder of the private one in which an interrupted run waits.
 UNFINISHED = "unfinished"
@@ -54,6 +54,7 @@ class Settings:
         seed: the first face's seed; N faces have the seeds ``seed`` to ``seed + N − 1``.
         temperature: scale of the controller's noise.
         truncation: psi of faces that are shown or edited. Distributions are measured without truncation.
+        labelled: face set with an ``attributes.csv``, from which probes of traits learn.
         features: feature network; None for the best there is.
         device: where to compute.
         batch: faces per pass.
@@ -68,6 +69,7 @@ class Settings:
     seed: int = 0
     temperature: float = 1.0
     truncation: float = 0.7
+    labelled: Path | None = None
     features: str | None = None
     device: str = "cpu"
     batch: int = 16
@@ -184,11 +186,14 @@ class Lab:
     def _open(self, path: Path | None, option: str) -> ResidentFaces:
         if path is None:
             raise StudyUnavailable(f"it needs real faces; name a packed split with {option}")
-        split = PackedDataset.open(path)
-        if split.resolution != self.config.size or tuple(split.part_names) != self.parts.names:
+        try:
+            split = PackedDataset.open(path, resolution=self.config.size)
+        except DataError as error:
+            raise StudyUnavailable(str(error)) from error
+        if tuple(split.part_names) != self.parts.names:
             raise StudyUnavailable(
-                f"{path.name} holds faces of {split.resolution} pixels, but this generator makes {self.config.size} "
-                f"with the parts {', '.join(self.parts.names)}; prepare the faces for it"
+                f"{path.name} holds other parts than this generator's, {', '.join(self.parts.names)}; prepare the "
+                "faces for it"
             )
         return ResidentFaces(split, torch.device(self.settings.device), torch.float32)
 

@@ -97,6 +97,7 @@ class Backbone(nn.Module):
                 widths.append(len(weights[f"{name}._project_conv.weight"]))
                 begins = widths[-1] != widths[-2]
                 blocks.append(InvertedResidual(weights, name, dict(STAGES)[widths[-1]] if begins else 1))
+            self.head = FoldedConv(weights, "_conv_head", "_bn1") if levels == len(LEVELS) else None
         except KeyError as error:
             raise BackboneError(f"these are no weights of an EfficientNet-Lite: {error} is missing") from error
         # The last block of every level ends with that level's width, and the next one with another.
@@ -113,6 +114,17 @@ class Backbone(nn.Module):
             if index in self.ends:
                 features.append(x)
         return features
+
+    def code(self, image: Tensor) -> Tensor:
+        """(B, 3, S, S) in [−1, 1] → (B, 1280), what its classifier reads; for comparing sets of pictures.
+
+        Raises:
+            ValueError: if only some of the levels are computed.
+        """
+        if self.head is None:
+            raise ValueError("a code needs all levels of the features")
+        pooled: Tensor = self.head(self(image)[-1]).mean(dim=(2, 3))
+        return pooled
 
 
 def backbone_file(name: str) -> Path:
