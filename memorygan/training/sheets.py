@@ -78,10 +78,12 @@ def reconstruction_sheet(
 ) -> tuple[Image.Image, float]:
     """Rows: real faces, reconstructions, real masks, reconstructed masks, and hair taken from the next face.
 
+    The faces are spread evenly over the set, which may be of several folders.
+
     Returns:
         the sheet, and the mean absolute error of the reconstructions in steps of 255.
     """
-    batch = faces.batch(torch.arange(min(count, len(faces))))
+    batch = faces.batch(torch.linspace(0, len(faces) - 1, min(count, len(faces))).round().long())
     codes = encoder.codes(generator, batch.image, batch.one_hot)
     latents = generator.map(codes).expand(generator.config)
     face = generator.synthesize(latents)
