@@ -66,8 +66,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
         Image.fromarray(shade).save(photos / "images" / f"{index}.png")
         lines.append(f"{index},{20 + 10 * index},{'unknown' if index < 2 else index / 8},0")
     (photos / "attributes.csv").write_text("\n".join(lines))
-    where = {"out": tmp_path / "report", "private": tmp_path / "private"}
-    return Lab(Settings(tmp_path / "g.safetensors", data=train, validation=val, labelled=photos, **where))
+    checkpoint, out, private = (tmp_path / name for name in ("g.safetensors", "report", "private"))
+    return Lab(Settings(checkpoint, data=train, validation=val, out=out, private=private, labelled=photos))
 
 
 def test_the_study_measures_spread_distance_and_traits(lab: Lab) -> None:

@@ -137,8 +137,8 @@ def _traits(lab: Lab, ours: Seen, mix: Seen, numbers: dict[str, float]) -> tuple
     shares: dict[str, tuple[float, float]] = {}
     for trait in PARTS:
         column = names.index(trait.part)
-        sampled, trained = ((seen.shares[:, column] >= trait.share).float().mean() for seen in (ours, mix))
-        shares[trait.part] = (float(sampled), float(trained))
+        drawn, real = ((seen.shares[:, column] >= trait.share).float().mean() for seen in (ours, mix))
+        shares[trait.part] = (float(drawn), float(real))
     blocks: list[Block] = []
     if lab.settings.labelled is None:
         blocks.append(Text(NO_LABELS))
