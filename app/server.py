@@ -17,13 +17,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from app import uploads
-<<<<<<< HEAD
 from app.doors import Doors
 from app.mcp import furnish
-from app.middleware import FirstPaint, LimitBody
-=======
 from app.middleware import FirstPaint, LimitBody, TakeNoMore
->>>>>>> 2a841e1 (The end comes in order: SIGTERM drains, a private folder goes with the run, no proxy before loopback, a sentence for whatever is in the way)
 from app.presence import FIRST, GRACE, Presence, Streams
 from app.queue import THREADS, FairQueue
 from app.states import CLOSED_AGE, States
@@ -112,11 +108,8 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         "lifespan": lifespan,
         "exception_handlers": {RequestValidationError: misshapen},
         "middleware": [
-<<<<<<< HEAD
-            Middleware(Doors, chosen.auth, login_of),
-=======
             Middleware(TakeNoMore, lambda: chosen.stop.asked),
->>>>>>> 2a841e1 (The end comes in order: SIGTERM drains, a private folder goes with the run, no proxy before loopback, a sentence for whatever is in the way)
+            Middleware(Doors, chosen.auth, login_of),
             Middleware(Streams, presence, states.page),
             Middleware(LimitBody, MAX_BODY, uploads.MAX_BYTES + 2**20),
             Middleware(FirstPaint, first_paint(demo)),
