@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -197,17 +197,8 @@ def _serve(options: Options, stop: Stop) -> None:
         raise Unfit(str(error)) from error
     if service.notice:
         print(service.notice, flush=True)
-    settings = Settings(
-        host=options.host,
-        port=options.port,
-        auth=options.auth,
-        trusted_proxies=options.trusted_proxies,
-        queue_size=options.queue_size,
-        share=options.share,
-        mcp=options.mcp,
-        open=options.open,
-        stop=stop,
-    )
+    shared = {item.name for item in fields(Settings)} & {item.name for item in fields(options)}
+    settings = Settings(stop=stop, **{name: getattr(options, name) for name in shared})
     with service:
         jobs = StoppableJobs(service if spaces is None else ZeroJobs(service, partial(opened, "cuda"), spaces.GPU))
         demo = create_demo(service, jobs)

@@ -81,6 +81,17 @@ class Shell:
         options.setdefault("concurrency_limit", CONCURRENT[kind])
         return event(guarded(handler), **options)
 
+    def on_preview(self, panel: Any, handler: Callable[..., Any]) -> None:
+        """Binds what a panel shows while it is moved; of what comes in meanwhile only the last is computed."""
+        self.on(
+            panel.preview,
+            handler,
+            inputs=[self.visit, panel],
+            outputs=[self.live],
+            trigger_mode="always_last",
+            show_progress="hidden",
+        )
+
 
 def present(visit: Visit | None) -> Visit:
     """The state of a page that was loaded.

@@ -1,15 +1,40 @@
-"""Networks in files of their own: the parser, the part encoder, the identity judge."""
+"""Networks in files of their own: the parser, the identity judge, the part encoder."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from memorygan.checkpoint import Network, load_module, restore
+from memorygan.checkpoint import Network, Provenance, load_module, restore, save_module
+
+
+def save_network(
+    path: str | os.PathLike[str], kind: str, network: nn.Module, provenance: Provenance, **more: Any
+) -> str:
+    """Writes a network in half precision with its configuration and provenance.
+
+    Args:
+        path: where to.
+        kind: of the file.
+        network: its attribute ``config`` is a dataclass.
+        provenance: where it comes from.
+        more: further metadata, plain JSON.
+
+    Returns:
+        The sha256 of the file, in hexadecimal.
+
+    Raises:
+        CheckpointError: if the file cannot be written.
+    """
+    config: Any = network.config
+    meta = {"kind": kind, "config": dataclasses.asdict(config), **more, "provenance": dataclasses.asdict(provenance)}
+    return save_module(path, network.state_dict(), meta, half=True)
 
 
 def load_network(

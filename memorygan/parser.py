@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memorygan.checkpoint import Provenance, save_module
+from memorygan.checkpoint import Provenance
 from memorygan.layers import channels_last
-from memorygan.network_file import load_network
+from memorygan.network_file import load_network, save_network
 from memorygan.parts import FACE_PARTS, PartScheme
 
 KIND = "face-parser"
@@ -249,30 +249,12 @@ def _check(images: Tensor) -> None:
 
 
 def save_parser(path: str | os.PathLike[str], parser: FaceParser, provenance: Provenance) -> str:
-    """Write a parser in float16 with its configuration, part names and provenance.
-
-    Returns:
-        The sha256 of the file, in hexadecimal.
-
-    Raises:
-        CheckpointError: if the file cannot be written.
-    """
-    meta = {
-        "kind": KIND,
-        "config": dataclasses.asdict(parser.config),
-        "parts": list(parser.parts.names),
-        "provenance": dataclasses.asdict(provenance),
-    }
-    return save_module(path, parser.state_dict(), meta, half=True)
+    """Writes a parser and the names of its parts, as :func:`memorygan.network_file.save_network`."""
+    return save_network(path, KIND, parser, provenance, parts=list(parser.parts.names))
 
 
 def load_parser(path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> FaceParser:
-    """The parser stored at ``path``, by default the bundled one, in evaluation mode and without gradients to weights.
-
-    Raises:
-        CheckpointError: a ValueError; if the file is missing, damaged, not a safetensors file, or of another kind.
-            Nothing in it is run.
-    """
+    """The parser of a file, by default the bundled one, as :func:`memorygan.network_file.load_network`."""
 
     def build(meta: Mapping[str, Any]) -> FaceParser:
         if meta.get("parts") != list(FACE_PARTS.names):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from test_photo import detector, face_landmarks  # type: ignore[import-not-found]
-from toy import toy_assets  # type: ignore[import-not-found]
+from toy import finish, toy_assets  # type: ignore[import-not-found]
 
 from editing.device.loading import Assets, untrained_generator
 from editing.device.renderer import to_uint8
@@ -38,16 +38,6 @@ def generator():
 def pixels(generator) -> np.ndarray:
     with torch.no_grad():
         return to_uint8(generator.synthesize(generator.sample([123])).image)[0]
-
-
-def finish(steps):
-    """All progress, and the result."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as stop:
-            return seen, stop.value
 
 
 def run(generator, pixels, cancel=None, **settings):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import toy_assets, toy_generator, toy_service  # type: ignore[import-not-found]
+from toy import finish, toy_assets, toy_generator, toy_service  # type: ignore[import-not-found]
 
 from editing.device.loading import untrained_generator
 from editing.device.renderer import to_uint8
@@ -123,16 +123,6 @@ def toy():
 @pytest.fixture(scope="module")
 def tiny():
     return untrained_generator()[0]
-
-
-def finish(steps):
-    """All progress, and the result."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as stop:
-            return seen, stop.value
 
 
 def follow(

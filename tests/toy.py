@@ -181,3 +181,13 @@ def measured(synthesis: Synthesis, generator: MemoryGAN, part: str, name: str) -
     properties = properties_of(part)
     column = [item.name for item in properties].index(name)
     return measure(properties, scene(synthesis, generator.config.parts), part)[:, column]
+
+
+def finish(steps):
+    """All progress of a job, and its result."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as stop:
+            return seen, stop.value

@@ -41,15 +41,7 @@ def build(shell: Shell) -> None:
         here = present(visit)
         return desk.commit(here, lambda token: service.reset_part(token, part), _seq(value), _owner(value))
 
-    # "always_last": while one preview is computed, all that follow but the last are left out.
-    shell.on(
-        panel.preview,
-        on_preview,
-        inputs=[shell.visit, panel],
-        outputs=[shell.live],
-        trigger_mode="always_last",
-        show_progress="hidden",
-    )
+    shell.on_preview(panel, on_preview)
     shell.on(
         panel.commit,
         on_commit,

@@ -139,14 +139,7 @@ def build(shell: Shell) -> None:
     shell.on(new.click, on_new, inputs=[shell.visit, shell.truncation], outputs=[other])
     shell.on(copy.click, on_copy, inputs=[shell.visit], outputs=[other])
     shell.on(recipe.upload, on_recipe, inputs=[shell.visit, recipe], outputs=[other], preprocess=False)
-    shell.on(
-        panel.preview,
-        on_preview,
-        inputs=[shell.visit, panel],
-        outputs=[shell.live],
-        trigger_mode="always_last",
-        show_progress="hidden",
-    )
+    shell.on_preview(panel, on_preview)
     shell.on(panel.apply, on_apply, inputs=[shell.visit, panel], outputs=shell.committed)
     shell.on(
         surprise.click,

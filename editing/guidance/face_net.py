@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memorygan.checkpoint import Provenance, save_module
+from memorygan.checkpoint import Provenance
 from memorygan.layers import channels_last
 from memorygan.manifest import WEIGHTS_DIR
-from memorygan.network_file import load_network
+from memorygan.network_file import load_network, save_network
 
 KIND = "face-embedder"
 DEFAULT_WEIGHTS = WEIGHTS_DIR / "identity.safetensors"
@@ -137,29 +137,12 @@ def _standardise(images: Tensor) -> Tensor:
 
 
 def save_face_net(path: str | os.PathLike[str], net: FaceEmbedder, provenance: Provenance) -> str:
-    """Write an embedder in float16 with its configuration and provenance.
-
-    Returns:
-        The sha256 of the file, in hexadecimal.
-
-    Raises:
-        CheckpointError: if the file cannot be written.
-    """
-    meta = {
-        "kind": KIND,
-        "config": dataclasses.asdict(net.config),
-        "provenance": dataclasses.asdict(provenance),
-    }
-    return save_module(path, net.state_dict(), meta, half=True)
+    """Writes an embedder, as :func:`memorygan.network_file.save_network`."""
+    return save_network(path, KIND, net, provenance)
 
 
 def load_face_net(path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> FaceEmbedder:
-    """The embedder stored at ``path``, by default the bundled one, in evaluation mode and without gradients to weights.
-
-    Raises:
-        CheckpointError: a ValueError; if the file is missing, damaged, not a safetensors file, or of another kind.
-            Nothing in it is run.
-    """
+    """The embedder of a file, by default the bundled one, as :func:`memorygan.network_file.load_network`."""
 
     def build(meta: Mapping[str, Any]) -> FaceEmbedder:
         return FaceEmbedder(FaceNetConfig.from_dict(meta.get("config")))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -171,21 +171,8 @@ class SliderSet:
 def _slider(row: Mapping[str, Any]) -> Slider:
     if set(row) != {item.name for item in fields(Slider)}:
         raise ValueError("a slider lacks a field or has one too many")
-    slider = Slider(
-        id=str(row["id"]),
-        part=str(row["part"]),
-        label=str(row["label"]),
-        group=LayerGroup(row["group"]),
-        low=str(row["low"]),
-        high=str(row["high"]),
-        measured=str(row["measured"]),
-        unit=str(row["unit"]),
-        effect=float(row["effect"]),
-        strength=float(row["strength"]),
-        correlation=float(row["correlation"]),
-        inside=float(row["inside"]),
-        outside=float(row["outside"]),
-    )
+    kinds: dict[Any, Callable[[Any], Any]] = {"str": str, "float": float, "LayerGroup": LayerGroup}
+    slider = Slider(**{item.name: kinds[item.type](row[item.name]) for item in fields(Slider)})
     if not all(math.isfinite(value) for value in asdict(slider).values() if isinstance(value, float)):
         raise ValueError("a measured value is not finite")
     return slider

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from memorygan.analysis import (
@@ -141,21 +142,9 @@ def make_settings(options: argparse.Namespace) -> Settings:
             raise ValueError(
                 f"--{name} is {value}; use {low} to {high}" if high else f"--{name} is {value}; use at least {low}"
             )
-    return Settings(
-        checkpoint=checkpoint,
-        encoder=options.encoder,
-        data=options.data,
-        validation=options.validation,
-        out=options.out,
-        private=options.private_out,
-        seed=options.seed,
-        temperature=options.temperature,
-        truncation=options.truncation,
-        labelled=options.labelled,
-        features=options.features,
-        device=str(choose_device(options.device)),
-        batch=options.batch,
-    )
+    asked = {item.name: getattr(options, item.name) for item in fields(Settings) if hasattr(options, item.name)}
+    asked |= {"checkpoint": checkpoint, "private": options.private_out, "device": str(choose_device(options.device))}
+    return Settings(**asked)
 
 
 def subject_of(lab: Lab) -> Subject:

@@ -11,8 +11,9 @@ import hashlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,8 +27,44 @@ from memorygan.training.parser_composites import IGNORE, dress
 IMAGE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
 
 
+Faces = TypeVar("Faces", bound="HeldOut")
+
+
 @dataclass(frozen=True)
-class PackedFaces:
+class HeldOut:
+    """N faces as arrays of N rows, of which the last can be held out.
+
+    Attributes:
+        name: of the set.
+        images: (N, S, S, 3) uint8 RGB.
+    """
+
+    name: str
+    images: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def split(self: Faces, hold_out: int) -> tuple[Faces, Faces]:
+        """All but the last ``hold_out`` faces, and those.
+
+        Raises:
+            ValueError: if nothing would be left to train on.
+        """
+        if not 0 <= hold_out < len(self):
+            raise ValueError(f"cannot hold out {hold_out} of {len(self)} faces in {self.name!r}; hold out fewer")
+        cut = len(self) - hold_out
+        return self._rows(slice(0, cut)), self._rows(slice(cut, None))
+
+    def _rows(self: Faces, rows: slice) -> Faces:
+        arrays: dict[str, Any] = {
+            name: value[rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)
+        }
+        return replace(self, **arrays)
+
+
+@dataclass(frozen=True)
+class PackedFaces(HeldOut):
     """Faces and masks of one folder as memory-mapped arrays.
 
     Attributes:
@@ -37,27 +74,8 @@ class PackedFaces:
         presence: (N, K) share of the pixels that each part covers, in [0, 1].
     """
 
-    name: str
-    images: np.ndarray
     masks: np.ndarray
     presence: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def split(self, hold_out: int) -> tuple[PackedFaces, PackedFaces]:
-        """Training faces and the last ``hold_out`` faces.
-
-        Raises:
-            ValueError: if nothing would be left to train on.
-        """
-        if not 0 <= hold_out < len(self):
-            raise ValueError(f"cannot hold out {hold_out} of {len(self)} faces in {self.name!r}; hold out fewer")
-        cut = len(self) - hold_out
-        return self._slice(slice(0, cut)), self._slice(slice(cut, None))
-
-    def _slice(self, part: slice) -> PackedFaces:
-        return PackedFaces(self.name, self.images[part], self.masks[part], self.presence[part])
 
 
 def list_images(folder: Path) -> list[Path]:

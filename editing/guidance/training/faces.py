@@ -19,7 +19,7 @@ from editing.guidance.measures import MEASURES, measure
 from editing.guidance.training.counterfactual import dyed, dyed_measures, slide, sliders_beside
 from editing.guidance.words import WORDS, describe, lean
 from memorygan.checkpoint import load_generator
-from memorygan.training.parser_data import list_pairs, pack
+from memorygan.training.parser_data import HeldOut, list_pairs, pack
 
 ATTRIBUTES = tuple(WORDS)
 UNKNOWN = -1
@@ -27,7 +27,7 @@ _MEASURE_SIZE = 256
 
 
 @dataclass(frozen=True)
-class LabelledFaces:
+class LabelledFaces(HeldOut):
     """Faces held in memory.
 
     Attributes:
@@ -38,28 +38,8 @@ class LabelledFaces:
             attribute of which nothing is known. None: as the labels say.
     """
 
-    name: str
-    images: np.ndarray
     labels: np.ndarray
     shares: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def split(self, hold_out: int) -> tuple[LabelledFaces, LabelledFaces]:
-        """All but the last ``hold_out`` faces, and those.
-
-        Raises:
-            ValueError: if nothing would be left to train on.
-        """
-        if not 0 <= hold_out < len(self):
-            raise ValueError(f"cannot hold out {hold_out} of {len(self)} faces in {self.name!r}; hold out fewer")
-        cut = len(self) - hold_out
-        return self._slice(slice(0, cut)), self._slice(slice(cut, None))
-
-    def _slice(self, part: slice) -> LabelledFaces:
-        shares = None if self.shares is None else self.shares[part]
-        return LabelledFaces(self.name, self.images[part], self.labels[part], shares)
 
     @property
     def leanings(self) -> np.ndarray:

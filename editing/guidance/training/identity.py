@@ -13,7 +13,6 @@ so that hair and background tell nothing.
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,8 +36,8 @@ from editing.guidance.face_net import (
 )
 from editing.guidance.training.augment import degrade, place
 from editing.guidance.training.faces import resize, to_float
-from editing.guidance.training.schedule import learning_rate, run, share_spent, update_average
-from memorygan.checkpoint import Provenance, load_generator, load_module
+from editing.guidance.training.schedule import learning_rate, provenance_of, run, share_spent, update_average
+from memorygan.checkpoint import load_generator, load_module
 from memorygan.command import add_threads, command
 from memorygan.layers import channels_last
 from memorygan.parts import FACE_PARTS
@@ -348,15 +347,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(trainer)
         data = [f"{kept.name} ({len(kept)} faces)" for kept, _ in splits]
         data += [] if identities is None else [f"generated ({len(identities)} faces, 3 pictures each)"]
-        provenance = Provenance(
-            data=tuple(data),
-            licence=options.licence,
-            images_seen=trainer.images_before + trainer.shown,
-            recipe=f"{trainer.seconds / 60:.0f} minutes, {config}",
-            command="python -m editing.guidance.training.identity",
-            date=datetime.date.today().isoformat(),
-            notes="exponential moving average of the weights",
-        )
+        module, notes = "editing.guidance.training.identity", "exponential moving average of the weights"
+        provenance = provenance_of(trainer, data, options.licence, module, notes)
         save_face_net(options.out, trainer.average, provenance)
         print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {trainer.shown} images shown")
     net = load_face_net(options.out)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
+
+from memorygan.checkpoint import Provenance
 
 
 class Budget(Protocol):
@@ -25,6 +29,11 @@ class Training(Protocol):
     """A run that :func:`run` can drive; ``shown`` counts images."""
 
     shown: int
+    images_before: int
+    seconds: float
+
+    @property
+    def config(self) -> Budget: ...
 
     @property
     def progress(self) -> float:
@@ -66,3 +75,27 @@ def run(training: Training) -> None:
             losses.append(training.step())
             bar.set_postfix(images=training.shown, loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
             bar.update(min(100 * training.progress, 100) - bar.n)
+
+
+def provenance_of(
+    training: Training, data: Sequence[str], licence: str, module: str, notes: str, first: str = ""
+) -> Provenance:
+    """What a file says of the training that led to it.
+
+    Args:
+        training: done.
+        data: what it saw.
+        licence: terms of the weights.
+        module: of the command.
+        notes: on how it was trained.
+        first: what was done before the budget began.
+    """
+    return Provenance(
+        data=tuple(data),
+        licence=licence,
+        images_seen=training.images_before + training.shown,
+        recipe=f"{first}{training.seconds / 60:.0f} minutes, {training.config}",
+        command=f"python -m {module}",
+        date=datetime.date.today().isoformat(),
+        notes=notes,
+    )

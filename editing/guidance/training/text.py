@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import datetime
 import random
 import sys
 import time
@@ -40,10 +39,10 @@ from editing.guidance.training.faces import (
     to_float,
     with_generated,
 )
-from editing.guidance.training.schedule import learning_rate, run, share_spent, update_average
+from editing.guidance.training.schedule import learning_rate, provenance_of, run, share_spent, update_average
 from editing.guidance.training.text_eval import evaluate, format_table, normalise, weak_words
 from editing.guidance.words import WORDS
-from memorygan.checkpoint import Provenance, load_module, save_module
+from memorygan.checkpoint import load_module, save_module
 from memorygan.command import add_threads, command
 from memorygan.manifest import WEIGHTS_DIR
 
@@ -318,19 +317,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = TextTrainingConfig(options.minutes, options.images, options.batch, seed=options.seed)
         trainer = TextTrainer(config, training, shares, options.start)
         run(trainer)
-        provenance = Provenance(
-            data=tuple(f"{faces.name} ({len(faces)} faces)" for faces in training),
-            licence=options.licence,
-            images_seen=trainer.images_before + trainer.shown,
-            recipe=f"{trainer.seconds / 60:.0f} minutes, {config}",
-            command="python -m editing.guidance.training.text",
-            date=datetime.date.today().isoformat(),
-            notes="exponential moving average; tokens never met share one embedding that means nothing",
-        )
-        meta = {"kind": KIND, "config": NAME, "provenance": asdict(provenance)}
-        save_module(options.out, trainer.result(), meta, half=True)
+        write(options.out, trainer, training, options.licence, "editing.guidance.training.text")
         print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {trainer.shown} images shown")
     report(create_judge(str(options.out)).eval(), open_clip.get_tokenizer(NAME), held_out)
+
+
+def write(
+    path: Path,
+    trainer: TextTrainer,
+    faces: Sequence[LabelledFaces],
+    licence: str,
+    module: str,
+    first: str = "",
+) -> None:
+    """Keeps what was trained; ``module`` and ``first`` as in :func:`provenance_of`."""
+    notes = "exponential moving average; tokens never met share one embedding that means nothing"
+    data = [f"{kept.name} ({len(kept)} faces)" for kept in faces]
+    provenance = provenance_of(trainer, data, licence, module, notes, first)
+    meta = {"kind": KIND, "config": NAME, "provenance": asdict(provenance)}
+    save_module(path, trainer.result(), meta, half=True)
 
 
 def load_splits(options: argparse.Namespace) -> tuple[list[LabelledFaces], list[LabelledFaces], list[float]]:

@@ -13,12 +13,10 @@ anchors of what it claims; that needs no picture, so it takes seconds.
 from __future__ import annotations
 
 import argparse
-import datetime
 import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +32,6 @@ from editing.guidance.training.schedule import learning_rate, run
 from editing.guidance.training.text import (
     DEFAULT_OUT,
     FLIPPED_POSE,
-    KIND,
     NAME,
     TextTrainer,
     TextTrainingConfig,
@@ -42,10 +39,10 @@ from editing.guidance.training.text import (
     create_judge,
     load_splits,
     report,
+    write,
 )
 from editing.guidance.training.text_eval import normalise
 from editing.guidance.words import WORDS
-from memorygan.checkpoint import Provenance, save_module
 from memorygan.command import command
 
 # One over temperature: fixed, because some twenty attributes share the length of one unit vector.
@@ -208,19 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run(trainer)
     cosine = trainer.teach_words(options.word_steps)
     print(f"captions lie at their anchors with a mean cosine of {cosine:.3f}")
-    provenance = Provenance(
-        data=tuple(f"{faces.name} ({len(faces)} faces)" for faces in training),
-        licence=options.licence,
-        images_seen=trainer.images_before + trainer.shown,
-        recipe=f"contrast of captions, then anchors for {trainer.seconds / 60:.0f} minutes, {config}",
-        command="python -m editing.guidance.training.text_refine",
-        date=datetime.date.today().isoformat(),
-        notes="exponential moving average; tokens never met share one embedding that means nothing",
-    )
-    save_module(
-        options.out, trainer.result(), {"kind": KIND, "config": NAME, "provenance": asdict(provenance)}, half=True
-    )
-    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {provenance.images_seen} images in all")
+    first = "contrast of captions, then anchors for "
+    write(options.out, trainer, training, options.licence, "editing.guidance.training.text_refine", first)
+    images = trainer.images_before + trainer.shown
+    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {images} images in all")
     report(create_judge(str(options.out)).eval(), open_clip.get_tokenizer(NAME), held_out)
 
 
