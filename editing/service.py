@@ -80,7 +80,7 @@ from editing.errors import EditingError, quoted
 from editing.face.codes import Codes
 from editing.face.compare import diff
 from editing.face.edits import ResampleEdit
-from editing.face.png import embed, read_recipe
+from editing.face.embedded import embed, read_recipe
 from editing.face.recipe import Recipe
 from editing.face.sequence import composition_order, frames_of, gif, mp4, mp4_writer
 from editing.face.session import Edits, Session

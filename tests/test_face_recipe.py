@@ -17,8 +17,8 @@ from editing.errors import EditingError
 from editing.face.codes import Codes
 from editing.face.compare import diff
 from editing.face.edits import ResampleEdit, SliderEdit, SwapEdit, TextEdit
+from editing.face.embedded import embed, extract, read_recipe
 from editing.face.fields import MAX_BYTES
-from editing.face.png import embed, extract, read_recipe
 from editing.face.recipe import VERSION, Recipe
 from editing.face.sources import CodesSource, SeedSource
 from memorygan.parts import FACE_PARTS
@@ -77,15 +77,17 @@ def test_a_large_recipe_rides_in_a_png():
     ("data", "part_of_answer"),
     [
         (b"", "no recipe|no readable JSON"),
-        (b"\xff\xd8\xff\xe0 a jpeg", "only a PNG"),
-        (b"RIFF....WEBP", "only a PNG"),
+        (b"\xff\xd8\xff\xe0 a jpeg", "carries no recipe"),
+        (b"RIFF....WEBP", "carries no recipe"),
+        (b"II*\0 a tiff", "carries no recipe"),
+        (b"GIF89a", "only a picture that was saved here"),
         ("[1, 2]", "no recipe"),
         ('{"format": "other"}', "no recipe"),
         ("{" * 100_000, "no readable JSON"),
         (b"\x80\x04pickle", "no readable JSON"),
         (" " * (MAX_BYTES + 1), "at most 8 MiB"),
     ],
-    ids=["empty", "jpeg", "webp", "list", "foreign", "deep", "pickle", "huge"],
+    ids=["empty", "jpeg", "webp", "tiff", "gif", "list", "foreign", "deep", "pickle", "huge"],
 )
 def test_files_without_a_recipe(data, part_of_answer):
     with pytest.raises(EditingError, match=part_of_answer):

@@ -21,15 +21,20 @@ class ColourSpace:
     Attributes:
         mode: "L", "RGB" or "CMYK".
         profile: ICC profile, or None: sRGB, its grey, or inks without a profile.
+        plain: the profile says sRGB: nothing has to be converted, and a saved copy keeps it.
     """
 
     mode: str
     profile: bytes | None = None
+    plain: bool = False
 
     @classmethod
     def of(cls, mode: str, profile: bytes | None) -> ColourSpace:
-        """The space of a file; a profile that is damaged, of another kind or plain sRGB is left out."""
-        return cls(mode, profile if profile and _matters(mode, profile) else None)
+        """The space of a file; a profile that is damaged, or of another kind than the picture, is left out."""
+        try:
+            return cls(mode, profile, _is_srgb(mode, profile)) if profile else cls(mode)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            return cls(mode)
 
     @property
     def channels(self) -> int:
@@ -38,7 +43,7 @@ class ColourSpace:
 
     def to_srgb(self, values: np.ndarray) -> np.ndarray:
         """(h, w, C) uint8 in this space → (h, w, 3) uint8 sRGB."""
-        if self.profile is None and self.mode == "RGB":
+        if self.mode == "RGB" and (self.profile is None or self.plain):
             return values
         image = Image.fromarray(np.ascontiguousarray(values[..., 0] if self.mode == "L" else values), self.mode)
         if self.profile is None:
@@ -47,7 +52,7 @@ class ColourSpace:
 
     def from_srgb(self, colours: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 sRGB → (h, w, C) uint8 in this space, out-of-gamut colours clipped."""
-        if self.profile is None and self.mode == "RGB":
+        if self.mode == "RGB" and (self.profile is None or self.plain):
             return colours
         image = Image.fromarray(np.ascontiguousarray(colours), "RGB")
         if self.profile is None:
@@ -57,30 +62,21 @@ class ColourSpace:
         return np.asarray(found).reshape(*colours.shape[:2], self.channels)
 
 
-def _matters(mode: str, profile: bytes) -> bool:
-    try:
-        found = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if found.profile.xcolor_space.strip() != _KINDS[mode]:
-            return False
-        if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(found).lower():
-            return False
-        _transform(mode, profile, True)
-        _transform(mode, profile, False)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return False
-    return True
+def _is_srgb(mode: str, profile: bytes) -> bool:
+    found = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if found.profile.xcolor_space.strip() != _KINDS[mode]:
+        raise ValueError("the profile is of another kind than the picture")
+    if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(found).lower():
+        return True
+    _transform(mode, profile, True)
+    _transform(mode, profile, False)
+    return False
 
 
 @lru_cache(maxsize=16)
 def _transform(mode: str, profile: bytes, to_srgb: bool) -> ImageCms.ImageCmsTransform:
-    """Relative colorimetric with black point compensation, as picture programs show photos."""
+    """By the tables that profiles have for photos (perceptual intent), as browsers show them."""
     own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
-    source, target = (own, srgb) if to_srgb else (srgb, own)
-    modes = (mode, "RGB") if to_srgb else ("RGB", mode)
-    return ImageCms.buildTransform(
-        source,
-        target,
-        *modes,
-        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
+    if to_srgb:
+        return ImageCms.buildTransform(own, srgb, mode, "RGB", ImageCms.Intent.PERCEPTUAL)
+    return ImageCms.buildTransform(srgb, own, "RGB", mode, ImageCms.Intent.PERCEPTUAL)

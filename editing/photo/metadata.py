@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import ExifTags, Image, JpegImagePlugin
+
+from editing.face.embedded import webp_chunks
 
 # Opaque blocks of the camera's maker can hold a place as well; the rest says nothing of a saved copy.
 _DROPPED = (ExifTags.Base.MakerNote, ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
@@ -25,7 +26,7 @@ class Kept:
         exif: cleaned, as a block for Pillow, or empty.
         dpi: pixels per inch, or None.
         tables: of a JPEG, its quantisation; empty for other files.
-        sampling: of a JPEG, 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0; −1 for others.
+        sampling: of a JPEG's colours: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0; −1 for others.
         lossless: of a WebP, whether it is.
     """
 
@@ -46,18 +47,9 @@ def kept_of(image: Image.Image, data: bytes) -> Kept:
         _clean(image.getexif()),
         _dpi(image.info.get("dpi")),
         tuple(tuple(int(v) for v in tables[key]) for key in sorted(tables)),
-        JpegImagePlugin.get_sampling(image) if kind in ("JPEG", "MPO") else -1,
+        JpegImagePlugin.get_sampling(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else -1,
         kind == "WEBP" and any(name == b"VP8L" for name, _ in webp_chunks(data)),
     )
-
-
-def webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of a WebP's chunks."""
-    position = 12
-    while position + 8 <= len(data):
-        name, length = struct.unpack_from("<4sI", data, position)
-        yield name, data[position + 8 : position + 8 + length]
-        position += 8 + length + length % 2
 
 
 def _clean(exif: Image.Exif) -> bytes:

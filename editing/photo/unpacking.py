@@ -96,13 +96,15 @@ def unpack(image: Image.Image, data: bytes, given: int, read: int) -> Original:
         image.draft("RGB", (image.width // read, image.height // read))
     elif kind == "JPEG2000" and read > 1:
         image.reduce = read.bit_length() - 1  # type: ignore[method-assign, assignment]
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # of a PNG it may stand behind the pixels
     profile = image.info.get("icc_profile")
     white = 255
     if (deep and image.mode in ("RGB", "RGBA")) or kind == "WEBP":
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         values, white = _by_opencv(data, image.size)
     else:
         image.load()
+        # Of a PNG it may stand behind the pixels; Pillow turns a TIFF by itself, and forgets it.
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         if deep:
             values, white = _grey_depth(np.asarray(image))
         else:

@@ -1,0 +1,224 @@
+"""A photo comes back in the format it came in, at full size, untouched where nothing was edited, with its recipe."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from icc import rgb_profile  # type: ignore[import-not-found]
+from PIL import ExifTags, Image, JpegImagePlugin
+
+from editing.face.codes import Codes
+from editing.face.edits import SliderEdit
+from editing.face.embedded import read_recipe
+from editing.face.recipe import Recipe
+from editing.face.sources import CodesSource, SeedSource
+from editing.photo.decode import Photo, decode
+from editing.photo.original import Original
+from editing.photo.save import save
+
+RECIPE = Recipe("a" * 64, SeedSource(7, 0.7), (SliderEdit("hair.1", 1.0),))
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def jpeg(data: bytes) -> Any:
+    image = Image.open(io.BytesIO(data))
+    assert isinstance(image, JpegImagePlugin.JpegImageFile)
+    return image
+
+
+def smooth(width: int = 96, height: int = 64) -> np.ndarray:
+    """(height, width, 3) uint8, colours that run into each other, with some grain."""
+    random = np.random.default_rng(0)
+    small = Image.fromarray(random.integers(30, 220, (4, 6, 3), dtype=np.uint8))
+    large = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    return np.clip(large + random.integers(-3, 4, large.shape), 0, 255).astype(np.uint8)
+
+
+def deep(kind: str, values: np.ndarray) -> bytes:
+    """A file of 16 bits per channel; RGB or RGBA."""
+    code = cv2.COLOR_RGBA2BGRA if values.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    return cv2.imencode(kind, cv2.cvtColor(values, code))[1].tobytes()
+
+
+def edited(photo: Photo) -> tuple[Original, Original, np.ndarray]:
+    """Before and after a change, and where it is."""
+    before = photo.original()
+    part = before.srgb((20, 10, 60, 40))
+    after = part.copy()
+    after[8:20, 8:24] = after[8:20, 8:24] // 2
+    moved = np.zeros(before.values.shape[:2], dtype=bool)
+    moved[10:40, 20:60] = (after != part).any(axis=-1)
+    return before, before.edited(20, 10, after), moved
+
+
+RGB = Image.fromarray(smooth())
+RGBA = RGB.copy()
+RGBA.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 96).astype(np.uint8), (64, 1))))
+DEEP = smooth().astype(np.uint16) * 257 + np.arange(96, dtype=np.uint16)[None, :, None]
+WITHOUT_LOSS = {
+    "png": (saved(RGB, "PNG"), "png"),
+    "png clear": (saved(RGBA, "PNG"), "png"),
+    "png grey": (saved(RGB.convert("L"), "PNG"), "png"),
+    "png grey clear": (saved(RGBA.convert("LA"), "PNG"), "png"),
+    "png palette": (saved(RGB.quantize(64), "PNG"), "png"),
+    "png palette clear": (saved(RGBA.quantize(64), "PNG"), "png"),
+    "png P3": (saved(RGB, "PNG", icc_profile=rgb_profile("Display P3")), "png"),
+    "png bilevel": (saved(RGB.convert("1"), "PNG"), "png"),
+    "png 16": (deep(".png", DEEP), "png"),
+    "png 16 clear": (deep(".png", np.dstack([DEEP, DEEP[..., :1]])), "png"),
+    "png 12 of 16": (deep(".png", DEEP >> 4), "png"),
+    "png grey 16": (saved(Image.fromarray(DEEP[..., 1].copy()), "PNG"), "png"),
+    "tiff": (saved(RGB, "TIFF"), "tif"),
+    "tiff inks": (saved(RGB.convert("CMYK"), "TIFF"), "tif"),
+    "tiff grey 16": (saved(Image.fromarray(DEEP[..., 1].copy()), "TIFF"), "tif"),
+    "tiff 16": (deep(".tiff", DEEP), "png"),
+    "webp": (saved(RGB, "WEBP", lossless=True), "webp"),
+    "webp clear": (saved(RGBA, "WEBP", lossless=True, exact=True), "webp"),
+    "gif": (saved(RGB, "GIF"), "png"),
+    "bmp": (saved(RGB, "BMP"), "png"),
+    "ppm": (saved(RGB, "PPM"), "png"),
+    "jp2": (saved(RGB, "JPEG2000", irreversible=False), "png"),
+}
+
+
+@pytest.mark.parametrize(("data", "suffix"), WITHOUT_LOSS.values(), ids=WITHOUT_LOSS.keys())
+def test_what_was_not_edited_is_the_same_to_the_bit(data, suffix):
+    photo = decode(data)
+    before, after, moved = edited(photo)
+    file = save(photo, after, RECIPE)
+    assert file.suffix == suffix
+    back = decode(file.data).original()
+    assert (moved.sum() > 50) and back.values.dtype == before.values.dtype and back.white == before.white
+    assert back.values.shape[:2] == before.values.shape[:2]
+    clear = np.zeros_like(moved) if before.alpha is None else (before.alpha == 0) & (after.alpha == 0)
+    assert np.array_equal(
+        np.broadcast_to(back.values, before.values.shape)[~moved & ~clear], before.values[~moved & ~clear]
+    )
+    assert np.array_equal(back.values[~clear], after.values[~clear])
+    if before.alpha is not None and after.alpha is not None and back.alpha is not None:
+        assert np.array_equal(back.alpha, after.alpha) and np.array_equal(back.alpha[~moved], before.alpha[~moved])
+    assert (back.alpha is None) == (before.alpha is None)
+    assert back.space == before.space
+    assert read_recipe(file.data) == RECIPE
+
+
+@pytest.mark.parametrize(("quality", "sampling"), [(96, 0), (93, 2), (90, 1)])
+def test_a_fine_jpeg_keeps_its_own_steps(quality, sampling):
+    data = saved(Image.fromarray(smooth(320, 240)), "JPEG", quality=quality, subsampling=sampling)
+    photo = decode(data)
+    before, after, moved = edited(photo)
+    file = save(photo, after, RECIPE)
+    with jpeg(data) as own, jpeg(file.data) as image:
+        assert image.quantization == own.quantization
+        assert image.layer == own.layer
+    far = cv2.dilate(moved.astype(np.uint8), np.ones((49, 49))) == 0
+    wrong = np.abs(decode(file.data).pixels.astype(int) - before.srgb())[far]
+    assert (wrong.max(axis=-1) == 0).mean() > 0.9 and wrong.max() <= 8
+    assert np.abs(decode(file.data).pixels.astype(int) - after.srgb())[moved].mean() < 4
+    assert read_recipe(file.data) == RECIPE
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "HEIF", "AVIF"])
+def test_other_photos_become_a_jpeg_of_quality_95(kind):
+    photo = decode(saved(Image.fromarray(smooth(320, 240)), kind, quality=70))
+    _, after, _ = edited(photo)
+    file = save(photo, after, RECIPE)
+    assert (file.suffix, file.mime) == ("jpg", "image/jpeg")
+    with jpeg(file.data) as image:
+        assert image.size == (320, 240)
+        assert sum(image.quantization[0]) / 64 < 6, "quality 95"
+        assert all(layer[1:3] == (1, 1) for layer in image.layer), "4:4:4"
+    assert np.abs(decode(file.data).pixels.astype(int) - after.srgb()).mean() < 2
+    assert read_recipe(file.data) == RECIPE
+
+
+def test_inks_stay_inks():
+    photo = decode(saved(RGB.convert("CMYK"), "JPEG", quality=95))
+    _, after, _ = edited(photo)
+    with Image.open(io.BytesIO(save(photo, after, RECIPE).data)) as image:
+        assert image.mode == "CMYK"
+        assert np.abs(np.asarray(image).astype(int) - after.values).mean() < 3
+
+
+def test_a_large_recipe_rides_in_every_format():
+    recipe = Recipe("a" * 64, CodesSource(Codes.of(torch.randn(13, 10, 512))))
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+        photo = decode(saved(RGB, kind))
+        file = save(photo, photo.original(), recipe)
+        assert len(recipe.to_json()) > 2 * 65533, "more than a segment of a JPEG holds"
+        assert read_recipe(file.data) == recipe, kind
+        assert decode(file.data).pixels.shape == photo.pixels.shape
+
+
+def written_exif() -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make], exif[ExifTags.Base.Artist] = "Some maker", "Some person"
+    exif[ExifTags.Base.Orientation] = 6
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    details[ExifTags.Base.DateTimeOriginal] = "2026:11:28 12:00:00"
+    details[ExifTags.Base.MakerNote] = b"opaque: 52.5 N 13.4 E"
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLatitude] = "N", (52.0, 31.0, 12.0)
+    return exif
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF"])
+def test_who_and_when_are_kept_but_not_where(kind):
+    data = saved(RGB, kind, exif=written_exif())
+    photo = decode(data)
+    if kind != "HEIF":  # HEIC turns pictures by a note of its own
+        assert (photo.width, photo.height) == (64, 96), "turned upright"
+    file = save(photo, photo.original(), RECIPE)
+    with Image.open(io.BytesIO(file.data)) as image:
+        assert image.size == (photo.width, photo.height)
+        exif = image.getexif()
+        assert exif.get(ExifTags.Base.Make) == "Some maker" and exif.get(ExifTags.Base.Artist) == "Some person"
+        assert exif.get(ExifTags.Base.Orientation, 1) == 1, "it stands upright as it is"
+        details = exif.get_ifd(ExifTags.IFD.Exif)
+        if kind != "TIFF":  # Pillow writes no such block there
+            assert details.get(ExifTags.Base.DateTimeOriginal) == "2026:11:28 12:00:00"
+        assert exif.get_ifd(ExifTags.IFD.GPSInfo) == {} and ExifTags.Base.MakerNote not in details
+    assert b"52.5 N" not in file.data
+
+
+def test_resolution_is_kept():
+    for kind in ("JPEG", "PNG", "TIFF"):
+        photo = decode(saved(RGB, kind, dpi=(300, 300)))
+        with Image.open(io.BytesIO(save(photo, photo.original()).data)) as image:
+            assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_a_photo_that_was_turned_by_hand_comes_back_turned():
+    photo = decode(saved(RGB, "PNG")).turned(1)
+    assert (photo.width, photo.height) == (64, 96) and photo.pixels.shape == (96, 64, 3)
+    back = decode(save(photo, photo.original()).data)
+    assert np.array_equal(back.pixels, np.rot90(smooth()))
+
+
+def test_a_hostile_jpeg_does_not_lead_far():
+    """Segments that promise more than there is, and a length of zero."""
+    for tail in (
+        b"\xff\xec\xff\xffmemorygan-recipe\0\0{",
+        b"\xff\xec\0\0" * 9,
+        b"\xff\xec\0\x13memorygan-recipe\0",
+        b"\xff",
+    ):
+        with pytest.raises(Exception, match=r"recipe|JSON"):
+            read_recipe(b"\xff\xd8" + b"\xff\xe0\0\x02" + tail)
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    with pytest.raises(Exception, match="carries no recipe"):
+        read_recipe(
+            b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(header))
+        )
