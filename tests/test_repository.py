@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import itertools
 import os
 import re
@@ -96,59 +97,81 @@ def test_an_allowed_import_is_left_alone(package, source):
     assert forbidden_imports(source, package) == []
 
 
-# --- and inside editing/ downstairs, room by room ---------------------------------------------------------------------
+# --- and between rooms as docs/house.md draws them --------------------------------------------------------------------
 
-# Top floor first. Rooms on one floor do not know each other.
-FLOORS = (
-    {"studies"},
-    {"service"},
-    {"core"},
-    {"photo", "text"},
-    {"face", "guidance"},
-    {"device"},
-    {"sliders"},
-    {"results"},
-    {"errors"},
-)
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+WORKSHOP = ("training", "analysis")
 
 
-def upstairs(source: str, package: str, room: str) -> list[str]:
-    """Return ``line: module`` for each import of a room of ``editing`` that is not below ``room``, itself aside."""
-    rooms = ((line, name, name.split(".")[1]) for line, name in imported_modules(source, package) if "." in name)
-    return [
-        f"{line}: {name}"
-        for line, name, other in rooms
-        if name.startswith("editing.") and other != room and FLOOR_OF.get(other, -1) <= FLOOR_OF[room]
-    ]
+def room_of(module: str) -> str | None:
+    """The room of docs/house.md a module lies in; None for a package as a whole, and for what others wrote."""
+    package, *rest = module.split(".")
+    if package == "memorygan":
+        return "workshop" if rest and rest[0] in WORKSHOP else "memorygan"
+    return "app" if package == "app" else rest[0] if package == "editing" and rest else None
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in SOURCES if path.parts[len(ROOT.parts)] == "editing"], ids=lambda path: path.stem
-)
-def test_imports_between_the_rooms_go_downstairs(path):
-    room = path.relative_to(ROOT / "editing").with_suffix("").parts[0]
-    if room != "__init__":
-        assert upstairs(path.read_text(encoding="utf-8"), package_of(path), room) == []
+def drawn_arrows(page: str) -> dict[str, set[str]]:
+    """Room → rooms that an arrow leads to."""
+    (picture,) = re.findall(r"```mermaid\n(.*?)```", page, flags=re.DOTALL)
+    arrows: dict[str, set[str]] = {}
+    for start, end in re.findall(r"^ *(\w+)(?:\[.*?\])? --> (\w+)", picture, flags=re.MULTILINE):
+        arrows.setdefault(start, set()).add(end)
+    return arrows
 
 
-@pytest.mark.parametrize(
-    ("room", "source"),
-    [
-        ("device", "from editing.face.recipe import MAX_SEED"),
-        ("face", "from editing import guidance"),
-        ("photo", "from ..text.optimize import optimize"),
-        ("sliders", "def f():\n    import editing.service"),
-        ("results", "from editing.cellar import wine"),
-    ],
-)
-def test_an_import_upstairs_is_noticed(room, source):
-    assert upstairs(source, f"editing.{room}", room)
+def below(room: str, arrows: dict[str, set[str]]) -> set[str]:
+    """Every room that arrows lead to, over any number of others."""
+    found, left = set[str](), [room]
+    while left:
+        for lower in arrows.get(left.pop(), set()) - found:
+            found.add(lower)
+            left.append(lower)
+    return found
 
 
-def test_an_import_downstairs_is_left_alone():
-    source = "from editing.device.renderer import to_uint8\nfrom editing.face import state\nimport editing.errors"
-    assert upstairs(source, "editing.face", "face") == []
+def imports_of_rooms() -> dict[tuple[str, str], str]:
+    """(importing room, imported room) → one place where that happens."""
+    found = {}
+    for path in SOURCES:
+        room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+        for line, name in imported_modules(path.read_text(encoding="utf-8"), package_of(path)):
+            other = room_of(name)
+            if room and other and room != other:
+                found[room, other] = f"{path.relative_to(ROOT)}:{line} imports {name}"
+    return found
+
+
+ARROWS = drawn_arrows((ROOT / "docs" / "house.md").read_text(encoding="utf-8"))
+
+
+def test_rooms_import_only_what_lies_below_them_in_the_picture():
+    upstairs = [place for (room, other), place in imports_of_rooms().items() if other not in below(room, ARROWS)]
+    assert upstairs == [], "import from below, or draw an arrow in docs/house.md"
+    assert not any(room in below(room, ARROWS) for room in ARROWS), "a picture with a circle has no floors"
+
+
+def test_every_arrow_in_the_picture_is_an_import():
+    real = imports_of_rooms()
+    assert [f"{room} --> {other}" for room in ARROWS for other in ARROWS[room] if (room, other) not in real] == []
+
+
+def test_an_import_upstairs_would_be_noticed():
+    arrows = drawn_arrows('```mermaid\nflowchart TD\n    a["x<br>y"] --> b\n    b --> c\n```')
+    assert arrows == {"a": {"b"}, "b": {"c"}}
+    assert below("a", arrows) == {"b", "c"} and below("c", arrows) == set()
+    assert room_of("editing.face.state") == "face" and room_of("memorygan.analysis.smse") == "workshop"
+    assert room_of("editing") is None and room_of("torch.nn") is None
+
+
+def test_no_file_imports_itself_over_others():
+    """Imports at the top of files; one inside a function is resolved when everything is there."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in SOURCES}
+    graph = {}
+    for module, path in modules.items():
+        top = ast.parse(path.read_text(encoding="utf-8")).body
+        source = "\n".join(ast.unparse(node) for node in top if isinstance(node, (ast.Import, ast.ImportFrom)))
+        graph[module] = {name for _, name in imported_modules(source, package_of(path)) if name in modules} - {module}
+    list(graphlib.TopologicalSorter(graph).static_order())  # a CycleError names the circle
 
 
 # --- Dependencies: ranges, pins, and what the code really imports ----------------------------------------------------
