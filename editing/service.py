@@ -121,6 +121,8 @@ _MAX_VARIANTS = 24
 class EditingService(ServiceCore):
     """See the top of this file for everything it does.
 
+    A method that takes the token of a session or of a photo raises an :class:`UnknownSessionError` once that is gone.
+
     Args:
         assets: what to work with, see :func:`editing.device.loading.load_assets`.
         limits: what to take on.
@@ -294,11 +296,7 @@ class EditingService(ServiceCore):
         return self._open(found.source, found.edits, found.tuned, found.misfits(self._slider_hash()))
 
     def duplicate(self, session: str) -> FaceView:
-        """Opens an independent copy, history included.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """Opens an independent copy, history included."""
         with self._store.using(session) as found:
             copy = self._store.duplicate(found)
         with self._store.using(copy.id) as copy:
@@ -309,20 +307,12 @@ class EditingService(ServiceCore):
         self._store.close(session)
 
     def view(self, session: str) -> FaceView:
-        """The face as it stands.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """The face as it stands."""
         with self._store.using(session) as found:
             return self._view(found)
 
     def before(self, session: str) -> FaceView:
-        """The face before every edit, under the same token.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """The face before every edit, under the same token."""
         with self._store.using(session) as found:
             picture = self._picture(found, ())
             now = self._view(found)
@@ -335,7 +325,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for a point outside the picture.
-            UnknownSessionError: if the session is gone.
         """
         if not (0 <= x < self.size and 0 <= y < self.size):
             raise EditingError(f"the point ({x:g}, {y:g}) lies outside the picture; use 0 to {self.size - 1}")
@@ -351,7 +340,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for another value of ``since``.
-            UnknownSessionError: if the session is gone.
         """
         if since not in ("previous", "source"):
             raise EditingError(f"since is {quoted(since)}; use 'previous' or 'source'")
@@ -369,7 +357,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for an unknown slider or a value beyond ±10.
-            UnknownSessionError: if the session is gone.
         """
         checked = self._slider_values(values)
         return self._commit(session, lambda found: found.with_sliders(checked))
@@ -393,7 +380,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for an unknown part or group, or an amount out of range.
-            UnknownSessionError: if one of the sessions is gone.
         """
         edit = self._swap_edit(other, parts, group, amount)
         return self._commit(session, lambda found: (*found.edits, edit))
@@ -437,7 +423,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for an unknown part or group, or a value out of range.
-            UnknownSessionError: if the session is gone.
         """
         between(count, "count", 1, _MAX_VARIANTS)
         seed = checked_seed(seed)
@@ -455,7 +440,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for a variant of another face or model.
-            UnknownSessionError: if the session is gone.
         """
         if variant.session != session:
             raise EditingError("this variant was drawn for another face; ask for new ones")
@@ -468,21 +452,13 @@ class EditingService(ServiceCore):
         return self._commit(session, edits)
 
     def undo(self, session: str) -> FaceView:
-        """One step back; nothing happens at the beginning.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """One step back; nothing happens at the beginning."""
         with self._store.using(session) as found:
             found.undo()
             return self._view(found)
 
     def redo(self, session: str) -> FaceView:
-        """One undone step forward again; nothing happens at the end.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """One undone step forward again; nothing happens at the end."""
         with self._store.using(session) as found:
             found.redo()
             return self._view(found)
@@ -492,18 +468,13 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for an unknown part.
-            UnknownSessionError: if the session is gone.
         """
         if part != BASE:
             self._part(part)
         return self._commit(session, lambda found: found.without(part))
 
     def reset_all(self, session: str) -> FaceView:
-        """Takes every edit back; one step that can be undone.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """Takes every edit back; one step that can be undone."""
         return self._commit(session, lambda found: ())
 
     # --- sentences
@@ -548,7 +519,6 @@ class EditingService(ServiceCore):
         Raises:
             EditingError: if sentences cannot be used here, for a sentence the judge cannot read, an unknown part,
                 strength, weight or choice of layers, or a value out of range.
-            UnknownSessionError: if the session is gone.
             BusyError: on the first step, if too many jobs are waiting.
         """
         settings, seed = check_wish(strength, weights, steps, layers), checked_seed(seed)
@@ -576,7 +546,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for a proposal that was made for another face, or for this one as it no longer is.
-            UnknownSessionError: if the session is gone.
         """
         if proposal.session != session:
             raise EditingError("this proposal was made for another face; describe this one anew")
@@ -602,7 +571,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for an empty order, or an unknown or repeated part.
-            UnknownSessionError: if the session is gone.
         """
         names, side = composition_order(self._assets.generator, order), self._side(size)
         with self._store.using(session) as found:
@@ -624,7 +592,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: as in :meth:`compose`, for unknown rows, or an unusable duration.
-            UnknownSessionError: if the session is gone.
         """
         return gif(self.compose(session, order), rows, frame_ms)
 
@@ -659,7 +626,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for something else than a whole number of right angles.
-            UnknownSessionError: if the photo is gone.
         """
         between(quarters, "quarters", -3, 3)
         detector, problem = self._face_detector()
@@ -677,7 +643,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for a face or crop that is not there.
-            UnknownSessionError: if the photo is gone.
         """
         return self._photos.framed(photo, face, crop, self.size)
 
@@ -705,7 +670,6 @@ class EditingService(ServiceCore):
 
         Raises:
             EditingError: for a face or crop that is not there, or steps out of range.
-            UnknownSessionError: if the photo is gone.
             BusyError: on the first step, if too many jobs are waiting.
         """
         settings = InversionSettings(steps=steps, tune_steps=tune_steps)
@@ -735,35 +699,19 @@ class EditingService(ServiceCore):
     # --- keeping
 
     def recipe(self, session: str) -> Recipe:
-        """The face and its edits as plain data.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """The face and its edits as plain data."""
         with self._store.using(session) as found:
             return self._recipe(found)
 
     def export_json(self, session: str) -> str:
-        """The recipe as JSON text.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """The recipe as JSON text."""
         return self.recipe(session).to_json()
 
     def export_png(self, session: str) -> bytes:
-        """The full picture as PNG, with the recipe inside.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """The full picture as PNG, with the recipe inside."""
         with self._store.using(session) as found:
             return embed(Image.fromarray(self._picture(found, found.edits).image), self._recipe(found))
 
     def diff(self, session: str, other: str) -> tuple[str, ...]:
-        """What leads from one face to another, in plain sentences; empty if they are the same.
-
-        Raises:
-            UnknownSessionError: if one of the sessions is gone.
-        """
+        """What leads from one face to another, in plain sentences; empty if they are the same."""
         return diff(self.recipe(session), self.recipe(other))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,8 +143,3 @@ def variant_edits(
     draws = run(lambda: draw_variants(editor.generator, state.queries, slot, count, seed))
     edits = [ResampleEdit(part, Codes.of(code), seed, group, state.truncation) for code in draws.codes]
     return edits, (draws.likelihood - draws.likelihood.max()).tolist()
-
-
-def knows_the_others(generator: ComposedGenerator, queries: Tensor | None) -> bool:
-    """Whether variants take the other parts into account."""
-    return isinstance(generator, MemoryGAN) and queries is not None and math.prod(queries.shape) > 0
