@@ -8,7 +8,7 @@ import pytest
 
 from editing.photo.transfer import fields as fields_module
 from editing.photo.transfer.fields import Fields, apply
-from editing.photo.transfer.looks import FramedPhoto, Look, noise_level, soft_masks, to_lab
+from editing.photo.transfer.looks import FramedPhoto, Look, noise_level, to_lab
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.transfer import Plan, transfer
@@ -164,20 +164,6 @@ def test_glasses_add_to_what_is_seen_through_them():
     result, _ = apply(pixels, made, WHOLE)
     assert result[54:58, 50:78].mean() < 0.6 * pixels[54:58, 50:78].mean()
     assert np.array_equal(result[: N // 4], pixels[: N // 4])
-
-
-def test_masks_follow_the_photos_edges():
-    rng = np.random.default_rng(0)
-    pixels = np.full((2 * N, 2 * N, 3), 60, np.uint8)
-    pixels[:, N + 3 :] = 180
-    pixels = np.clip(pixels + rng.normal(0, 2, pixels.shape), 0, 255).astype(np.uint8)
-    rough = np.zeros((32, 32, PARTS), np.float32)
-    rough[:, :16, HAIR], rough[:, 16:, 0] = 1.0, 1.0
-    masks = soft_masks(pixels, rough)
-    assert masks.sum(axis=2) == pytest.approx(1.0, abs=1e-4)
-    edge = masks[:, :, HAIR].mean(axis=0)
-    assert edge[N + 1] > 0.45  # beyond the border of the rough mask, up to the photo's own
-    assert edge[N + 4] < 0.2
 
 
 def test_spread_keeps_what_is_known_and_fills_the_rest():

@@ -10,6 +10,7 @@ thing to the eye; they have no masks, so it is only counted on how many the part
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from memorygan.command import add_threads, command
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, load_parser
 from memorygan.parts import FACE_PARTS
 from memorygan.training import parser_composites
@@ -158,6 +160,7 @@ def _photo(folder: Path, name: str) -> Path:
     raise ValueError(f"no photo {name} in {folder}; expected {group}/images/{number}.webp (or png, jpg)")
 
 
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     parser = argparse.ArgumentParser(
@@ -170,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS, help="parser to check")
     parser.add_argument("--hold-out", type=int, default=200, help="last faces of the annotated folder")
     parser.add_argument("--cache", type=Path, default=Path("runs/parser/cache"), help="packed faces")
+    add_threads(parser)
     options = parser.parse_args(arguments)
     network = load_parser(options.weights)
     if options.annotated:
@@ -182,4 +186,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from memorygan.command import add_threads, command
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, load_parser
 from memorygan.parts import FACE_PARTS
 from memorygan.training.parser_composites import IGNORE
@@ -182,6 +184,7 @@ def _attributes(folder: Path) -> dict[str, dict[str, str]]:
     return {row["name"]: row for row in rows if "name" in row}
 
 
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     parser = argparse.ArgumentParser(
@@ -191,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write NAME/masks/ into")
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS, help="parser that labels")
     parser.add_argument("--fp32", action="store_true", help="no bfloat16, for CPUs without it")
+    add_threads(parser)
     options = parser.parse_args(arguments)
     network = load_parser(options.weights)
     for folder in options.data:
@@ -199,4 +203,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

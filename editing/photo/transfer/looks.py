@@ -10,11 +10,7 @@ import cv2
 import numpy as np
 
 from memorygan.parts import FACE_PARTS, PartScheme
-
-# OpenCV's guided filter wants a guide of 0–255: of three channels of 0–1 it takes every edge for none.
-_GUIDE_RADII = (1 / 64, 1 / 25)  # of the side
-_GUIDE_EPS = 3e-4 * 255**2  # squared contrast that counts as an edge
-_CRISP, _FIRMER = 6.0, 1.3
+from memorygan.soft_masks import along_photo
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class FramedPhoto:
         """
         grain = noise_level(pixels)
         small = resized_image(pixels, size)
-        return cls(small, soft_masks(small, probabilities), grain, scheme)
+        return cls(small, along_photo(small, probabilities), grain, scheme)
 
     @property
     def size(self) -> int:
@@ -90,34 +86,6 @@ class FramedPhoto:
     def share(self, parts: Sequence[int]) -> np.ndarray:
         """(n, n) float32: how much of a pixel some parts take."""
         return np.clip(self.parts[..., list(parts)].sum(axis=2), 0.0, 1.0)
-
-
-def soft_masks(pixels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Masks whose borders follow the photo, by a guided filter (He, Sun and Tang 2010) on the photo itself.
-
-    Args:
-        pixels: (n, n, 3) uint8 RGB.
-        probabilities: (s, s, K) float32.
-
-    Returns:
-        (n, n, K) float32 that sums to 1.
-    """
-    size = pixels.shape[0]
-    # A mask that is soft already would be taken for a matte that is known, and kept as blurred as it is.
-    masks = np.clip((resized(probabilities.astype(np.float32), size) - 0.5) * _CRISP + 0.5, 0.0, 1.0)
-    short, far = (
-        cv2.ximgproc.createGuidedFilter(pixels, max(2, round(size * radius)), _GUIDE_EPS) for radius in _GUIDE_RADII
-    )
-    for part in range(masks.shape[2]):
-        plane = np.ascontiguousarray(masks[..., part])
-        if plane.max() > 0.02:
-            # Hair reaches far with single strands; the borders of other parts are short.
-            matte = far.filter(plane) if part in _STRANDS else short.filter(plane)
-            masks[..., part] = np.clip((matte - 0.5) * _FIRMER + 0.5, 0.0, 1.0)
-    return masks / np.maximum(masks.sum(axis=2, keepdims=True), 1e-3)
-
-
-_STRANDS = (FACE_PARTS.index("hair"),)
 
 
 def to_lab(pixels: np.ndarray) -> np.ndarray:
