@@ -475,6 +475,7 @@ def test_a_wider_run_begins_as_the_narrow_networks(packs: dict[int, Path], tmp_p
     assert torch.equal(corrected, new.mean)  # a residual encoder of another shape starts anew, and silent
     # What is new learns: nothing is stuck at zero.
     wide._enter_stage(after)
+    assert wide.stage is not None
     wide.stage.step()
     kept = make(packs, tmp_path / "kept", preset="people-64", batch=2)
     start_from(kept.state, tmp_path / STATE_FILE)
