@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,8 +15,8 @@ from editing.device.loading import Assets
 from editing.device.renderer import PreviewRequest, Rendered, Renderer
 from editing.device.turns import Turnstile
 from editing.device.worker import Interactive, Worker
-from editing.errors import EditingError, quoted
-from editing.face.edits import SliderEdit, SwapEdit
+from editing.errors import EditingError, UnknownSessionError, quoted
+from editing.face.edits import SliderEdit, SwapEdit, TextEdit
 from editing.face.measure import change_between
 from editing.face.recipe import Recipe
 from editing.face.session import Edits, Session, describe
@@ -26,15 +26,21 @@ from editing.face.store import SessionStore
 from editing.guidance.registry import Guides
 from editing.photo.decode import Photo, PhotoLimits
 from editing.photo.detect import Detector, MtcnnDetector
+from editing.photo.face import PREVIEW_FIELD_SIDE, PREVIEW_SIDE, PhotoFace, look, plan_of, shares_of
+from editing.photo.faces import PhotoFaces, asks_for_colour
+from editing.photo.following import in_photo
 from editing.photo.inversion import IdentityJudge
 from editing.photo.original import Original
 from editing.photo.store import PhotoStore
+from editing.photo.transfer.fields import Fields
+from editing.photo.transfer.transfer import Plan
 from editing.results import MAX_SEED, Change, FaceView
 from editing.text.optimize import Spreads
+from editing.text.results import TextProgress
 from memorygan.config import GeneratorConfig
 from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.latents import Latents
-from memorygan.parts import PartScheme
+from memorygan.parts import FACE_PARTS, PartScheme
 
 
 @dataclass(frozen=True)
@@ -108,11 +114,12 @@ class ServiceCore:
             self.limits.max_archived,
             self.limits.session_age,
             self.limits.undo_depth,
-            self._renderer.cache.drop,
+            self._forget,
         )
         self._photos = PhotoStore(self.limits.max_photos, self.limits.photo_age)
         self._jobs = Turnstile(self.limits.max_jobs, self.limits.max_waiting_jobs, self.limits.max_jobs_of_owner)
         self._decoding = threading.BoundedSemaphore(self.limits.max_decodes)
+        self._faces = PhotoFaces(self._photos, self._scheme, self._parse if self._parses else None, self._decoding)
 
     @property
     def notice(self) -> str | None:
@@ -167,6 +174,11 @@ class ServiceCore:
     def _scheme(self) -> PartScheme:
         return self._assets.generator.config.parts
 
+    @property
+    def _parses(self) -> bool:
+        """Whether a face parser of the generator's parts is there."""
+        return self._assets.parser is not None and self._scheme.names == FACE_PARTS.names
+
     def _part(self, part: str) -> int:
         try:
             return self._scheme.index(part)
@@ -208,25 +220,57 @@ class ServiceCore:
         base = group == "every" and set(names) >= set(self._scheme.names[1:])
         return SwapEdit(source, names, group, float(amount), base)
 
-    def _open(
-        self, source: Source, edits: Edits | None = None, lost_tuning: bool = False, notices: Sequence[str] = ()
-    ) -> FaceView:
-        """A new session, with a history if there are edits."""
-        opened = self._store.open(source)
+    def _open(self, recipe: Recipe, notices: Sequence[str] = ()) -> FaceView:
+        """A new session; the photo of a recipe has to be given to it."""
+        opened = self._store.open(recipe.source)
         try:
             with self._store.using(opened.id) as session:
-                if edits is not None:
-                    session.load(edits)
-                session.lost_tuning = lost_tuning
+                if recipe.edits:
+                    session.load(recipe.edits)
+                session.lost_tuning, session.photo, session.others = recipe.tuned, recipe.photo, recipe.others
                 return self._view(session, notices)
         except EditingError:
             self._store.close(opened.id)
             raise
 
+    def _followed(self, session: str, edit: TextEdit, steps: Iterator[TextProgress]) -> Iterator[TextProgress]:
+        """The steps of an edit by a sentence, seen in the photo if the face comes from one."""
+        with self._store.using(session) as found:
+            face = self._photo_face(found)
+            if face is None:
+                return steps
+            before, start, codes, since = self._rendered(found, ()), found.latents(()), found.latents(), found.edits
+            shown = self._picture(found, since)
+        done = plan_of(start.w, codes.w, self.config)
+        chosen = {self._scheme.index(name) for name in edit.parts}
+        textured = chosen if edit.layers != "shape" else set()
+        shaped = chosen if edit.layers != "texture" else set()
+        plan = Plan(tuple(sorted(textured | set(done.textured))), tuple(sorted(shaped | set(done.shaped))))
+
+        def preview(picture: Rendered, plan: Plan) -> Rendered:
+            return face.shown(face.fields(before, picture, plan, PREVIEW_FIELD_SIDE), PREVIEW_SIDE)
+
+        def finish(last: TextProgress) -> TextProgress:
+            if last.proposal is None:
+                return replace(last, image=shown.image, part_map=shown.part_map)
+            with self._store.using(session) as found:
+                after = self._picture(found, (*since, last.proposal.edit))
+            change = change_between(shown, after, last.proposal.change.parts, self._scheme)
+            proposal = replace(last.proposal, image=after.image, part_map=after.part_map, change=change)
+            return replace(last, image=after.image, part_map=after.part_map, proposal=proposal)
+
+        return in_photo(steps, plan, len(self._scheme), preview, finish)
+
     def _commit(self, session: str, edits: Callable[[Session], Edits]) -> FaceView:
         with self._store.using(session) as found:
             found.commit(edits(found))
+            self._note(found)
             return self._view(found)
+
+    def _note(self, session: Session) -> None:
+        """Of the sessions of one face of a photo, this is now the one that counts; the session is locked."""
+        if session.photo is not None and session.photo_token:
+            self._faces.edited(session.photo_token, session.photo.frame, session.id)
 
     def _preview(self, session: str, kind: str, edits: Callable[[Session], Edits], size: int | None) -> FaceView:
         side = self._side(self.preview_size if size is None else size)
@@ -235,20 +279,22 @@ class ServiceCore:
             state = found.state(wanted, remember=False)
             request = PreviewRequest(session, found.latents(), self._editor.codes(state), side, found.generator)
             view = self._describe(found, wanted, state.sliders)
+            face = self._photo_face(found)
+            beginning = None if face is None else (self._rendered(found, ()), found.latents(()))
         # Waits outside the lock: a newer preview of the same face, kind and size may then replace this one.
         # What is said of it travels along, so that whoever asked first gets sliders that fit the picture.
-        shown: FaceView = self._worker.preview(
-            (session, kind, side), (side, id(request.generator)), (request, view)
+        made: Previewed = self._worker.preview(
+            (session, kind, side), (side, id(request.generator)), Previewed(request, view, wanted)
         ).result()
-        return shown
+        picture = made.picture
+        if face is not None and beginning is not None:
+            picture = self._in_photo(face, *beginning, picture, made.request.latents, made.edits)
+        return replace(made.view, image=picture.image, part_map=picture.part_map, preview=True)
 
-    def _preview_batch(self, asked: Sequence[tuple[PreviewRequest, FaceView]]) -> list[FaceView]:
+    def _preview_batch(self, asked: Sequence[Previewed]) -> list[Previewed]:
         """Pictures for previews of the same size and generator; called on the device thread."""
-        pictures = self._renderer.preview_batch([request for request, _ in asked])
-        return [
-            replace(view, image=picture.image, part_map=picture.part_map, preview=True)
-            for (_, view), picture in zip(asked, pictures, strict=True)
-        ]
+        pictures = self._renderer.preview_batch([one.request for one in asked])
+        return [replace(one, rendered=picture) for one, picture in zip(asked, pictures, strict=True)]
 
     def _batch(
         self, latents: Sequence[Latents], size: int | None, generator: ComposedGenerator | None = None
@@ -261,15 +307,64 @@ class ServiceCore:
         return self._worker.call("batch_render", lambda: self._renderer.render_batch(together, side, generator))
 
     def _picture(self, session: Session, edits: Edits) -> Rendered:
-        """The full picture of a face; the session is locked."""
+        """The full picture of a face, in its photo if it comes from one; the session is locked."""
+        face = self._photo_face(session)
+        return self._rendered(session, edits) if face is None else face.shown(self._fields(session, face, edits))
+
+    def _fields(self, session: Session, face: PhotoFace, edits: Edits) -> Fields:
+        """What edits do to the photo of a face; the session is locked."""
+
+        def make(size: int) -> Fields:
+            plan = plan_of(session.latents(()).w, session.latents(edits).w, self.config)
+            before, after = self._rendered(session, ()), self._rendered(session, edits)
+            return face.fields(before, after, plan, size, asks_for_colour(edits))
+
+        return self._faces.fields(session.id, edits, make)
+
+    def _in_photo(
+        self, face: PhotoFace, before: Rendered, start: Latents, after: Rendered, codes: Latents, edits: Edits
+    ) -> Rendered:
+        """A preview of edits in the photo."""
+        plan = plan_of(start.w, codes.w, self.config)
+        fields = face.fields(before, after, plan, PREVIEW_FIELD_SIDE, asks_for_colour(edits))
+        return face.shown(fields, PREVIEW_SIDE)
+
+    def _photo_face(self, session: Session) -> PhotoFace | None:
+        """The photo's face a session edits; None without one, or while the photo is gone. The session is locked."""
+        if session.photo is None or not session.photo_token:
+            return None
+
+        def shares() -> np.ndarray:
+            return look(self._rendered(session, ())).parts
+
+        try:
+            return self._faces.of(session.photo_token, session.photo.frame, shares)
+        except UnknownSessionError:
+            session.photo_token = ""
+            return None
+
+    def _parse(self, pixels: np.ndarray) -> np.ndarray:
+        parser = self._assets.parser
+        if parser is None:
+            raise EditingError(self._missing.get("parse", "No face parser is in use."))
+        return self._worker.call("parse", lambda: shares_of(parser, pixels, self._renderer.device))
+
+    def _forget(self, session: str) -> None:
+        """Frees what was kept for a session that is no longer ready."""
+        self._renderer.cache.drop(session)
+        self._faces.forget(session)
+
+    def _rendered(self, session: Session, edits: Edits) -> Rendered:
+        """The full picture the model makes of a face; the session is locked."""
         known = session.picture(edits)
-        if known is not None:
+        if known is not None and (known.shares is not None or session.photo is None):
             return known
         latents = session.latents(edits)
         picture = self._worker.call(
             "render", lambda: self._renderer.render(session.id, latents, generator=session.generator)
         )
-        session.remember(edits, picture)
+        # The shares of the parts are many bytes, which only photos need.
+        session.remember(edits, picture if session.photo is not None else replace(picture, shares=None))
         return picture
 
     def _change(self, session: Session, since: Edits | None) -> Change | None:
@@ -302,6 +397,7 @@ class ServiceCore:
             history=tuple(describe(edit, labels) for edit in edits),
             can_undo=session.can_undo,
             can_redo=session.can_redo,
+            in_photo=session.photo is not None and bool(session.photo_token),
         )
 
     def _view(self, session: Session, notices: Sequence[str] = ()) -> FaceView:
@@ -309,6 +405,11 @@ class ServiceCore:
         sentences = list(notices)
         if session.lost_tuning:
             sentences.append("The fine tuning to the photo was not kept; tune the photo again to get it back.")
+        if session.photo is not None and not session.photo_token:
+            sentences.append(
+                f"This face was edited in {session.photo.describe()}, which is not here; open that photo again to see "
+                "the edits in it. Until then you see what the model sees."
+            )
         return replace(
             self._describe(session, session.edits, session.state().sliders),
             image=picture.image,
@@ -317,11 +418,13 @@ class ServiceCore:
             notice=" ".join(sentences) or None,
         )
 
-    def _recipe(self, session: Session) -> Recipe:
+    def _recipe(self, session: Session, others: tuple[Recipe, ...] = ()) -> Recipe:
         edits = session.edits
         sliders = self._slider_hash() if any(isinstance(edit, SliderEdit) for edit in edits) else None
         tuned = session.generator is not None or session.lost_tuning
-        return Recipe(self.checkpoint, session.source, edits, sliders, self.model, tuned)
+        return Recipe(
+            self.checkpoint, session.source, edits, sliders, self.model, tuned, session.photo, others or session.others
+        )
 
     def _original(self, photo: Photo) -> Original:
         """A photo at full size; few are unpacked at the same time."""
@@ -347,6 +450,34 @@ class ServiceCore:
                 module.to("cpu")
         self._notices.append("The graphics card ran out of memory, so the work goes on, more slowly, on the processor.")
         return True
+
+
+@dataclass(frozen=True)
+class Previewed:
+    """A preview that is asked for, and what came of it.
+
+    Attributes:
+        request: of the renderer.
+        view: what is said of it.
+        edits: that are shown.
+        rendered: the picture, once it is there.
+    """
+
+    request: PreviewRequest
+    view: FaceView
+    edits: Edits
+    rendered: Rendered | None = None
+
+    @property
+    def picture(self) -> Rendered:
+        """The picture.
+
+        Raises:
+            RuntimeError: before it is there.
+        """
+        if self.rendered is None:
+            raise RuntimeError("this preview was not rendered yet")
+        return self.rendered
 
 
 _NO_IMAGE = np.zeros((0, 0, 3), dtype=np.uint8)

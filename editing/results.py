@@ -50,6 +50,7 @@ class FaceView:
         can_undo, can_redo: whether these would do something.
         change: against the face before the last committed edit; None if there was none, and on previews.
         notice: something a person should know, or None.
+        in_photo: the picture is a photo's face with the edits in it, not what the model makes of it.
     """
 
     session: str
@@ -65,6 +66,7 @@ class FaceView:
     can_redo: bool = False
     change: Change | None = None
     notice: str | None = None
+    in_photo: bool = False
 
     @property
     def size(self) -> int:

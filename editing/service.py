@@ -65,6 +65,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,12 @@ from PIL import Image
 from editing.core import Limits, ServiceCore, between, checked_seed
 from editing.device.loading import choose_device, load_assets
 from editing.device.worker import Background, Interactive
-from editing.errors import EditingError, quoted
+from editing.errors import EditingError, UnknownSessionError, quoted
 from editing.face.codes import Codes
 from editing.face.compare import diff
 from editing.face.edits import ResampleEdit
 from editing.face.embedded import embed, read_recipe
+from editing.face.photo_ref import PhotoRef
 from editing.face.recipe import Recipe
 from editing.face.sequence import composition_order, frames_of, gif, mp4, mp4_writer
 from editing.face.session import Edits, Session
@@ -88,9 +90,13 @@ from editing.face.sources import SeedSource
 from editing.face.state import BASE
 from editing.face.swap import variant_edits
 from editing.guidance.registry import Guides
+from editing.photo.align import Frame, thumbnail
 from editing.photo.decode import decode
+from editing.photo.face import PhotoFace
 from editing.photo.inversion import IdentityJudge, InversionSettings, invert
+from editing.photo.original import Original
 from editing.photo.store import Square
+from editing.photo.transfer.fields import Fields
 from editing.results import (
     CancelToken,
     Candidate,
@@ -250,7 +256,7 @@ class EditingService(ServiceCore):
         Raises:
             EditingError: for a seed or truncation out of range.
         """
-        return self._open(SeedSource(checked_seed(seed), truncation))
+        return self._open(Recipe(self.checkpoint, SeedSource(checked_seed(seed), truncation)))
 
     def candidates(
         self, count: int = 12, seed: int | None = None, truncation: float = 0.7, size: int | None = None
@@ -293,7 +299,7 @@ class EditingService(ServiceCore):
         """
         found = read_recipe(data)
         found.require(self.checkpoint)
-        return self._open(found.source, found.edits, found.tuned, found.misfits(self._slider_hash()))
+        return self._open(found, found.misfits(self._slider_hash()))
 
     def duplicate(self, session: str) -> FaceView:
         """Opens an independent copy, history included."""
@@ -326,10 +332,11 @@ class EditingService(ServiceCore):
         Raises:
             EditingError: for a point outside the picture.
         """
-        if not (0 <= x < self.size and 0 <= y < self.size):
-            raise EditingError(f"the point ({x:g}, {y:g}) lies outside the picture; use 0 to {self.size - 1}")
         with self._store.using(session) as found:
             part_map = self._picture(found, found.edits).part_map
+        side = len(part_map)
+        if not (0 <= x < side and 0 <= y < side):
+            raise EditingError(f"the point ({x:g}, {y:g}) lies outside the picture; use 0 to {side - 1}")
         return self._scheme.names[int(part_map[int(y), int(x)])]
 
     def change(self, session: str, since: str = "previous") -> Change | None:
@@ -429,7 +436,15 @@ class EditingService(ServiceCore):
         with self._store.using(session) as found:
             state, revision, own = found.state(), found.revision, found.generator
         edits, scores = variant_edits(self._editor, state, part, count, seed, group, Interactive(self._worker))
-        pictures = self._batch([self._editor.codes(self._editor.apply(state, edit)) for edit in edits], None, own)
+        latents = [self._editor.codes(self._editor.apply(state, edit)) for edit in edits]
+        pictures = self._batch(latents, None, own)
+        with self._store.using(session) as found:
+            if (shown := self._photo_face(found)) is not None:
+                start = self._rendered(found, ()), found.latents(())
+                pictures = [
+                    self._in_photo(shown, *start, picture, codes, (*found.edits, edit))
+                    for picture, codes, edit in zip(pictures, latents, edits, strict=True)
+                ]
         return tuple(
             Variant(session, revision, part, seed, group, edit.code.tensor().numpy(), score, picture.image)
             for edit, score, picture in zip(edits, scores, pictures, strict=True)
@@ -455,12 +470,14 @@ class EditingService(ServiceCore):
         """One step back; nothing happens at the beginning."""
         with self._store.using(session) as found:
             found.undo()
+            self._note(found)
             return self._view(found)
 
     def redo(self, session: str) -> FaceView:
         """One undone step forward again; nothing happens at the end."""
         with self._store.using(session) as found:
             found.redo()
+            self._note(found)
             return self._view(found)
 
     def reset_part(self, session: str, part: str) -> FaceView:
@@ -527,8 +544,8 @@ class EditingService(ServiceCore):
         wish = read_wish(self._guides, self._scheme, settings, seed, prompt, parts, neutral, layers)
         with self._store.using(session) as found:
             face = Described(session, found.revision, found.edits, found.state(), found.generator)
-            before = self._picture(found, found.edits)
-        return follow(
+            before = self._rendered(found, found.edits)
+        followed = follow(
             wish,
             face,
             before,
@@ -540,6 +557,7 @@ class EditingService(ServiceCore):
             cancel or CancelToken(),
             owner or session,
         )
+        return self._followed(session, wish.edit, followed)
 
     def apply_description(self, session: str, proposal: TextProposal) -> FaceView:
         """Takes a proposal of :meth:`describe` over into the face, as one step that can be undone.
@@ -674,10 +692,17 @@ class EditingService(ServiceCore):
         """
         settings = InversionSettings(steps=steps, tune_steps=tune_steps)
         pixels = self.framed(photo, face, crop)
-        return self._inverting(pixels, settings, cancel or CancelToken(), owner or photo)
+        frame = self._photos.frame(photo, face, crop)
+        return self._inverting(pixels, settings, cancel or CancelToken(), owner or photo, photo, frame)
 
     def _inverting(
-        self, pixels: np.ndarray, settings: InversionSettings, cancel: CancelToken, owner: str
+        self,
+        pixels: np.ndarray,
+        settings: InversionSettings,
+        cancel: CancelToken,
+        owner: str,
+        photo: str,
+        frame: Frame,
     ) -> Iterator[InversionProgress]:
         waiting = InversionProgress("waiting", 0, settings.steps + settings.tune_steps, pixels, pixels)
         work = invert(
@@ -693,15 +718,140 @@ class EditingService(ServiceCore):
         result = yield from self._jobs.in_turn(owner, cancel, waiting, work)
         if result is not None:
             opened = self._store.open(result.source(), result.generator)
-            with self._store.using(opened.id) as session:
-                yield replace(result.progress, view=self._view(session))
+            yield replace(result.progress, view=self._placed(opened.id, photo, frame))
+
+    def place(self, session: str, photo: str, face: int = 0, crop: Square | None = None) -> FaceView:
+        """Puts a face that was rebuilt elsewhere into the photo it was rebuilt from; :meth:`invert` does so itself.
+
+        Raises:
+            EditingError: for a face or crop that is not there.
+            UnknownSessionError: if the session or the photo is gone.
+        """
+        return self._placed(session, photo, self._photos.frame(photo, face, crop))
+
+    def awaits(self, session: str) -> PhotoRef | None:
+        """The photo that a face of a recipe belongs into and that is not here; None if nothing is missing.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            self._photo_face(found)  # notices if it is gone
+            return found.photo if found.photo is not None and not found.photo_token else None
+
+    def give_photo(self, session: str, photo: str) -> FaceView:
+        """Brings a face of a recipe and the photo it belongs into together again.
+
+        Args:
+            session: token of the face.
+            photo: token of the photo.
+
+        Raises:
+            EditingError: if the face belongs into no photo, or another one.
+            UnknownSessionError: if one of them is gone.
+        """
+        found = self._photos.photo(photo)
+        with self._store.using(session) as face:
+            ref, others = face.photo, face.others
+        if ref is None:
+            raise EditingError("this face does not come from a photo; rebuild the photo's face instead")
+        if found.sha256 != ref.sha256:
+            raise EditingError(f"this is another photo than the recipe's, which is {ref.describe()}; choose that one")
+        if quarters := (ref.turns - found.turns) % 4:
+            photo = self.turn_photo(photo, quarters).photo
+        for other in others:
+            if other.photo is not None and other.photo.sha256 == ref.sha256:
+                opened = self._store.open(other.source)
+                with self._store.using(opened.id) as beside:
+                    beside.load(other.edits)
+                self._placed(opened.id, photo, Frame(*other.photo.frame))
+        return self._placed(session, photo, Frame(*ref.frame))
+
+    def _placed(self, session: str, photo: str, frame: Frame) -> FaceView:
+        found = self._photos.photo(photo)
+        place = (frame.left, frame.top, frame.across, frame.down)
+        with self._store.using(session) as face:
+            face.photo = PhotoRef(found.sha256, found.width, found.height, found.turns, place)
+            face.photo_token, face.others = photo, ()
+            if face.edits:
+                self._note(face)
+            return self._view(face)
+
+    def model_view(self, session: str) -> FaceView:
+        """The face as the model sees it: of a photo its rebuild; of any other face as :meth:`view`.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            picture = self._rendered(found, found.edits)
+            shown = replace(self._view(found), image=picture.image, part_map=picture.part_map, in_photo=False)
+        return shown
+
+    def whole(self, session: str, side: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+        """The photo with the edits of all its faces, small.
+
+        Returns:
+            (h, w, 3) uint8 with a longer side of at most ``side`` pixels, and (4, 2) x, y: the corners of the face's
+            frame in it.
+
+        Raises:
+            EditingError: if the face does not come from a photo, or the photo is not here.
+            UnknownSessionError: if the session is gone.
+        """
+        layers = self._layers(session)
+        photo, frame = layers[-1][0].photo, layers[-1][0].frame
+        pixels = thumbnail(photo.pixels, side)
+        for face, fields in layers:
+            pixels = face.put_on(fields, pixels)
+        return pixels, frame.scaled(pixels.shape[1] / photo.width).corners()
+
+    def edited_photo(self, session: str) -> Original:
+        """The photo at full size with the edits of all its faces; all other pixels are the same to the bit.
+
+        Raises:
+            EditingError: if the face does not come from a photo, or the photo is not here.
+            UnknownSessionError: if the session is gone.
+        """
+        layers = self._layers(session)
+        photo = self._original(layers[-1][0].photo)
+        for face, fields in layers:
+            photo = face.put_back(fields, photo)
+        return photo
+
+    def _layers(self, session: str) -> list[tuple[PhotoFace, Fields]]:
+        """What the edits of a photo's faces do to it, in order; those of the session last."""
+        with self._store.using(session) as found:
+            token, ref = found.photo_token, found.photo
+        if ref is None or not token:
+            raise EditingError("the photo of this face is not here; open it again first")
+        layers: list[tuple[PhotoFace, Fields]] = []
+        for one in (*self._faces.others(token, ref.frame), session):
+            try:
+                with self._store.using(one) as found:
+                    face = self._photo_face(found)
+                    if face is not None:
+                        layers.append((face, self._fields(found, face, found.edits)))
+            except UnknownSessionError:
+                if one == session:
+                    raise
+        if not layers or layers[-1][0].ref != ref:
+            raise EditingError("the photo of this face is not here; open it again first")
+        return layers
 
     # --- keeping
 
     def recipe(self, session: str) -> Recipe:
         """The face and its edits as plain data."""
         with self._store.using(session) as found:
-            return self._recipe(found)
+            token, ref = found.photo_token, found.photo
+        others = []
+        for other in self._faces.others(token, ref.frame) if ref is not None and token else ():
+            with suppress(UnknownSessionError), self._store.using(other) as found:
+                if found.edits:
+                    others.append(replace(self._recipe(found), others=()))
+        with self._store.using(session) as found:
+            return self._recipe(found, tuple(others))
 
     def export_json(self, session: str) -> str:
         """The recipe as JSON text."""

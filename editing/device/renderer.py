@@ -34,10 +34,13 @@ class Rendered:
     Attributes:
         image: (S, S, 3) uint8 RGB.
         part_map: (S, S) uint8 part ids.
+        shares: (S, S, K) uint8, how much of a pixel each part takes, of 255 before they are made to sum to 1; None
+            where it was not kept.
     """
 
     image: np.ndarray
     part_map: np.ndarray
+    shares: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -269,7 +272,8 @@ def with_render(generator: ComposedGenerator, render: RenderNet) -> ComposedGene
 def rendered(synthesis: Synthesis) -> list[Rendered]:
     """8-bit pictures and part maps of B faces."""
     images, maps = to_uint8(synthesis.image), synthesis.part_map.to(torch.uint8).cpu().numpy()
-    return [Rendered(image, part_map) for image, part_map in zip(images, maps, strict=True)]
+    shares = to_uint8(synthesis.mask)  # the fine mask is near 2·one-hot − 1
+    return [Rendered(*one) for one in zip(images, maps, shares, strict=True)]
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

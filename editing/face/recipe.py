@@ -9,11 +9,13 @@ from typing import Any
 from editing.errors import EditingError, quoted
 from editing.face.edits import Edit, SliderEdit, SwapEdit, read_edit
 from editing.face.fields import MAX_BYTES, MAX_EDITS, read_mapping, read_text
+from editing.face.photo_ref import PhotoRef, read_photo_ref
 from editing.face.sources import Source, read_source
 from memorygan.parts import FACE_PARTS
 
 FORMAT = "memorygan-studio/recipe"
 VERSION = 2
+MAX_OTHERS = 64
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Recipe:
         sliders: sha256 of the slider file that was in use, or None.
         model: name of the checkpoint, for messages.
         tuned: the face was shown through a render net tuned to a photo, which a recipe does not carry.
+        photo: where the edits belong, or None; the photo itself is not in the recipe.
+        others: the other faces of that photo which were edited before this one; they have no others themselves.
     """
 
     checkpoint: str
@@ -35,10 +39,12 @@ class Recipe:
     sliders: str | None = None
     model: str = ""
     tuned: bool = False
+    photo: PhotoRef | None = None
+    others: tuple[Recipe, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; inverse of :meth:`from_dict`."""
-        return {
+        data: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
             "checkpoint": {"sha256": self.checkpoint, "name": self.model},
@@ -47,6 +53,11 @@ class Recipe:
             "source": self.source.to_dict(),
             "edits": [edit.to_dict() for edit in self.edits],
         }
+        if self.photo is not None:
+            data["photo"] = self.photo.to_dict()
+        if self.others:
+            data["others"] = [other.to_dict() for other in self.others]
+        return data
 
     @classmethod
     def from_dict(cls, data: Any) -> Recipe:
@@ -70,6 +81,10 @@ class Recipe:
             edits = _edits_of_version_1(edits)
         if not isinstance(edits, list) or len(edits) > MAX_EDITS:
             raise EditingError(f"the recipe needs a list of at most {MAX_EDITS} edits; use another copy of the file")
+        others = data.get("others", [])
+        if not isinstance(others, list) or len(others) > MAX_OTHERS or any("others" in _plain(item) for item in others):
+            raise EditingError("the recipe's list of other faces is damaged; use another copy of the file")
+        photo = data.get("photo")
         checkpoint = read_mapping(data.get("checkpoint"), "checkpoint")
         sliders = data.get("sliders")
         return cls(
@@ -79,6 +94,8 @@ class Recipe:
             None if sliders is None else read_text(sliders, "slider hash"),
             read_text(checkpoint.get("name", ""), "checkpoint name"),
             data.get("tuned") is True,
+            None if photo is None else read_photo_ref(photo),
+            tuple(cls.from_dict(item) for item in others),
         )
 
     def to_json(self) -> str:
@@ -124,6 +141,10 @@ class Recipe:
     def describe(self) -> tuple[str, ...]:
         """One plain sentence per edit."""
         return tuple(edit.describe() for edit in self.edits)
+
+
+def _plain(item: Any) -> dict[str, Any]:
+    return item if isinstance(item, dict) else {}
 
 
 def _edits_of_version_1(edits: Any) -> Any:

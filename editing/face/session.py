@@ -11,6 +11,8 @@ from editing.device.renderer import Rendered
 from editing.errors import EditingError
 from editing.face.edits import Edit, SliderEdit
 from editing.face.fields import MAX_EDITS
+from editing.face.photo_ref import PhotoRef
+from editing.face.recipe import Recipe
 from editing.face.sources import Source
 from editing.face.state import FaceEditor, FaceState
 from memorygan.generator import ComposedGenerator
@@ -31,6 +33,7 @@ class Archive:
         position: the step it stands at.
         revision: see :attr:`Session.revision`.
         tuned: it had a render net of its own, which is gone.
+        photo, photo_token, others: see :class:`Session`.
     """
 
     source: Source
@@ -38,6 +41,9 @@ class Archive:
     position: int
     revision: int
     tuned: bool
+    photo: PhotoRef | None = None
+    photo_token: str = ""
+    others: tuple[Recipe, ...] = ()
 
 
 class Session:
@@ -52,6 +58,9 @@ class Session:
         revision: grows with every committed change.
         last_used: monotonic seconds.
         evicted: stored as recipes meanwhile; the store has or makes another object for the same token.
+        photo: where in which photo the face is, or None; the photo itself is kept elsewhere, and may be gone.
+        photo_token: of that photo in its store, or "" while it is not there.
+        others: recipes of other faces of that photo, which were opened with this one.
     """
 
     def __init__(
@@ -68,6 +77,9 @@ class Session:
         self.revision = 0
         self.last_used = time.monotonic()
         self.lost_tuning = False
+        self.photo: PhotoRef | None = None
+        self.photo_token = ""
+        self.others: tuple[Recipe, ...] = ()
         self._editor, self._undo_depth = editor, undo_depth
         self._steps: list[Edits] = [()]
         self._position = 0
@@ -215,7 +227,16 @@ class Session:
     def archive(self) -> Archive:
         """What has to be kept so that :meth:`restore` gives the same face and history."""
         tuned = self.generator is not None or self.lost_tuning
-        return Archive(self.source, tuple(self._steps), self._position, self.revision, tuned)
+        return Archive(
+            self.source,
+            tuple(self._steps),
+            self._position,
+            self.revision,
+            tuned,
+            self.photo,
+            self.photo_token,
+            self.others,
+        )
 
     @classmethod
     def restore(cls, token: str, editor: FaceEditor, archive: Archive, undo_depth: int = 100) -> Session:
@@ -223,6 +244,7 @@ class Session:
         session = cls(token, editor, archive.source, undo_depth)
         session._steps, session._position = list(archive.steps), archive.position
         session.revision, session.lost_tuning = archive.revision, archive.tuned
+        session.photo, session.photo_token, session.others = archive.photo, archive.photo_token, archive.others
         return session
 
     def duplicate(self, token: str) -> Session:

@@ -6,7 +6,7 @@ small preview and, through the frame's matrix, to the full photo, whose pixels a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +31,7 @@ class Fields:
         drawn: (n, n, 3) L, a, b of what is drawn.
         alpha: (n, n) its opacity, 0 to 1.
         grain: standard deviation of L of the noise on what is drawn, as in the photo.
+        part_map: (n, n) uint8 part ids of the edited face, or None.
     """
 
     shift: np.ndarray
@@ -39,6 +40,7 @@ class Fields:
     drawn: np.ndarray
     alpha: np.ndarray
     grain: float = 0.0
+    part_map: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -50,6 +52,11 @@ class Fields:
         plane = np.zeros((size, size), np.float32)
         colour = np.zeros((size, size, 3), np.float32)
         return cls(np.zeros((size, size, 2), np.float32), np.ones_like(plane), colour, colour, plane)
+
+    def colourless(self) -> Fields:
+        """For a black-and-white photo: lightness alone."""
+        light = np.array([1.0, 0.0, 0.0], np.float32)
+        return replace(self, offset=self.offset * light, drawn=self.drawn * light)
 
     def changed(self) -> np.ndarray:
         """(n, n) bool: where a pixel may change."""
@@ -87,6 +94,19 @@ def apply(pixels: np.ndarray, fields: Fields, frame: np.ndarray) -> tuple[np.nda
     return result, mask
 
 
+def reach(fields: Fields, frame: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom, in pixels of an (h, w) photo, of all that :func:`apply` looks at; None for nothing."""
+    changed = fields.changed()
+    if not changed.any():
+        return None
+    left, top, right, bottom = _box(changed, frame, shape)
+    if left >= right or top >= bottom:
+        return None
+    scale = 1.0 / float(np.sqrt(abs(np.linalg.det(np.asarray(frame, np.float64)[:, :2]))))
+    margin = int(np.ceil(float(np.abs(fields.shift).max()) * scale * np.sqrt(2.0))) + 8
+    return max(0, left - margin), max(0, top - margin), min(shape[1], right + margin), min(shape[0], bottom + margin)
+
+
 def _box(changed: np.ndarray, frame: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of what may change, in pixels of the photo."""
     size = changed.shape[0]
@@ -96,8 +116,9 @@ def _box(changed: np.ndarray, frame: np.ndarray, shape: tuple[int, ...]) -> tupl
     corners = np.array([(a, b) for a in x for b in y])
     back = cv2.invertAffineTransform(np.asarray(frame, np.float64))
     places = corners @ back[:, :2].T + back[:, 2]
-    low, high = np.floor(places.min(axis=0)).astype(int), np.ceil(places.max(axis=0)).astype(int) + 1
-    return max(0, low[0]), max(0, low[1]), min(shape[1], high[0]), min(shape[0], high[1])
+    x0, y0 = (int(value) for value in np.floor(places.min(axis=0)))
+    x1, y1 = (int(value) + 1 for value in np.ceil(places.max(axis=0)))
+    return max(0, x0), max(0, y0), min(shape[1], x1), min(shape[0], y1)
 
 
 def _strip(

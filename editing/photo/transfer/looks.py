@@ -31,11 +31,10 @@ class Look:
         return to_lab(self.image)
 
     def at(self, size: int) -> Look:
-        """The same, larger."""
+        """The same at another size."""
         if size == self.image.shape[0]:
             return self
-        image = cv2.resize(self.image, (size, size), interpolation=cv2.INTER_CUBIC)
-        return Look(image, resized(self.parts, size))
+        return Look(resized_image(self.image, size), resized(self.parts, size))
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,11 @@ class FramedPhoto:
         """With every pixel taken from elsewhere, see :class:`editing.photo.transfer.fields.Fields`."""
         flow = shift * self.size
         return replace(self, pixels=follow(self.pixels, flow), parts=follow(self.parts, flow))
+
+    @property
+    def part_map(self) -> np.ndarray:
+        """(n, n) uint8: the part that takes most of each pixel."""
+        return self.parts.argmax(axis=2).astype(np.uint8)
 
     def share(self, parts: Sequence[int]) -> np.ndarray:
         """(n, n) float32: how much of a pixel some parts take."""

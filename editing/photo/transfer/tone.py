@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
@@ -11,6 +12,7 @@ from editing.photo.transfer.spread import smooth
 
 _SOFT = 8.0  # of L: black cannot be multiplied into brightness
 _GAIN = (0.5, 1.6)
+_NEAR = 1 / 16  # of the side
 _BROAD = ("hair", "background", "cloth")
 _COMPLEXION = ("skin", "nose", "ears", "neck")
 
@@ -30,7 +32,8 @@ def tone(photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int]) ->
         weight = before.parts[..., part] * after.parts[..., part]
         if weight.max() < 0.3:
             continue
-        share = photo.share(_carriers(names, part, parts))
+        carriers = _carriers(names, part, parts)
+        share = _own(photo.share(carriers), before.parts[..., carriers].sum(axis=2))
         there = resized(share, weight.shape[0])
         side = weight.shape[0]
         change = smooth(after.lab - before.lab, weight, side / (40 if names[part] in _BROAD else 110))
@@ -49,3 +52,15 @@ def _carriers(names: Sequence[str], part: int, changed: Sequence[int]) -> list[i
     if names[part] != "skin":
         return [part]
     return [k for k, name in enumerate(names) if name in _COMPLEXION and (k == part or k not in changed)]
+
+
+def _own(share: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """(n, n) share of a part without patches that lie elsewhere than the model shows the part: another person's."""
+    size = share.shape[0]
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((share > 0.1).astype(np.uint8))
+    if count <= 2:
+        return share
+    reach = max(3, round(shown.shape[0] * _NEAR)) | 1
+    near = resized(cv2.dilate(shown, np.ones((reach, reach), np.uint8)), size) > 0.3
+    inside = np.bincount(labels[near], minlength=count) / np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
+    return share * (inside >= 0.25)[labels]

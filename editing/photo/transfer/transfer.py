@@ -23,13 +23,11 @@ class Plan:
 
     Attributes:
         textured: parts whose texture layers changed.
-        shaped: parts whose shape layers changed.
-        posed: the base code changed, so that the whole head moves.
+        shaped: parts whose base or shape layers changed; all but the background if the head was turned.
     """
 
     textured: tuple[int, ...]
     shaped: tuple[int, ...]
-    posed: bool = False
 
 
 def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan) -> Fields:
@@ -46,7 +44,7 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan) -> Field
     size, names = photo.size, photo.scheme.names
     if not plan.shaped:
         gain, offset = tone(photo, before, after, plan.textured)
-        return replace(Fields.nothing(size), gain=gain, offset=offset)
+        return replace(Fields.nothing(size), gain=gain, offset=offset, part_map=photo.part_map)
     first, last = before.at(SIDE), after.at(SIDE)
     shift, window = motion(first, last, names, plan.shaped)
     first = Look(follow(first.image, shift * SIDE), follow(first.parts, shift * SIDE))
@@ -60,7 +58,8 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan) -> Field
     offset += resized(_seen_through(first, last, plan.shaped, photo.scheme.transparent), size)
     toned = moved.lab * np.stack([gain, np.ones_like(gain), np.ones_like(gain)], axis=2) + offset
     drawn, alpha = draw(moved, toned, last, newness(moved, first, last, window, plan.shaped))
-    return Fields(shift, gain, offset, drawn, alpha, photo.grain)
+    ids = np.where((alpha > 0.5)[..., None], resized(last.parts, size), moved.parts).argmax(axis=2).astype(np.uint8)
+    return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
 
 
 def _seen_through(before: Look, after: Look, shaped: Sequence[int], transparent: Sequence[int]) -> np.ndarray:
