@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,7 +28,6 @@ from editing.photo.decode import Photo, PhotoLimits
 from editing.photo.detect import Detector, MtcnnDetector
 from editing.photo.face import PREVIEW_FIELD_SIDE, PREVIEW_SIDE, PhotoFace, look, plan_of, shares_of
 from editing.photo.faces import PhotoFaces, asks_for_colour
-from editing.photo.following import in_photo
 from editing.photo.inversion import IdentityJudge
 from editing.photo.original import Original
 from editing.photo.store import PhotoStore
@@ -37,6 +36,7 @@ from editing.photo.transfer.transfer import Plan
 from editing.results import MAX_SEED, Change, FaceView
 from editing.text.optimize import Spreads
 from editing.text.results import TextProgress
+from editing.text.seen import seen
 from memorygan.config import GeneratorConfig
 from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.latents import Latents
@@ -233,7 +233,9 @@ class ServiceCore:
             self._store.close(opened.id)
             raise
 
-    def _followed(self, session: str, edit: TextEdit, steps: Iterator[TextProgress]) -> Iterator[TextProgress]:
+    def _followed(
+        self, session: str, edit: TextEdit, steps: Generator[TextProgress, None, None]
+    ) -> Iterator[TextProgress]:
         """The steps of an edit by a sentence, seen in the photo if the face comes from one."""
         with self._store.using(session) as found:
             face = self._photo_face(found)
@@ -247,7 +249,7 @@ class ServiceCore:
         shaped = chosen if edit.layers != "texture" else set()
         plan = Plan(tuple(sorted(textured | set(done.textured))), tuple(sorted(shaped | set(done.shaped))))
 
-        def preview(picture: Rendered, plan: Plan) -> Rendered:
+        def preview(picture: Rendered) -> Rendered:
             return face.shown(face.fields(before, picture, plan, PREVIEW_FIELD_SIDE), PREVIEW_SIDE)
 
         def finish(last: TextProgress) -> TextProgress:
@@ -259,7 +261,7 @@ class ServiceCore:
             proposal = replace(last.proposal, image=after.image, part_map=after.part_map, change=change)
             return replace(last, image=after.image, part_map=after.part_map, proposal=proposal)
 
-        return in_photo(steps, plan, len(self._scheme), preview, finish)
+        return seen(steps, len(self._scheme), preview, finish)
 
     def _commit(self, session: str, edits: Callable[[Session], Edits]) -> FaceView:
         with self._store.using(session) as found:

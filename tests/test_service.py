@@ -525,7 +525,8 @@ def test_sixteen_sessions_at_once_lose_nothing():
                 assert np.array_equal(image, expected.image)
                 assert history == expected.history
                 assert np.array_equal(service.view(session).image, image)
-                assert np.array_equal(calm.open_recipe(service.export_png(session)).image, image)
+                model = service.model_view(session).image
+                assert np.array_equal(calm.open_recipe(service.export_png(session)).image, model)
 
 
 def test_previews_of_several_people_are_composed_together(service):

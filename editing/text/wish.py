@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from editing.device.renderer import Rendered, Renderer
@@ -113,7 +113,7 @@ def follow(
     spreads: Spreads,
     cancel: CancelToken,
     owner: str,
-) -> Iterator[TextProgress]:
+) -> Generator[TextProgress, None, None]:
     """Waits for its turn and follows a wish; yields after every step, and last with a proposal.
 
     Args:

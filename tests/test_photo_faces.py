@@ -1,0 +1,195 @@
+"""Faces edited in their photo: views, previews, history, several faces of one photo, recipes."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from toy import toy_service  # type: ignore[import-not-found]
+
+from editing.errors import EditingError
+from editing.face.photo_ref import PhotoRef, read_photo_ref
+from editing.face.recipe import Recipe
+from editing.photo.align import Frame, frame_of
+from editing.photo.decode import decode
+from editing.photo.face import PhotoFace, places
+from editing.photo.faces import asks_for_colour
+from memorygan.parts import FACE_PARTS
+
+SQUARES = ((40, 30, 150), (210, 60, 120))
+
+
+@pytest.fixture(scope="module")
+def service():
+    with toy_service(detector=lambda pixels: []) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def two_people(service) -> np.ndarray:
+    """Two of the model's faces in a photo with noise."""
+    photo = np.random.default_rng(0).integers(90, 130, (220, 360, 3), dtype=np.uint8)
+    for seed, (left, top, side) in zip((3, 8), SQUARES, strict=True):
+        face = service.new_face(seed).image
+        photo[top : top + side, left : left + side] = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)
+    return photo
+
+
+def upload(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def rebuilt(service, token: str, number: int):
+    *_, last = service.invert(token, crop=SQUARES[number], steps=2)
+    return last.view
+
+
+def test_a_face_of_a_photo_shows_the_photos_pixels(service, two_people):
+    token = service.open_photo(upload(two_people)).photo
+    view = rebuilt(service, token, 0)
+    assert view.in_photo
+    assert view.image.shape == (512, 512, 3)
+    assert view.part_map.shape == (512, 512)
+    left, top, side = SQUARES[0]
+    own = cv2.resize(two_people[top : top + side, left : left + side], (512, 512), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(view.image.astype(float) - own).mean() < 4
+    assert np.array_equal(service.before(view.session).image, view.image)
+    model = service.model_view(view.session)
+    assert model.image.shape == (service.size, service.size, 3)
+    assert not model.in_photo
+
+
+def test_edits_previews_and_history_are_of_the_photo(service, two_people):
+    view = rebuilt(service, service.open_photo(upload(two_people)).photo, 0)
+    preview = service.preview_sliders(view.session, {"hair.lightness": 2.5})
+    assert preview.image.shape == (512, 512, 3)
+    edited = service.set_sliders(view.session, {"hair.lightness": 2.5})
+    assert edited.change.inside > 3
+    assert edited.change.outside < 0.5
+    assert np.abs(preview.image.astype(float) - edited.image).mean() < 3
+    assert np.array_equal(service.undo(view.session).image, view.image)
+    assert np.array_equal(service.redo(view.session).image, edited.image)
+    assert np.array_equal(service.duplicate(view.session).image, edited.image)
+    assert np.array_equal(service.reset_all(view.session).image, view.image)
+    assert service.part_at(view.session, 256, 256) in FACE_PARTS.names
+
+
+def test_every_pixel_that_no_edit_reaches_is_the_same_to_the_bit(service, two_people):
+    token = service.open_photo(upload(two_people)).photo
+    first, second = rebuilt(service, token, 0), rebuilt(service, token, 1)
+    assert np.array_equal(service.edited_photo(first.session).srgb(), two_people)
+    service.set_sliders(first.session, {"hair.lightness": 2.5})
+    service.set_sliders(
+        second.session, {"hair.size": 2.0} if "hair.size" in service.health() else {"skin.lightness": -2}
+    )
+    result = service.edited_photo(second.session).srgb()
+    changed = (result != two_people).any(axis=2)
+    inside = np.zeros_like(changed)
+    for number, (left, top, side) in enumerate(SQUARES):
+        inside[top : top + side, left : left + side] = True
+        assert changed[top : top + side, left : left + side].any(), f"the edit of face {number} is there"
+    assert not changed[~inside].any()
+    whole, corners = service.whole(second.session)
+    assert np.array_equal(whole, result)
+    left, top, side = SQUARES[1]
+    assert corners[0] == pytest.approx((left, top))
+    assert corners[2] == pytest.approx((left + side, top + side))
+
+
+def test_a_recipe_names_its_photo_and_replays_in_it(service, two_people):
+    token = service.open_photo(upload(two_people)).photo
+    first, second = rebuilt(service, token, 0), rebuilt(service, token, 1)
+    service.set_sliders(first.session, {"hair.lightness": 2.5})
+    edited = service.set_sliders(second.session, {"skin.lightness": -2})
+    result = service.edited_photo(second.session).srgb()
+    recipe = service.recipe(second.session)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.photo is not None
+    assert (recipe.photo.width, recipe.photo.height) == (360, 220)
+    assert len(recipe.others) == 1
+    service.close_session(first.session)
+    again = service.open_recipe(recipe.to_json())
+    assert not again.in_photo
+    assert "360 × 220" in again.notice
+    assert service.awaits(again.session) == recipe.photo
+    other = service.open_photo(upload(255 - two_people)).photo
+    with pytest.raises(EditingError, match="another photo"):
+        service.give_photo(again.session, other)
+    with pytest.raises(EditingError, match="not here"):
+        service.edited_photo(again.session)
+    there = service.give_photo(again.session, service.open_photo(upload(two_people)).photo)
+    assert np.array_equal(there.image, edited.image)
+    assert service.awaits(there.session) is None
+    assert np.array_equal(service.edited_photo(there.session).srgb(), result)
+    with pytest.raises(EditingError, match="does not come from a photo"):
+        service.give_photo(service.new_face(1).session, token)
+
+
+def test_a_face_whose_photo_is_gone_shows_the_model_and_says_so(service, two_people):
+    token = service.open_photo(upload(two_people)).photo
+    view = rebuilt(service, token, 0)
+    service.close_photo(token)
+    now = service.view(view.session)
+    assert not now.in_photo
+    assert "open that photo again" in now.notice
+    assert service.awaits(view.session) is not None
+
+
+def test_a_black_and_white_photo_stays_so_unless_a_colour_is_asked_for(service, two_people):
+    grey = two_people.mean(axis=2, keepdims=True).astype(np.uint8).repeat(3, axis=2)
+    view = rebuilt(service, service.open_photo(upload(grey)).photo, 0)
+    edited = service.set_sliders(view.session, {"hair.lightness": 2.5})
+    assert not np.array_equal(edited.image, view.image)
+    assert np.ptp(edited.image.astype(int), axis=2).max() <= 1
+    assert not asks_for_colour(())
+
+
+def test_places_and_frames_agree():
+    frame = Frame(10.0, 20.0, 30.0, 40.0)
+    matrix = places(frame)
+    corners = frame.corners() @ matrix[:, :2].T + matrix[:, 2]
+    assert corners == pytest.approx(np.array([[0, 0], [1, 0], [1, 1], [0, 1]]), abs=1e-9)
+
+
+def test_a_small_face_of_a_large_photo_is_framed_from_the_original():
+    rng = np.random.default_rng(0)
+    pixels = cv2.resize(
+        rng.integers(0, 256, (150, 200, 3), dtype=np.uint8), (4000, 3000), interpolation=cv2.INTER_CUBIC
+    )
+    pixels[::2, ::2] //= 2
+    photo = decode(upload(pixels))
+    frame = frame_of(np.array([[2000, 1500], [2150, 1500], [2075, 1580], [2010, 1660], [2140, 1660]]))
+    parse = lambda picture: np.ones((8, 8, len(FACE_PARTS)), np.float32)  # noqa: E731
+    sharp = PhotoFace(photo, frame, parse, FACE_PARTS, photo.original())
+    soft = PhotoFace(photo, frame, parse, FACE_PARTS)
+    assert sharp.size == soft.size == round(frame.side)
+    energy = [cv2.Laplacian(face.pixels.astype(np.float32), -1).std() for face in (sharp, soft)]
+    assert energy[0] > 2 * energy[1]
+    x, y = (int(v) for v in (frame.left, frame.top))
+    assert np.abs(cv2.blur(sharp.pixels, (40, 40)).astype(int) - cv2.blur(soft.pixels, (40, 40))).max() < 20
+    assert 0 < x < 4000
+    assert 0 < y < 3000
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"sha256": "no hash"},
+        {"frame": [1, 2, 3]},
+        {"frame": [0, 0, 0, 0]},
+        {"frame": [0, 0, float("inf"), 0]},
+        {"turns": 4},
+        {"width": 0},
+        {"height": "many"},
+    ],
+)
+def test_a_damaged_reference_is_refused(damage):
+    good = PhotoRef("ab" * 32, 40, 30, 0, (1.0, 2.0, 20.0, 0.0))
+    assert read_photo_ref(good.to_dict()) == good
+    with pytest.raises(EditingError):
+        read_photo_ref(good.to_dict() | damage)
