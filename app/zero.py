@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 
 from editing.errors import EditingError
-from editing.results import CancelToken, InversionProgress
+from editing.results import CancelToken, FaceView, InversionProgress
 from editing.service import EditingService
 from editing.text.results import TextProgress
 
@@ -117,14 +117,21 @@ class ZeroJobs:
             {"steps": asked["steps"]},
             cancel or CancelToken(),
             notices if asked["tune_steps"] else (),
+            lambda session: self._service.place(session, photo, asked["face"], asked["crop"]),
         )
 
     def _inverting(
-        self, photo: bytes, options: dict[str, Any], cancel: CancelToken, notices: tuple[str, ...]
+        self,
+        photo: bytes,
+        options: dict[str, Any],
+        cancel: CancelToken,
+        notices: tuple[str, ...],
+        place: Callable[[str], FaceView],
     ) -> Iterator[InversionProgress]:
         for now, recipe in self._stream("invert", photo, options, cancel):
             if recipe is not None:
-                now = replace(now, view=self._service.open_recipe(recipe), notices=(*now.notices, *notices))
+                view = place(self._service.open_recipe(recipe).session)
+                now = replace(now, view=view, notices=(*now.notices, *notices))
             yield now
 
     def describe(

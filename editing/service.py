@@ -52,6 +52,14 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
     invert(photo, face=0, crop=None, steps=200, tune_steps=0, cancel=None, owner="") -> Iterator[InversionProgress]
                                                                         crop: (left, top, side) in photo pixels instead
                                                                         of a found face; the last item carries the view
+    A face that comes from a photo is shown in the photo's own pixels by everything above (``FaceView.in_photo``):
+    model_view(session) -> FaceView                                     what the model sees of it
+    whole(session, side=1024) -> (picture, corners of the frame)        the photo with the edits of all its faces
+    edited_photo(session) -> Original                                   the same at full size; the rest is the same to
+                                                                        the bit
+    awaits(session) -> PhotoRef | None; give_photo(session, photo) -> FaceView
+                                                                        a recipe names its photo, which has to be given
+    place(session, photo, face=0, crop=None) -> FaceView                for a face that was rebuilt elsewhere
 
   keeping
     recipe(session) -> Recipe;  export_json(session) -> str;  export_png(session) -> bytes (recipe inside)
