@@ -6,10 +6,10 @@ are made of differentiable operators, so that second derivatives (R1, path lengt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -75,8 +75,7 @@ def up_convolve(x: Tensor, weight: Tensor, bias: Tensor, activation: bool) -> Te
 
 def halve(x: Tensor) -> Tensor:
     """Means of 2×2: (B, C, H, W) → (B, C, H/2, W/2); H and W are even."""
-    y: Tensor = _Halve.apply(x)
-    return y
+    return _halve(x)
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -84,8 +83,7 @@ def upsample(x: Tensor) -> Tensor:
 
     This is bilinear interpolation of the picture with a border of zeros.
     """
-    y: Tensor = _Upsample.apply(x)
-    return y
+    return _upsample(x)
 
 
 def even_and_odd(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,49 +229,48 @@ def depth_to_space(x: Tensor) -> Tensor:
     return cells.reshape(batch, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
 
 
-class _Halve(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _Spread.apply(gradients[0])
+Linear = Callable[[Tensor], Tensor]
 
 
-class _Spread(torch.autograd.Function):
-    """The transpose of :class:`_Halve`: a quarter of every value at each of its 2×2 places."""
+def _transposes(first: Linear, second: Linear) -> tuple[Linear, Linear]:
+    """Two linear functions, each the other's transpose, so that it is the other's gradient too."""
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return F.interpolate(x * 0.25, scale_factor=2, mode="nearest")
+    class First(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return first(x)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _Halve.apply(gradients[0])
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            return cast(Tensor, Second.apply(gradients[0]))
+
+    class Second(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return second(x)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            return cast(Tensor, First.apply(gradients[0]))
+
+    return First.apply, Second.apply
 
 
-class _Upsample(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2, mode="bilinear", align_corners=False)
-        return y[:, :, 2:-2, 2:-2]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _Downsample.apply(gradients[0])
+def _enlarged(x: Tensor) -> Tensor:
+    y = F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2, mode="bilinear", align_corners=False)
+    return y[:, :, 2:-2, 2:-2]
 
 
-class _Downsample(torch.autograd.Function):
-    """The transpose of :class:`_Upsample`: the blur at every other pixel."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return F.conv2d(x, blur_kernel(x.shape[1], x), stride=2, padding=1, groups=x.shape[1])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _Upsample.apply(gradients[0])
+_halve, _ = _transposes(
+    lambda x: F.avg_pool2d(x, 2),
+    # A quarter of every value at each of its 2×2 places.
+    lambda x: F.interpolate(x * 0.25, scale_factor=2, mode="nearest"),
+)
+_upsample, _ = _transposes(
+    _enlarged,
+    # The blur at every other pixel.
+    lambda x: F.conv2d(x, blur_kernel(x.shape[1], x), stride=2, padding=1, groups=x.shape[1]),
+)
 
 
 class _EvenAndOdd(torch.autograd.Function):

@@ -36,9 +36,18 @@ from editing.guidance.face_net import (
 )
 from editing.guidance.training.augment import degrade, place
 from editing.guidance.training.faces import resize, to_float
-from editing.guidance.training.schedule import learning_rate, provenance_of, run, share_spent, update_average
+from editing.guidance.training.schedule import (
+    Budget,
+    add_arguments,
+    add_start_arguments,
+    learning_rate,
+    provenance_of,
+    run,
+    share_spent,
+    update_average,
+)
 from memorygan.checkpoint import load_generator, load_module
-from memorygan.command import add_threads, command
+from memorygan.command import command
 from memorygan.layers import channels_last
 from memorygan.parts import FACE_PARTS
 from memorygan.training.parser_data import PackedFaces, pack
@@ -55,34 +64,28 @@ _DONOR = 1
 
 
 @dataclass(frozen=True)
-class IdentityTrainingConfig:
-    """How the embedder is trained.
+class IdentityTrainingConfig(Budget):
+    """How the embedder is trained, beside its :class:`Budget`.
 
     Attributes:
-        minutes: wall-clock budget, counted where ``images`` is 0.
-        images: budget in images shown.
         real, generated: identities per step.
         lr: peak learning rate of AdamW.
         temperature: of the contrast.
-        ema: decay per step of the averaged weights, which are the ones that ship.
-        seed: of everything random.
 
     Raises:
         ValueError: for a budget or a batch that nothing can be learned from.
     """
 
     minutes: float = 10.0
-    images: int = 0
     real: int = 96
     generated: int = 32
     lr: float = 2e-3
     temperature: float = 0.1
-    ema: float = 0.99
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.minutes <= 0 or self.images < 0 or self.real < 2 or self.generated < 0:
-            raise ValueError("need minutes above 0, images of 0 or more, and two real identities or more per step")
+        super().__post_init__()
+        if self.real < 2 or self.generated < 0:
+            raise ValueError("need two real identities or more per step")
 
 
 def generated_identities(checkpoint: Path, count: int, cache: Path, size: int) -> np.ndarray:
@@ -342,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cut = len(everyone) - min(options.hold_out, len(everyone) // 4)
         identities, held_identities = everyone[:cut], everyone[cut:]
     if not options.evaluate:
-        config = IdentityTrainingConfig(options.minutes, options.images, options.batch, seed=options.seed)
+        config = IdentityTrainingConfig(options.minutes, options.images, seed=options.seed, real=options.batch)
         trainer = IdentityTrainer(config, [kept for kept, _ in splits], identities, options.start)
         run(trainer)
         data = [f"{kept.name} ({len(kept)} faces)" for kept, _ in splits]
@@ -367,23 +370,9 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m editing.guidance.training.identity", description="Train the identity judge."
     )
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/ and masks/")
-    parser.add_argument("--generator", type=Path, help="checkpoint whose faces are mixed in")
-    parser.add_argument("--generated", type=int, default=1000, help="how many of its faces")
-    parser.add_argument("--out", type=Path, default=DEFAULT_WEIGHTS, help="weights to write, or to evaluate")
-    parser.add_argument("--start", type=Path, help="weights to go on from, with a schedule of their own")
-    parser.add_argument("--minutes", type=float, default=IdentityTrainingConfig.minutes, help="wall-clock budget")
-    parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
-    parser.add_argument("--batch", type=int, default=IdentityTrainingConfig.real, help="photographed faces per step")
-    parser.add_argument("--size", type=int, default=128, help="size the faces are kept at")
-    add_threads(parser)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hold-out", type=int, default=400, help="last faces of every set, never trained on")
-    parser.add_argument("--cache", type=Path, default=Path("runs/judges/cache"), help="packed faces")
-    parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
-    parser.add_argument(
-        "--licence", default="non-commercial research and demonstration only", help="terms written into the weights"
-    )
+    defaults = IdentityTrainingConfig()
+    add_arguments(parser, DEFAULT_WEIGHTS, defaults.minutes, defaults.real, generated=1000)
+    add_start_arguments(parser)
     return parser.parse_args(arguments)
 
 

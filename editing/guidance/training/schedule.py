@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,16 +16,31 @@ from torch import nn
 from tqdm import tqdm
 
 from memorygan.checkpoint import Provenance
+from memorygan.command import add_threads
 
 
-class Budget(Protocol):
-    """A configuration with a budget: ``images``, or wall-clock ``minutes`` where that is 0."""
+@dataclass(frozen=True)
+class Budget:
+    """What the trainings of both judges are configured with.
 
-    @property
-    def images(self) -> int: ...
+    Attributes:
+        minutes: wall-clock budget, counted where ``images`` is 0.
+        images: budget in images shown.
+        ema: decay per step of the averaged weights, which are the ones that ship.
+        seed: of everything random.
 
-    @property
-    def minutes(self) -> float: ...
+    Raises:
+        ValueError: for a budget in which nothing can be learned.
+    """
+
+    minutes: float
+    images: int = 0
+    ema: float = 0.99
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0 or self.images < 0:
+            raise ValueError("need minutes above 0, and images of 0 or more")
 
 
 class Training(Protocol):
@@ -99,3 +117,28 @@ def provenance_of(
         date=datetime.date.today().isoformat(),
         notes=notes,
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser, out: Path, minutes: float, batch: int, generated: int) -> None:
+    """Adds the options of all these trainings; the numbers are defaults."""
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/ and masks/")
+    parser.add_argument("--generator", type=Path, help="checkpoint whose faces are mixed in")
+    parser.add_argument("--generated", type=int, default=generated, help="how many of its faces")
+    parser.add_argument("--out", type=Path, default=out, help="weights to write, or to evaluate")
+    parser.add_argument("--minutes", type=float, default=minutes, help="wall-clock budget")
+    parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
+    parser.add_argument("--batch", type=int, default=batch, help="photographed faces per step")
+    parser.add_argument("--size", type=int, default=128, help="size the faces are kept at")
+    add_threads(parser)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hold-out", type=int, default=400, help="last faces of every set, never trained on")
+    parser.add_argument("--cache", type=Path, default=Path("runs/judges/cache"), help="packed faces and measures")
+    parser.add_argument(
+        "--licence", default="non-commercial research and demonstration only", help="terms written into the weights"
+    )
+
+
+def add_start_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a training that may go on from others' weights, or only be measured."""
+    parser.add_argument("--start", type=Path, help="weights to go on from, with a schedule of their own")
+    parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")

@@ -39,11 +39,20 @@ from editing.guidance.training.faces import (
     to_float,
     with_generated,
 )
-from editing.guidance.training.schedule import learning_rate, provenance_of, run, share_spent, update_average
+from editing.guidance.training.schedule import (
+    Budget,
+    add_arguments,
+    add_start_arguments,
+    learning_rate,
+    provenance_of,
+    run,
+    share_spent,
+    update_average,
+)
 from editing.guidance.training.text_eval import evaluate, format_table, normalise, weak_words
 from editing.guidance.words import WORDS
 from memorygan.checkpoint import load_module, save_module
-from memorygan.command import add_threads, command
+from memorygan.command import command
 from memorygan.manifest import WEIGHTS_DIR
 
 KIND = "image-text-judge"
@@ -59,35 +68,30 @@ FLIPPED_POSE = {"left": "right", "front": "front", "right": "left"}
 
 
 @dataclass(frozen=True)
-class TextTrainingConfig:
-    """How the judge is trained.
+class TextTrainingConfig(Budget):
+    """How the judge is trained, beside its :class:`Budget`.
 
     Attributes:
-        minutes: wall-clock budget, counted where ``images`` is 0.
-        images: budget in images shown.
         batch: faces per step.
         captions: composed captions per step, and as many hard negatives.
         lr: peak learning rate of AdamW.
-        ema: decay per step of the averaged weights, which are the ones that ship.
         adversarial: largest change of a pixel, in [0, 1], when a batch is shown again.
-        seed: of everything random.
 
     Raises:
         ValueError: for a budget or a batch that nothing can be learned from.
     """
 
     minutes: float = 18.0
-    images: int = 0
+    ema: float = 0.995
     batch: int = 96
     captions: int = 36
     lr: float = 1.5e-3
-    ema: float = 0.995
     adversarial: float = 0.02
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.minutes <= 0 or self.images < 0 or self.batch < 2 or self.captions < 1:
-            raise ValueError("need minutes above 0, images of 0 or more, a batch of 2 or more and a caption or more")
+        super().__post_init__()
+        if self.batch < 2 or self.captions < 1:
+            raise ValueError("need a batch of 2 or more and a caption or more")
 
 
 def create_judge(pretrained: str | None = None) -> Any:
@@ -314,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse_arguments(arguments)
     training, held_out, shares = load_splits(options)
     if not options.evaluate:
-        config = TextTrainingConfig(options.minutes, options.images, options.batch, seed=options.seed)
+        config = TextTrainingConfig(options.minutes, options.images, seed=options.seed, batch=options.batch)
         trainer = TextTrainer(config, training, shares, options.start)
         run(trainer)
         write(options.out, trainer, training, options.licence, "editing.guidance.training.text")
@@ -360,23 +364,9 @@ def report(model: Any, tokenizer: Any, held_out: Sequence[LabelledFaces]) -> Non
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """What both stages ask for."""
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/ and masks/")
-    parser.add_argument("--generator", type=Path, help="checkpoint whose faces are mixed in")
-    parser.add_argument("--generated", type=int, default=1500, help="how many of its faces")
+    add_arguments(parser, DEFAULT_OUT, TextTrainingConfig.minutes, TextTrainingConfig.batch, generated=1500)
     parser.add_argument(
         "--dyed", action=argparse.BooleanOptionalAction, default=True, help="show all faces with dyed hair too"
-    )
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="weights to write, or to evaluate")
-    parser.add_argument("--minutes", type=float, default=TextTrainingConfig.minutes, help="wall-clock budget")
-    parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
-    parser.add_argument("--batch", type=int, default=TextTrainingConfig.batch)
-    parser.add_argument("--size", type=int, default=128, help="size the faces are kept at")
-    add_threads(parser)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hold-out", type=int, default=400, help="last faces of every set, never trained on")
-    parser.add_argument("--cache", type=Path, default=Path("runs/judges/cache"), help="packed faces and measures")
-    parser.add_argument(
-        "--licence", default="non-commercial research and demonstration only", help="terms written into the weights"
     )
 
 
@@ -385,8 +375,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m editing.guidance.training.text", description="Train the image-text judge."
     )
     add_common_arguments(parser)
-    parser.add_argument("--start", type=Path, help="weights to go on from, with a schedule of their own")
-    parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
+    add_start_arguments(parser)
     return parser.parse_args(arguments)
 
 

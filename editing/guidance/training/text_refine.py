@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.generator is not None and options.mixed:
         training.append(generated_faces(options.generator, options.mixed, options.cache, options.size, 0.9, mixed=True))
         shares.append(_MIXED)
-    config = TextTrainingConfig(options.minutes, options.images, options.batch, lr=options.lr, seed=options.seed)
+    config = TextTrainingConfig(options.minutes, options.images, seed=options.seed, batch=options.batch, lr=options.lr)
     trainer = Refiner(config, training, shares, options.start)
     run(trainer)
     cosine = trainer.teach_words(options.word_steps)
