@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from app import uploads
+from app.arguments import names, number, one_of, table, text, whole
 from app.guard import endpoint
 from app.jobs import LongJobs
 from app.queue import CONCURRENT, LONG, PROGRAM, RENDER, call_owner, call_token
@@ -28,6 +29,9 @@ from editing.text.optimize import STRENGTHS
 
 T = TypeVar("T")
 RECORD: dict[str, Any] = {"type": "object"}
+TRUNCATION, STEPS, REFINEMENT, PAUSE = 0.7, 300, 200, 400
+KINDS = ("gif", "mp4")
+PARTS = '["hair", "mouth"]'
 Answer = tuple[str, dict[str, Any], dict[str, Any]]
 
 
@@ -47,7 +51,8 @@ class Programs:
         Returns:
             The picture (PNG with the recipe inside), and the recipe as JSON, which the other endpoints take.
         """
-        with self._closing(self._service.new_face(_whole(seed, "seed"), truncation)) as view:
+        wanted, share = whole(seed, "seed"), number(truncation, "truncation", TRUNCATION)
+        with self._closing(self._service.new_face(wanted, share)) as view:
             return self._picture(view), self._recipe(view)
 
     def edit(self, recipe: Any, sliders: Any) -> Answer:
@@ -61,10 +66,10 @@ class Programs:
             The picture, the new recipe, and how local the change was: mean change inside and outside the edited parts
             in 8-bit steps, and the share of untouched pixels.
         """
-        if not isinstance(sliders, dict):
-            raise EditingError('sliders have to be an object such as {"hair.lightness": 2}')
+        values = table(sliders, "sliders", '{"hair.lightness": 2}') or {}
+        values = {name: number(value, f"slider {quoted(name)}") for name, value in values.items()}
         with self._opened(recipe) as view:
-            return self._answer(self._service.set_sliders(view.session, sliders))
+            return self._answer(self._service.set_sliders(view.session, values))
 
     def swap(
         self, recipe: Any, other: Any, parts: list[str] | None = None, group: str = "all", amount: float = 1.0
@@ -81,8 +86,10 @@ class Programs:
         Returns:
             The picture, the new recipe, and how local the change was, as in `edit`.
         """
-        with self._opened(recipe) as view, self._opened(other) as source:
-            return self._answer(self._service.swap(view.session, source.session, parts or None, group, amount))
+        wanted, layers = names(parts, "parts", PARTS), one_of(group, "group", [*PART_LAYERS], "all")
+        share = number(amount, "amount", 1.0)
+        with self._opened(recipe) as view, self._opened(other, "other") as source:
+            return self._answer(self._service.swap(view.session, source.session, wanted, layers or "all", share))
 
     def describe(
         self,
@@ -115,22 +122,27 @@ class Programs:
         Returns:
             The picture, the new recipe, and how local the change was, as in `edit`.
         """
-        if weights is not None and not isinstance(weights, dict):
-            raise EditingError('weights have to be an object such as {"identity": 0.2}')
+        losses = table(weights, "weights", '{"identity": 0.2}')
+        losses = losses and {name: number(value, f"weight {quoted(name)}") for name, value in losses.items()}
+        count = whole(steps, "steps")
+        asked = (
+            text(prompt, "prompt"),
+            names(parts, "parts", PARTS),
+            text(neutral, "neutral"),
+            one_of(strength, "strength", [*STRENGTHS], "normal") or "normal",
+            losses,
+            STEPS if count is None else count,
+            whole(seed, "seed"),
+        )
+        region = one_of(layers, "layers", [*PART_LAYERS])
         with self._opened(recipe) as view:
             last = _last(
                 self._jobs.describe(
                     view.session,
-                    prompt or "",
-                    parts or None,
-                    neutral or "",
-                    strength,
-                    weights,
-                    _whole(steps, "steps") or 0,
-                    _whole(seed, "seed"),
+                    *asked,
                     cancel=call_token(),
                     owner=call_owner(),
-                    layers=layers or None,
+                    layers=region,
                 )
             )
             if last.proposal is None:
@@ -157,13 +169,11 @@ class Programs:
         Returns:
             The clip, a file.
         """
-        if kind not in ("gif", "mp4"):
-            raise EditingError(f"kind is {quoted(kind)}; use 'gif' or 'mp4'")
+        ending, pause = one_of(kind, "kind", KINDS, "gif"), round(number(frame_ms, "frame_ms", PAUSE))
+        sequence, shown = names(order, "order", PARTS), names(rows, "rows", '["image", "mask"]') or ["image"]
         with self._opened(recipe) as view:
-            make = self._service.export_gif if kind == "gif" else self._service.export_mp4
-            pause = round(_number(frame_ms, "frame_ms"))
-            data = make(view.session, order or None, tuple(rows or ["image"]), pause)
-            return self._file(data, f"clip.{kind}")
+            make = self._service.export_gif if ending == "gif" else self._service.export_mp4
+            return self._file(make(view.session, sequence, tuple(shown), pause), f"clip.{ending}")
 
     def invert(self, photo: Any, face: float = 0, steps: float = 200, crop: Any = None) -> Answer:
         """Turn a photo of a face into an editable one.
@@ -178,15 +188,17 @@ class Programs:
             The reconstruction, its recipe, and scores: mean difference to the photo in 8-bit steps, share of pixels
             whose part is the same, and likeness (cosine; null without a judge).
         """
-        if crop is not None and (not isinstance(crop, (list, tuple)) or len(crop) != 3):
-            raise EditingError("crop is no square; use [left, top, side] in pixels, or leave it out")
-        opened = self._service.open_photo(uploads.take(photo))
+        data = uploads.take(photo)
+        square = None
+        if crop is not None:
+            if not isinstance(crop, (list, tuple)) or len(crop) != 3:
+                raise EditingError("crop is no square; use [left, top, side] in pixels, or leave it out")
+            left, top, side = (number(value, "each value of crop") for value in crop)
+            square = (left, top, side)
+        wanted, count = whole(face, "face") or 0, whole(steps, "steps")
+        count = REFINEMENT if count is None else count
+        opened = self._service.open_photo(data)
         try:
-            square = None
-            if crop is not None:
-                left, top, side = (_number(value, "each value of crop") for value in crop)
-                square = (left, top, side)
-            wanted, count = _whole(face, "face") or 0, _whole(steps, "steps") or 0
             last = _last(
                 self._jobs.invert(opened.photo, wanted, square, count, cancel=call_token(), owner=call_owner())
             )
@@ -228,9 +240,11 @@ class Programs:
             self._service.close_session(view.session)
 
     @contextmanager
-    def _opened(self, recipe: Any) -> Iterator[FaceView]:
-        text = recipe if isinstance(recipe, str) else json.dumps(recipe)
-        with self._closing(self._service.open_recipe(text)) as view:
+    def _opened(self, recipe: Any, name: str = "recipe") -> Iterator[FaceView]:
+        if not isinstance(recipe, (dict, str)):
+            raise EditingError(f"{name} is {quoted(recipe)}; use what the endpoint generate returns")
+        written = text(recipe, name) if isinstance(recipe, str) else json.dumps(recipe)
+        with self._closing(self._service.open_recipe(written)) as view:
             yield view
 
     def _answer(self, view: FaceView) -> Answer:
@@ -249,38 +263,36 @@ class Programs:
 def build(service: EditingService, jobs: LongJobs) -> None:
     """Adds the endpoints to the page that is being built; nothing of them is seen."""
     programs = Programs(service, jobs)
-    names = [part.name for part in service.parts]
+    parts_of_it = [part.name for part in service.parts]
     with gr.Row(visible=False):
         picture = gr.Image(label="Picture", type="filepath", format="png", visible=False)
         recipe = allow(_json("Recipe", RECORD), RECIPE)
         other = allow(_json("Recipe of the other face", RECORD), RECIPE)
         result, scores = _json("New recipe", RECORD), _json("Scores", RECORD)
         seed = gr.Number(None, label="Seed", precision=0, visible=False)
-        truncation = gr.Slider(0, 1, 0.7, label="Truncation", visible=False)
+        truncation = gr.Slider(0, 1, TRUNCATION, label="Truncation", visible=False)
         sliders = _json("Slider id → value", {"type": "object", "additionalProperties": {"type": "number"}})
-        parts = gr.CheckboxGroup(names, label="Parts", visible=False)
+        parts = gr.CheckboxGroup(parts_of_it, label="Parts", visible=False)
         group = gr.Radio(list(PART_LAYERS), value="all", label="Layers", visible=False)
         amount = gr.Slider(0, 1, 1.0, label="Amount", visible=False)
-        order = _json("Order of the parts", {"type": "array", "items": {"type": "string", "enum": names}})
+        order = _json("Order of the parts", {"type": "array", "items": {"type": "string", "enum": parts_of_it}})
         rows = gr.CheckboxGroup(["image", "mask", "depth"], value=["image"], label="Rows", visible=False)
-        kind = gr.Radio(["gif", "mp4"], value="gif", label="Kind", visible=False)
-        frame_ms = gr.Number(400, label="Milliseconds per step", visible=False)
+        kind = gr.Radio([*KINDS], value="gif", label="Kind", visible=False)
+        frame_ms = gr.Number(PAUSE, label="Milliseconds per step", visible=False)
         clip = gr.File(label="Clip", visible=False)
         photo = gr.File(label="Photo", visible=False)
         face = gr.Number(0, label="Face", precision=0, visible=False)
-        steps = gr.Number(200, label="Steps", precision=0, visible=False)
+        steps = gr.Number(REFINEMENT, label="Steps", precision=0, visible=False)
         crop = _json("Square: left, top, side", {"type": "array", "items": {"type": "number"}})
         prompt = gr.Textbox(label="Prompt", visible=False)
         strength = gr.Radio(list(STRENGTHS), value="normal", label="Strength", visible=False)
-        rounds = gr.Number(300, label="Steps", precision=0, visible=False)
+        rounds = gr.Number(STEPS, label="Steps", precision=0, visible=False)
         neutral = gr.Textbox("", label="What the face is now", visible=False)
         weights = _json("Loss → weight", {"type": "object", "additionalProperties": {"type": "number"}})
         layers = gr.Radio(list(PART_LAYERS), value=None, label="Layers", visible=False)
         facts = _json("Model", RECORD)
 
-        def add(
-            function: Callable[..., Any], inputs: list[Any], outputs: list[Any], kind: str = PROGRAM, **options: Any
-        ) -> None:
+        def add(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], kind: str = PROGRAM) -> None:
             gr.Button(visible=False).click(
                 endpoint(function),
                 inputs,
@@ -289,7 +301,8 @@ def build(service: EditingService, jobs: LongJobs) -> None:
                 show_progress="hidden",
                 concurrency_id=kind,
                 concurrency_limit=CONCURRENT[kind],
-                **options,
+                # As it was sent: Gradio would round numbers and leave an upload on the disk.
+                preprocess=False,
             )
 
         add(programs.generate, [seed, truncation], [picture, recipe])
@@ -298,8 +311,7 @@ def build(service: EditingService, jobs: LongJobs) -> None:
         asked = [recipe, prompt, parts, strength, rounds, neutral, weights, seed, layers]
         add(programs.describe, asked, [picture, result, scores], LONG)
         add(programs.compose, [recipe, order, rows, kind, frame_ms], [clip], RENDER)
-        # Unprocessed, so that the upload can be read and taken off the disk at once.
-        add(programs.invert, [photo, face, steps, crop], [picture, result, scores], LONG, preprocess=False)
+        add(programs.invert, [photo, face, steps, crop], [picture, result, scores], LONG)
         add(programs.model, [], [facts])
 
 
@@ -328,19 +340,3 @@ def _finite(value: float | None) -> float | None:
 def _last(steps: Iterable[T]) -> T:
     """The last of some steps, which pass one by one: all their pictures together would fill the memory."""
     return deque(steps, maxlen=1)[0]
-
-
-def _whole(value: Any, name: str) -> int | None:
-    if value is None:
-        return None
-    found = _number(value, name)
-    if found != int(found):
-        raise EditingError(f"{name} is {quoted(value)}; use a whole number")
-    return int(value)
-
-
-def _number(value: Any, name: str) -> float:
-    # Also true of numbers that are none, or not finite.
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not -1e300 < value < 1e300:
-        raise EditingError(f"{name} is {'null' if value is None else quoted(value)}; use a number")
-    return float(value)

@@ -11,12 +11,14 @@ from typing import Any
 
 import gradio as gr
 from fastapi.exceptions import RequestValidationError
+from gradio.route_utils import FnIndexInferError
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from app import uploads
+from app.arguments import refuse_politely
 from app.doors import Doors
 from app.mcp import furnish
 from app.middleware import FirstPaint, LimitBody, TakeNoMore
@@ -30,6 +32,7 @@ from editing.service import EditingService
 
 # Long enough for a recipe with many photos' codes in it; photos come another way, with a limit of their own.
 MAX_BODY = 12 * 2**20
+_CALL = "/call/"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
     presence, states = Presence(chosen.grace, chosen.first), States(chosen.max_visits, closed_age=chosen.closed_age)
     # Closed: what is asked for directly would pass the queue by.
     demo.queue(api_open=False)
+    refuse_politely(demo)
     demo._queue = FairQueue(demo, presence, chosen.queue_size)
 
     @asynccontextmanager
@@ -106,7 +110,13 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
     app_kwargs = {
         "routes": [Route("/health", health_route(service))],
         "lifespan": lifespan,
-        "exception_handlers": {RequestValidationError: misshapen},
+        "exception_handlers": {
+            RequestValidationError: misshapen,
+            FnIndexInferError: misnamed,
+            KeyError: misnamed,
+            TypeError: misnamed,
+            ValueError: misnamed,
+        },
         "middleware": [
             Middleware(TakeNoMore, lambda: chosen.stop.asked),
             Middleware(Doors, chosen.auth, login_of),
@@ -152,6 +162,15 @@ async def misshapen(request: Request, error: RequestValidationError) -> JSONResp
     found = error.errors()[0] if error.errors() else {}
     place = ".".join(str(name) for name in found.get("loc", ())[1:]) or "the request"
     return JSONResponse({"detail": f"{place[:60]}: {str(found.get('msg', 'not understood'))[:100]}."}, status_code=422)
+
+
+async def misnamed(request: Request, error: Exception) -> JSONResponse:
+    """Says which endpoint there is none of, or which value of a call by names is missing or unknown."""
+    if isinstance(error, FnIndexInferError) or (isinstance(error, KeyError) and _CALL in request.url.path):
+        return JSONResponse({"detail": "There is no endpoint of this name; the page's API docs list them."}, 404)
+    if _CALL in request.url.path:
+        return JSONResponse({"detail": str(error)[:200]}, 422)
+    raise error  # this is nobody's request
 
 
 def head() -> str:

@@ -198,7 +198,6 @@ def test_programs_are_refused_with_one_sentence(client, arguments, endpoint, wor
 @pytest.mark.parametrize(
     ("arguments", "endpoint", "words"),
     [
-        ({"frame_ms": None}, "compose", "frame_ms is null; use a number"),
         ({"frame_ms": "slow"}, "compose", "frame_ms is 'slow'; use a number"),
         ({"frame_ms": math.inf}, "compose", "frame_ms is inf; use a number"),
         ({"frame_ms": 1}, "compose", "20"),

@@ -1,0 +1,126 @@
+"""What programs send, checked by hand: a sentence for each value that is not what an endpoint takes.
+
+Gradio's own checks round numbers, take letters for names, and end in a traceback. ``null`` is as good as nothing: the
+default takes its place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from editing.errors import EditingError, quoted
+
+log = logging.getLogger("memorygan.app")
+UNFIT = "A value is not of the kind that is taken here; the page's API docs say which is."
+
+
+def number(value: Any, name: str, default: float | None = None) -> float:
+    """A number that is finite.
+
+    Raises:
+        EditingError: for anything else, and for null without a default.
+    """
+    if value is None and default is not None:
+        return default
+    # Also true of numbers that are none, or not finite.
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not -1e300 < value < 1e300:
+        raise EditingError(f"{name} is {'null' if value is None else quoted(value)}; use a number")
+    return float(value)
+
+
+def whole(value: Any, name: str) -> int | None:
+    """A whole number, every digit of it, or None for null.
+
+    Raises:
+        EditingError: for anything else.
+    """
+    if value is None:
+        return None
+    number(value, name)  # which is rounded beyond 2⁵³
+    if value != int(value):
+        raise EditingError(f"{name} is {quoted(value)}; use a whole number")
+    return int(value)
+
+
+def text(value: Any, name: str) -> str:
+    """A string; "" for null.
+
+    Raises:
+        EditingError: for anything else, and for halves of characters, which cannot be written anywhere.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise EditingError(f"{name} is {quoted(value)}; use text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise EditingError(f"{name} is {quoted(value)}, which is not all text; use whole characters") from None
+    return value
+
+
+def names(value: Any, name: str, example: str) -> list[str] | None:
+    """A list of strings; None for null and for an empty list.
+
+    Raises:
+        EditingError: for anything else.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise EditingError(f"{name} is {quoted(value)}; use a list of names such as {example}")
+    return list(value) or None
+
+
+def one_of(value: Any, name: str, choices: Sequence[str], default: str | None = None) -> str | None:
+    """One of the choices; the default for null.
+
+    Raises:
+        EditingError: for anything else.
+    """
+    if value is None:
+        return default
+    if not isinstance(value, str) or value not in choices:
+        raise EditingError(f"{name} is {quoted(value)}; use {' or '.join(repr(choice) for choice in choices)}")
+    return value
+
+
+def table(value: Any, name: str, example: str) -> dict[str, Any] | None:
+    """An object; None for null.
+
+    Raises:
+        EditingError: for anything else.
+    """
+    if value is not None and not isinstance(value, dict):
+        raise EditingError(f"{name} is {quoted(value)}; use an object such as {example}")
+    return value
+
+
+def refuse_politely(demo: gr.Blocks) -> None:
+    """Has Gradio say in a sentence what its own checks refuse, instead of ``null`` and a traceback."""
+    prepare: Callable[..., Any] = demo.preprocess_data
+
+    async def prepared(function: Any, inputs: list[Any], *args: Any, **options: Any) -> Any:
+        missing = len(function.inputs) - len(inputs)
+        words = f"{missing} of {len(function.inputs)} values are missing; send all of them."
+        if missing <= 0:
+            try:
+                return await prepare(function, inputs, *args, **options)
+            except gr.Error as error:
+                words = quoted_message(error)
+            except Exception as error:
+                log.warning("a call of %s was refused: %s", function.api_name, type(error).__name__)
+                words = UNFIT
+        raise gr.Error(words, print_exception=False, visible=False) from None
+
+    demo.preprocess_data = prepared  # type: ignore[method-assign, assignment]
+
+
+def quoted_message(error: gr.Error, most: int = 300) -> str:
+    """What an error of Gradio says, and no more of it than that: it shows the value, whatever its length."""
+    said = str(error.message)
+    return said if len(said) <= most else f"{said[:most]}…"
