@@ -18,6 +18,8 @@ from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, load_par
 from memorygan.parts import FACE_PARTS, numbered_parts
 from memorygan.training import parser_eval
 from memorygan.training.parser import ParserTrainer, TrainingConfig, growing_sizes, main, parsing_loss
+from memorygan.training.parser_average import average_parsers
+from memorygan.training.parser_average import main as average_main
 from memorygan.training.parser_data import Augmentation, FaceSampler, PackedFaces, jpeg_blocks, pack
 
 TINY = ParserConfig(size=32, widths=(4, 6, 8))
@@ -362,6 +364,27 @@ def test_command_line_trains_and_evaluates(folder: Path, tmp_path: Path, capsys:
     assert "| earring |" in printed
     assert "20° tilt" in printed
     assert load_parser(out).config == ParserConfig(widths=(4, 6, 8))
+
+
+def test_parsers_are_averaged_by_their_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parsers = [FaceParser(TINY).eval() for _ in range(3)]
+    mean = average_parsers(parsers, [2.0, 1.0, 1.0])
+    for name, value in mean.state_dict().items():
+        expected = [parser.state_dict()[name] for parser in parsers]
+        torch.testing.assert_close(
+            value, expected[0] / 2 + expected[1] / 4 + expected[2] / 4 if value.is_floating_point() else expected[2]
+        )
+    files = [str(tmp_path / f"{index}.safetensors") for index in range(2)]
+    for file, parser in zip(files, parsers, strict=False):
+        save_parser(file, parser, Provenance(data=("faces",), licence="none", images_seen=5))
+    out = tmp_path / "mean.safetensors"
+    assert average_main([*files, "--shares", "3", "1", "--out", str(out)]) == 0
+    stored = load_parser(out).head.weight
+    torch.testing.assert_close(stored, 0.75 * parsers[0].head.weight + 0.25 * parsers[1].head.weight, atol=1e-3, rtol=0)
+    assert hashlib.sha256(out.read_bytes()).hexdigest() in capsys.readouterr().out
+    assert average_main([files[0], "--out", str(out)]) == 2
+    with pytest.raises(ValueError, match="different widths"):
+        average_parsers([parsers[0], FaceParser(ParserConfig(32, (4, 4, 4)))], [1.0, 1.0])
 
 
 def test_the_bundled_parser() -> None:
