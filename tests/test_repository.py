@@ -155,6 +155,14 @@ def test_every_arrow_in_the_picture_is_an_import():
     assert [f"{room} --> {other}" for room in ARROWS for other in ARROWS[room] if (room, other) not in real] == []
 
 
+def test_every_file_and_folder_that_the_page_of_the_house_names_is_there():
+    named = re.findall(r"`([\w./-]+(?:/|\.py|\.js|\.md))`", (ROOT / "docs" / "house.md").read_text(encoding="utf-8"))
+    there = [path for folder in (*PACKAGES, "docs") for path in (ROOT / folder, *(ROOT / folder).rglob("*"))]
+    known = {f"/{path.relative_to(ROOT).as_posix()}{'/' if path.is_dir() else ''}" for path in there}
+    assert len(named) > 30
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in known)] == []
+
+
 def test_an_import_upstairs_would_be_noticed():
     arrows = drawn_arrows('```mermaid\nflowchart TD\n    a["x<br>y"] --> b\n    b --> c\n```')
     assert arrows == {"a": {"b"}, "b": {"c"}}
