@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from editing.device.turns import Turnstile
 from editing.device.worker import Interactive, Worker
 from editing.errors import EditingError, UnknownSessionError, quoted
 from editing.face.edits import SliderEdit, SwapEdit, TextEdit
+from editing.face.fields import between
 from editing.face.measure import change_between
 from editing.face.recipe import Recipe
 from editing.face.session import Edits, Session, describe
@@ -33,7 +33,7 @@ from editing.photo.original import Original
 from editing.photo.store import PhotoStore
 from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.transfer import Plan
-from editing.results import MAX_SEED, Change, FaceView
+from editing.results import Change, FaceView
 from editing.text.optimize import Spreads
 from editing.text.results import TextProgress
 from editing.text.seen import seen
@@ -484,26 +484,3 @@ class Previewed:
 
 _NO_IMAGE = np.zeros((0, 0, 3), dtype=np.uint8)
 _NO_MAP = np.zeros((0, 0), dtype=np.uint8)
-
-
-def checked_seed(seed: int | None) -> int:
-    """The seed, or a random one for None.
-
-    Raises:
-        EditingError: if it is out of range.
-    """
-    if seed is None:
-        return secrets.randbelow(2**31)
-    return int(between(seed, "seed", 0, MAX_SEED))
-
-
-def between(value: float, name: str, low: float, high: float) -> float:
-    """The value, if it lies in the range.
-
-    Raises:
-        EditingError: with the range, if it does not.
-    """
-    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not good or not low <= value <= high:
-        raise EditingError(f"{name} is {quoted(value)}; use a value from {low:g} to {high:g}")
-    return value

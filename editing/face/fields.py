@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import secrets
 from typing import Any
 
+import numpy as np
+
 from editing.errors import EditingError, quoted
+from editing.results import MAX_SEED
 
 MAX_BYTES = 8 * 2**20
 MAX_EDITS = 1000
@@ -60,6 +64,29 @@ def read_number(value: Any, name: str, low: float, high: float) -> float:
     if not good or not low <= value <= high:
         raise EditingError(f"{name} is {quoted(value)}; use a number from {low:g} to {high:g}")
     return float(value)
+
+
+def checked_seed(seed: int | None) -> int:
+    """The seed, or a random one for None.
+
+    Raises:
+        EditingError: if it is out of range.
+    """
+    if seed is None:
+        return secrets.randbelow(2**31)
+    return int(between(seed, "seed", 0, MAX_SEED))
+
+
+def between(value: float, name: str, low: float, high: float) -> float:
+    """The value, if it lies in the range.
+
+    Raises:
+        EditingError: with the range, if it does not.
+    """
+    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not good or not low <= value <= high:
+        raise EditingError(f"{name} is {quoted(value)}; use a value from {low:g} to {high:g}")
+    return value
 
 
 def _damaged(name: str) -> EditingError:

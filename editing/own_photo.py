@@ -1,0 +1,244 @@
+"""The door's part for a person's own photo: in, found and rebuilt, and back at full size with what was edited in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from editing.core import ServiceCore
+from editing.device.worker import Background
+from editing.errors import EditingError, UnknownSessionError
+from editing.face.fields import between
+from editing.face.photo_ref import PhotoRef
+from editing.photo.align import Frame, thumbnail
+from editing.photo.decode import decode
+from editing.photo.face import PhotoFace
+from editing.photo.inversion import InversionSettings, invert
+from editing.photo.original import Original
+from editing.photo.store import Square
+from editing.photo.transfer.fields import Fields
+from editing.results import (
+    CancelToken,
+    FaceView,
+    InversionProgress,
+    PhotoView,
+)
+
+
+class OwnPhotos(ServiceCore):
+    """The methods of :class:`editing.service.EditingService` that take or give a photo."""
+
+    def open_photo(self, data: bytes) -> PhotoView:
+        """Decodes an upload and looks for faces; the photo is kept for a while under its token.
+
+        Raises:
+            EditingError: if the file is no usable picture.
+        """
+        with self._decoding:
+            photo = decode(data, self.limits.photo)
+        detector, problem = self._face_detector()
+        return self._photos.add(photo, detector, problem)
+
+    def turn_photo(self, photo: str, quarters: int = 1) -> PhotoView:
+        """Turns a photo anticlockwise by right angles and looks for faces again; the old token stays good.
+
+        It is also given back that way round.
+
+        Raises:
+            EditingError: for something else than a whole number of right angles.
+        """
+        between(quarters, "quarters", -3, 3)
+        detector, problem = self._face_detector()
+        return self._photos.add(self._photos.photo(photo).turned(int(quarters)), detector, problem)
+
+    def close_photo(self, photo: str) -> None:
+        """Forgets a photo; nothing happens if it is gone already."""
+        self._photos.close(photo)
+
+    def framed(self, photo: str, face: int = 0, crop: Square | None = None) -> np.ndarray:
+        """The aligned face, or the square cut out by hand, that :meth:`invert` works on.
+
+        Returns:
+            (S, S, 3) uint8 RGB.
+
+        Raises:
+            EditingError: for a face or crop that is not there.
+        """
+        return self._photos.framed(photo, face, crop, self.size)
+
+    def invert(
+        self,
+        photo: str,
+        face: int = 0,
+        crop: Square | None = None,
+        steps: int = 200,
+        tune_steps: int = 0,
+        cancel: CancelToken | None = None,
+        owner: str = "",
+    ) -> Iterator[InversionProgress]:
+        """Turns a photo into an editable face; yields after every step, and last the opened session.
+
+        Args:
+            photo: token.
+            face: index of a found face.
+            crop: left, top and side in pixels of the photo, and degrees of a clockwise turn if it has one, instead of a
+                found face.
+            steps: of the refinement of the codes; 0 takes the encoder's.
+            tune_steps: of the render net, for this face alone; edits stay exact, a saved recipe does not carry it.
+            cancel: ends the job within a step; the best so far is opened.
+            owner: jobs of one owner take turns with those of others; default: the photo.
+
+        Raises:
+            EditingError: for a face or crop that is not there, or steps out of range.
+            BusyError: on the first step, if too many jobs are waiting.
+        """
+        settings = InversionSettings(steps=steps, tune_steps=tune_steps)
+        pixels = self.framed(photo, face, crop)
+        frame = self._photos.frame(photo, face, crop)
+        return self._inverting(pixels, settings, cancel or CancelToken(), owner or photo, photo, frame)
+
+    def _inverting(
+        self,
+        pixels: np.ndarray,
+        settings: InversionSettings,
+        cancel: CancelToken,
+        owner: str,
+        photo: str,
+        frame: Frame,
+    ) -> Iterator[InversionProgress]:
+        waiting = InversionProgress("waiting", 0, settings.steps + settings.tune_steps, pixels, pixels)
+        work = invert(
+            self._assets.generator,
+            self._assets.encoder,
+            self._assets.parser,
+            pixels,
+            settings,
+            Background(self._worker, owner),
+            cancel,
+            self._identity_judge(),
+        )
+        result = yield from self._jobs.in_turn(owner, cancel, waiting, work)
+        if result is not None:
+            opened = self._store.open(result.source(), result.generator)
+            yield replace(result.progress, view=self._placed(opened.id, photo, frame))
+
+    def place(self, session: str, photo: str, face: int = 0, crop: Square | None = None) -> FaceView:
+        """Puts a face that was rebuilt elsewhere into the photo it was rebuilt from; :meth:`invert` does so itself.
+
+        Raises:
+            EditingError: for a face or crop that is not there.
+            UnknownSessionError: if the session or the photo is gone.
+        """
+        return self._placed(session, photo, self._photos.frame(photo, face, crop))
+
+    def awaits(self, session: str) -> PhotoRef | None:
+        """The photo that a face of a recipe belongs into and that is not here; None if nothing is missing.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            self._photo_face(found)  # notices if it is gone
+            return found.photo if found.photo is not None and not found.photo_token else None
+
+    def give_photo(self, session: str, photo: str) -> FaceView:
+        """Brings a face of a recipe and the photo it belongs into together again.
+
+        Args:
+            session: token of the face.
+            photo: token of the photo.
+
+        Raises:
+            EditingError: if the face belongs into no photo, or another one.
+            UnknownSessionError: if one of them is gone.
+        """
+        found = self._photos.photo(photo)
+        with self._store.using(session) as face:
+            ref, others = face.photo, face.others
+        if ref is None:
+            raise EditingError("this face does not come from a photo; rebuild the photo's face instead")
+        if found.sha256 != ref.sha256:
+            raise EditingError(f"this is another photo than the recipe's, which is {ref.describe()}; choose that one")
+        if quarters := (ref.turns - found.turns) % 4:
+            photo = self.turn_photo(photo, quarters).photo
+        for other in others:
+            if other.photo is not None and other.photo.sha256 == ref.sha256:
+                opened = self._store.open(other.source)
+                with self._store.using(opened.id) as beside:
+                    beside.load(other.edits)
+                self._placed(opened.id, photo, Frame(*other.photo.frame))
+        return self._placed(session, photo, Frame(*ref.frame))
+
+    def _placed(self, session: str, photo: str, frame: Frame) -> FaceView:
+        found = self._photos.photo(photo)
+        place = (frame.left, frame.top, frame.across, frame.down)
+        with self._store.using(session) as face:
+            face.photo = PhotoRef(found.sha256, found.width, found.height, found.turns, place)
+            face.photo_token, face.others = photo, ()
+            if face.edits:
+                self._note(face)
+            return self._view(face)
+
+    def model_view(self, session: str) -> FaceView:
+        """The face as the model sees it: of a photo its rebuild; of any other face as :meth:`view`.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            picture = self._rendered(found, found.edits)
+            shown = replace(self._view(found), image=picture.image, part_map=picture.part_map, in_photo=False)
+        return shown
+
+    def whole(self, session: str, side: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+        """The photo with the edits of all its faces, small.
+
+        Returns:
+            (h, w, 3) uint8 with a longer side of at most ``side`` pixels, and (4, 2) x, y: the corners of the face's
+            frame in it.
+
+        Raises:
+            EditingError: if the face does not come from a photo, or the photo is not here.
+            UnknownSessionError: if the session is gone.
+        """
+        layers = self._layers(session)
+        photo, frame = layers[-1][0].photo, layers[-1][0].frame
+        pixels = thumbnail(photo.pixels, side)
+        for face, fields in layers:
+            pixels = face.put_on(fields, pixels)
+        return pixels, frame.scaled(pixels.shape[1] / photo.width).corners()
+
+    def edited_photo(self, session: str) -> Original:
+        """The photo at full size with the edits of all its faces; all other pixels are the same to the bit.
+
+        Raises:
+            EditingError: if the face does not come from a photo, or the photo is not here.
+            UnknownSessionError: if the session is gone.
+        """
+        layers = self._layers(session)
+        photo = self._original(layers[-1][0].photo)
+        for face, fields in layers:
+            photo = face.put_back(fields, photo)
+        return photo
+
+    def _layers(self, session: str) -> list[tuple[PhotoFace, Fields]]:
+        """What the edits of a photo's faces do to it, in order; those of the session last."""
+        with self._store.using(session) as found:
+            token, ref = found.photo_token, found.photo
+        if ref is None or not token:
+            raise EditingError("the photo of this face is not here; open it again first")
+        layers: list[tuple[PhotoFace, Fields]] = []
+        for one in (*self._faces.others(token, ref.frame), session):
+            try:
+                with self._store.using(one) as found:
+                    face = self._photo_face(found)
+                    if face is not None:
+                        layers.append((face, self._fields(found, face, found.edits)))
+            except UnknownSessionError:
+                if one == session:
+                    raise
+        if not layers or layers[-1][0].ref != ref:
+            raise EditingError("the photo of this face is not here; open it again first")
+        return layers
