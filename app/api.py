@@ -179,10 +179,11 @@ class Programs:
         """Turn a photo of a face into an editable one.
 
         Args:
-            photo: a JPEG, PNG or WebP file.
-            face: which of the faces that are found, 0 is the largest.
+            photo: a JPEG, PNG, WebP, HEIC, AVIF or TIFF file.
+            face: which of the faces that are found, 0 is the best to edit.
             steps: of refinement, 0 to 2000; more are slower and closer.
-            crop: [left, top, side] of a square in pixels, instead of a face that is found. Leave it out otherwise.
+            crop: [left, top, side] of a square in pixels of the photo, and a fourth number for a square that is turned
+                clockwise by so many degrees, instead of a face that is found. Leave it out otherwise.
 
         Returns:
             The reconstruction, its recipe, and scores: mean difference to the photo in 8-bit steps, share of pixels
@@ -191,10 +192,10 @@ class Programs:
         data = uploads.take(photo)
         square = None
         if crop is not None:
-            if not isinstance(crop, (list, tuple)) or len(crop) != 3:
+            if not isinstance(crop, (list, tuple)) or len(crop) not in (3, 4):
                 raise EditingError("crop is no square; use [left, top, side] in pixels, or leave it out")
-            left, top, side = (number(value, "each value of crop") for value in crop)
-            square = (left, top, side)
+            left, top, side, *turn = (number(value, "each value of crop") for value in crop)
+            square = (left, top, side, turn[0] if turn else 0.0)
         wanted, count = whole(face, "face") or 0, whole(steps, "steps")
         count = REFINEMENT if count is None else count
         opened = self._service.open_photo(data)

@@ -79,6 +79,37 @@ class TakeNoMore:
         await self._app(scope, receive, send)
 
 
+class GoneFiles:
+    """Answers 404 where a file went away while it was asked for, as uploads do, which are removed once they were read.
+
+    Args:
+        app: the application behind it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or "/file=" not in str(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except (FileNotFoundError, RuntimeError) as error:
+            # Starlette and Gradio say the second where the file was gone before the answer began.
+            if isinstance(error, RuntimeError) and "does not exist" not in str(error):
+                raise
+            if not started:
+                await PlainTextResponse("This file is no longer here.", status_code=404)(scope, receive, send)
+
+
 class FirstPaint:
     """Puts something at the top of the page's body. Gradio's own ``head`` is only there once Gradio's scripts run.
 

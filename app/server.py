@@ -21,7 +21,7 @@ from app import uploads
 from app.arguments import refuse_politely
 from app.doors import Doors
 from app.mcp import furnish
-from app.middleware import FirstPaint, LimitBody, TakeNoMore
+from app.middleware import FirstPaint, GoneFiles, LimitBody, TakeNoMore
 from app.presence import FIRST, GRACE, Presence, Streams
 from app.queue import THREADS, FairQueue
 from app.states import CLOSED_AGE, States
@@ -122,6 +122,7 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
             Middleware(Doors, chosen.auth, login_of),
             Middleware(Streams, presence, states.page),
             Middleware(LimitBody, MAX_BODY, uploads.MAX_BYTES + 2**20),
+            Middleware(GoneFiles),
             Middleware(FirstPaint, first_paint(demo)),
         ],
     }

@@ -19,6 +19,7 @@ from gradio import route_utils
 from gradio.utils import get_upload_folder
 
 from editing.errors import EditingError
+from editing.photo.decode import too_long
 
 MAX_BYTES = 25 * 2**20
 # Files for programs: for how many seconds they are kept, and how many bytes of them at most.
@@ -66,7 +67,7 @@ def take(payload: Any) -> bytes:
         raise EditingError("this file is no longer here; choose it again")
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise EditingError(f"the file is larger than {MAX_BYTES >> 20} MiB; choose a smaller one")
+            raise EditingError(too_long(file.stat().st_size, MAX_BYTES))
         return file.read_bytes()
     finally:
         _remove(file)

@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -189,9 +190,78 @@ def test_limits():
         decode(data, PhotoLimits(max_pixels=1000))
 
 
+def test_a_jpeg_of_108_megapixels_is_read_small():
+    photo = decode(saved(Image.new("L", (12000, 9000), 120), "JPEG"))
+    assert photo.pixels.shape == (1536, 2048, 3) and (photo.pixels == 120).all()
+    assert (photo.width, photo.height) == (6000, 4500)
+    assert any("comes back with 6000 × 4500 pixels" in line for line in photo.notices)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_is_cut_short_is_offered(progressive):
+    random = np.random.default_rng(0)
+    noise = Image.fromarray(random.integers(0, 255, (30, 40, 3), dtype=np.uint8)).resize(
+        (400, 300), Image.Resampling.BICUBIC
+    )
+    data = saved(noise, "JPEG", quality=95, progressive=progressive)
+    photo = decode(data[: len(data) * 3 // 4])
+    told = next(line for line in photo.notices if "cut short" in line)
+    assert ("finest details" if progressive else "of the picture is missing") in told
+    assert np.abs(photo.pixels[:150].astype(int) - np.asarray(noise)[:150]).mean() < 12
+    assert photo.original().size == (400, 300), "and can be given back"
+    if not progressive:
+        with pytest.raises(EditingError, match="cut short"):
+            decode(data[: len(data) // 20])
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_what_phones_make_is_read(kind):
+    assert decode(saved(halves(), "PNG")).pixels.shape == (40, 60, 3)  # registers the reader of HEIC
+    data = saved(halves((320, 240)), kind, quality=90)
+    photo = decode(data)
+    assert photo.pixels.shape == (240, 320, 3) and photo.notices == ()
+    assert near(photo.pixels[120, 40], RED) and near(photo.pixels[120, 280], BLUE)
+
+
+@pytest.mark.parametrize(("bits", "most"), [(10, 1023), (12, 4095), (16, 65535)])
+def test_few_bits_in_files_of_sixteen_are_not_black(bits, most):
+    ramp = np.linspace(0, most, 60).astype(np.uint16)
+    grey = np.tile(ramp, (40, 1))
+    wanted = np.linspace(0, 255, 60)
+    rgb = cv2.imencode(".png", np.dstack([grey] * 3))[1].tobytes()
+    for data in (saved(Image.fromarray(grey), "PNG"), saved(Image.fromarray(grey), "TIFF"), rgb):
+        photo = decode(data)
+        assert np.abs(photo.pixels[20, :, 0] - wanted).max() <= 1
+        assert photo.original().white == most
+        assert any("more than 8 bits" in line for line in photo.notices)
+
+
+def test_black_and_white_is_told_however_it_is_stored():
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60), dtype=np.uint8))
+    for data in (
+        saved(grey, "PNG"),
+        saved(grey.convert("RGB"), "PNG"),
+        saved(grey.convert("RGB"), "JPEG"),
+        saved(grey.convert("P"), "GIF"),
+        saved(grey.convert("RGB").quantize(16), "PNG"),
+        saved(grey.convert("CMYK"), "TIFF"),
+    ):
+        photo = decode(data)
+        assert photo.grey and any("black and white" in line for line in photo.notices)
+    sepia = Image.merge("RGB", [grey, grey.point(lambda v: v * 0.8), grey.point(lambda v: v * 0.5)])
+    for image in (sepia, halves()):
+        assert not decode(saved(image, "PNG")).grey
+
+
+def test_sizes_of_files_are_told_apart():
+    """A file that is a little too large never seems to be as large as what is allowed."""
+    with pytest.raises(EditingError, match=r"has 25.1 MiB; choose one of at most 25 MiB"):
+        decode(b"\xff\xd8\xff" + bytes(25 * 2**20))
+
+
 def test_random_damage_never_escapes_as_another_error():
     random = np.random.default_rng(0)
-    for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF"):
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "HEIF", "AVIF", "JPEG2000"):
         good = bytearray(saved(halves(), kind))
         for _ in range(30):
             data = bytearray(good)

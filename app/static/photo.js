@@ -1,25 +1,34 @@
-// The uploaded photo with the faces found in it. `props.value` is {id, image, alt, width, height, faces: [{box}]};
+// The uploaded photo with the faces found in it. `props.value` is {id, image, alt, width, height, faces: [{box, notice}]};
 // what is chosen of it travels in a widget of its own (choice.js), so that the picture is never sent back.
 const make = Studio.make;
 const root = element.querySelector(".panel");
 const image = make("img", { alt: "", draggable: "false", hidden: true });
 const layer = make("div", { class: "photo-layer" });
 const box = make("div", { class: "photo-box" }, image, layer);
-const ranges = [["left", "From the left"], ["top", "From the top"], ["side", "Size"]].map(([name, label]) => {
-  const input = make("input", { type: "range", min: 0, max: 1, step: 0.005, "data-name": name, oninput: () => byHand() });
+const ranges = [["left", "From the left"], ["top", "From the top"], ["side", "Size"], ["turn", "Turned"]].map(([name, label]) => {
+  const scale = name === "turn" ? { min: -180, max: 180, step: 1 } : { min: 0, max: 1, step: 0.005 };
+  const input = make("input", { type: "range", ...scale, "data-name": name, oninput: () => byHand() });
   return make("label", { class: "photo-range" }, label, input);
 });
+const said = make("p", { class: "studio-help photo-said", "aria-live": "polite" });
+const turn = make("button", { type: "button", class: "studio-small", onclick: () => trigger("turn") }, "↺ Turn the photo");
 const hand = make("input", { type: "checkbox", onchange: () => { manual = hand.checked; choose(); } });
-const handBox = make("div", { class: "photo-hand" }, make("label", { class: "studio-check" }, hand, "Choose the square by hand"), make("div", { class: "photo-ranges", hidden: true }, ...ranges));
+const tools = make("div", { class: "photo-tools" }, make("label", { class: "studio-check" }, hand, "Choose the square by hand"), turn);
+const handBox = make("div", { class: "photo-hand" }, said, tools, make("div", { class: "photo-ranges", hidden: true }, ...ranges));
 root.append(box, handBox);
 let manual = false;
 let face = 0;
-let crop = { left: 0.1, top: 0.1, side: 0.8 };
+let crop = { left: 0.1, top: 0.1, side: 0.8, turn: 0 };
 
 function square() {
   const { width, height } = props.value;
   const side = Math.max(16, crop.side * Math.min(width, height));
-  return [crop.left * (width - side), crop.top * (height - side), side];
+  return [crop.left * (width - side), crop.top * (height - side), side, crop.turn];
+}
+
+function words(faces) {
+  const many = faces.length > 1 ? `${faces.length} faces were found; the first are the best to edit.` : "";
+  return [many, manual ? "" : faces[face]?.notice].filter(Boolean).join(" ");
 }
 
 function choose() {
@@ -42,14 +51,16 @@ function choose() {
   handBox.querySelector(".photo-ranges").hidden = !manual;
   hand.checked = manual;
   if (manual) {
-    const [left, top, side] = square();
-    place(make("span", { class: "photo-square" }), [left, top, left + side, top + side]);
+    const [left, top, side, degrees] = square();
+    place(make("span", { class: "photo-square", style: `transform: rotate(${degrees}deg)` }), [left, top, left + side, top + side]);
   } else {
     photo.faces.forEach((found, index) => place(make("button", {
       type: "button", class: "photo-face", "aria-pressed": String(index === face), "aria-label": `Face ${index + 1} of ${photo.faces.length}`,
       onclick: () => { face = index; choose(); },
     }, make("span", {}, String(index + 1))), found.box));
   }
+  said.textContent = words(photo.faces);
+  said.hidden = !said.textContent;
   Studio.choose("photo", { photo: photo.id, face, crop: manual ? square() : null });
 }
 
@@ -85,10 +96,36 @@ box.addEventListener("pointerdown", (event) => {
 
 function load() {
   face = 0;
-  crop = { left: 0.5, top: 0.3, side: 0.9 };
+  crop = { left: 0.5, top: 0.3, side: 0.9, turn: 0 };
   for (const label of ranges) label.querySelector("input").value = crop[label.querySelector("input").dataset.name];
   manual = Boolean(props.value?.image) && props.value.faces.length === 0;
   choose();
 }
 watch("value", load);
 load();
+
+// Gradio lets those files pass which the browser takes for pictures by their names: Windows does not know HEIC, and no
+// browser every format that can be read here. The server looks at what is in a file, so here each counts as a picture.
+if (!Studio.takesAnyFile) {
+  Studio.takesAnyFile = true;
+  const known = (files) => [...files].every((file) => file.type.startsWith("image/"));
+  const asPictures = (files) => {
+    const bag = new DataTransfer();
+    for (const file of files) bag.items.add(known([file]) ? file : new File([file], file.name, { type: "image/jpeg" }));
+    return bag;
+  };
+  addEventListener("click", (event) => {
+    for (const input of event.target.closest?.("#photo-drop")?.querySelectorAll("input[type=file]") ?? [])
+      input.accept = "image/*,.heic,.heif,.avif,.jp2,.tif,.tiff";
+  }, true);
+  addEventListener("change", ({ target }) => {
+    if (target.matches?.("#photo-drop input[type=file]") && !known(target.files)) target.files = asPictures(target.files).files;
+  }, true);
+  addEventListener("drop", (event) => {
+    const files = event.dataTransfer?.files ?? [];
+    if (!event.target.closest?.("#photo-drop") || known(files)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    event.target.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: asPictures(files) }));
+  }, true);
+}

@@ -15,7 +15,8 @@ from app.queue import LONG
 from app.shell import Shell, number, present, record
 from app.visit import Visit
 from editing.errors import EditingError
-from editing.results import CancelToken, InversionProgress
+from editing.photo.store import Square
+from editing.results import CancelToken, InversionProgress, PhotoView
 
 STEPS = {"quick": 60, "normal": 200, "careful": 600}
 TUNE_STEPS = 120
@@ -47,7 +48,7 @@ def build(shell: Shell) -> None:
         interactive=not reason,
         buttons=[],
         elem_id="photo-drop",
-        placeholder="Drop a photo here, or click to choose one\nJPEG, PNG or WebP, up to 25 MB",
+        placeholder="Drop a photo here, or click to choose one\nJPEG, PNG, WebP or HEIC, up to 25 MiB",
     )
     choice = widgets.unseen("choice.js", "choice", topic="photo")
     photo = widgets.panel("photo.js", None, elem_id="photo", name="The photo")
@@ -79,39 +80,34 @@ def build(shell: Shell) -> None:
     def on_photo(visit: Visit | None, file: Any) -> tuple[Any, ...]:
         here = present(visit)
         if not file:
-            return gr.skip(), gr.skip(), gr.skip()
+            return (gr.skip(),) * 6
         try:
             found = service.open_photo(uploads.take(file))
         except EditingError as error:
             refuse(error)
             # The drop zone is emptied in any case: what it shows is a file that is gone.
-            return gr.update(value=None), gr.skip(), gr.skip()
-        if here.photo is not None:
-            service.close_photo(here.photo)
-        here.photo = found.photo
-        for notice in found.notices:
-            tell(notice)
-        shown = {
-            "id": next(here.numbers),
-            "image": pictures.jpeg(found.image, pictures.AS_IS, quality=88),
-            "alt": f"Your photo; {len(found.faces) or 'no'} face{'s' * (len(found.faces) != 1)} found",
-            "width": found.width,
-            "height": found.height,
-            "faces": [{"box": list(face.box)} for face in found.faces],
-        }
-        return gr.update(value=None), shown, gr.update(interactive=True)
+            return gr.update(value=None), *(gr.skip(),) * 5
+        return gr.update(value=None), *_show(shell, here, found)
+
+    def on_turn(visit: Visit | None) -> tuple[Any, ...]:
+        here = present(visit)
+        if here.photo is None:
+            raise EditingError("choose a photo first")
+        return _show(shell, here, service.turn_photo(here.photo))
 
     def on_start(visit: Visit | None, chosen: Any, care: str, closer: bool) -> Iterator[tuple[Any, ...]]:
         here = present(visit)
         if here.photo is None:
             raise EditingError("choose a photo first")
-        if here.job is not None:
+        asked = here.photo
+        if here.job is not None and not here.job.cancelled:
             raise EditingError("a reconstruction is under way already; stop it first")
         fields = record(chosen)
         crop = fields.get("crop")
-        square = None
-        if isinstance(crop, list) and len(crop) == 3:
-            square = (number(crop[0], "the square"), number(crop[1], "the square"), number(crop[2], "the square"))
+        square: Square | None = None
+        if isinstance(crop, list) and len(crop) == 4:
+            left, top, side, turn = (number(value, "the square") for value in crop)
+            square = (left, top, side, turn)
         face = int(number(fields.get("face", 0), "the number of the face"))
         steps, tuning = STEPS.get(care, STEPS["normal"]), TUNE_STEPS if closer else 0
         token = CancelToken()
@@ -120,10 +116,15 @@ def build(shell: Shell) -> None:
         try:
             # At once, since loading the judges may take a while: what stood there was of an earlier reconstruction.
             yield _STARTING, busy, idle, gr.update(interactive=False, variant="secondary")
-            job = shell.jobs.invert(here.photo, face, square, steps, tuning, token, f"page-{id(here)}")
+            job = shell.jobs.invert(asked, face, square, steps, tuning, token, f"page-{id(here)}")
             pace = Pace()
             for now in job:
-                if now.phase == "done":
+                if here.job is not token or here.photo != asked:
+                    # Another photo was chosen meanwhile, and what the page shows is about that one. Something is said
+                    # all the same: at the end Gradio repeats what was said last.
+                    _forget(shell, now)
+                    yield (gr.skip(),) * 4
+                elif now.phase == "done":
                     _keep(shell, here, now)
                     can_edit = gr.update(interactive=here.rebuilt is not None, variant="primary")
                     yield _progress(now), idle, busy, can_edit
@@ -131,12 +132,16 @@ def build(shell: Shell) -> None:
                     yield _progress(now), gr.skip(), gr.skip(), gr.skip()
         except Exception as error:
             # Whatever it was, the buttons must be usable again.
-            refuse(error)
-            yield None, idle, busy, gr.update(interactive=here.rebuilt is not None)
+            if here.job is not token or here.photo != asked:
+                yield (gr.skip(),) * 4
+            else:
+                refuse(error)
+                yield None, idle, busy, gr.update(interactive=here.rebuilt is not None)
         finally:
             # Also when the page was closed in the middle: the job must not go on for nobody.
             token.cancel()
-            here.job = None
+            if here.job is token:
+                here.job = None
 
     def on_stop(visit: Visit | None) -> None:
         here = present(visit)
@@ -152,25 +157,63 @@ def build(shell: Shell) -> None:
         desk.enter(here, view, "Photo")
         return (*shell.on_show(here, view), gr.Tabs(selected="edit"))
 
+    shown = [photo, start, stop, send, progress]
     shell.on(
         drop.input,
         on_photo,
         inputs=[shell.visit, drop],
-        outputs=[drop, photo, start],
+        outputs=[drop, *shown],
         preprocess=False,
         trigger_mode="always_last",
         show_progress_on=drop,
     )
+    shell.on(photo.turn, on_turn, inputs=[shell.visit], outputs=shown, show_progress_on=photo)
     shell.on(
         start.click,
         on_start,
         inputs=[shell.visit, choice, effort, tune],
         outputs=[progress, start, stop, send],
         show_progress="hidden",
+        # The next photo may be rebuilt while the job of the last one is still ending.
+        trigger_mode="multiple",
         concurrency_id=LONG,
     )
     shell.on(stop.click, on_stop, inputs=[shell.visit], queue=False, show_progress="hidden")
     shell.on(send.click, on_send, inputs=[shell.visit], outputs=[*shell.opened, shell.tabs])
+
+
+def _show(shell: Shell, visit: Visit, found: PhotoView) -> tuple[Any, ...]:
+    """Puts a photo in the place of the last one, and ends what went on with that.
+
+    Returns:
+        Values for the photo, the buttons to start, stop and edit, and the progress.
+    """
+    with visit.lock:
+        previous, visit.photo = visit.photo, found.photo
+        rebuilt, visit.rebuilt = visit.rebuilt, None
+        if visit.job is not None:
+            visit.job.cancel()
+    if previous is not None:
+        shell.service.close_photo(previous)
+    if rebuilt is not None:
+        shell.service.close_session(rebuilt)
+    for notice in found.notices:
+        tell(notice)
+    shown = {
+        "id": next(visit.numbers),
+        "image": pictures.jpeg(found.image, pictures.AS_IS, quality=88),
+        "alt": f"Your photo; {len(found.faces) or 'no'} face{'s' * (len(found.faces) != 1)} found",
+        "width": found.width,
+        "height": found.height,
+        "faces": [{"box": list(face.box), "notice": face.notice} for face in found.faces],
+    }
+    off = gr.update(interactive=False, variant="secondary")
+    return shown, gr.update(interactive=True), gr.update(interactive=False), off, None
+
+
+def _forget(shell: Shell, last: InversionProgress) -> None:
+    if last.view is not None:
+        shell.service.close_session(last.view.session)
 
 
 def _keep(shell: Shell, visit: Visit, last: InversionProgress) -> None:

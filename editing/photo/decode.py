@@ -171,7 +171,9 @@ def _read(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
     missing = _missing(found.original.values)
     if missing > _MOST_MISSING:
         raise EditingError("the picture is damaged or cut short; choose another copy of it")
-    told = f"The file is cut short; {max(0.01, missing):.0%} of the picture is missing."
+    # A progressive one comes as a whole, first coarse and then finer.
+    lacking = f"{missing:.0%} of the picture is missing" if missing >= 0.01 else "its finest details are missing"
+    told = f"The file is cut short; {lacking}."
     return replace(found, notices=(*found.notices, told))
 
 
@@ -187,7 +189,7 @@ def _missing(values: np.ndarray) -> float:
 def _unpacked(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
     with Image.open(io.BytesIO(data), formats=_known()) as image:
         width, height = image.size
-        given, read = reduction(image, side, limits.max_pixels)
+        given, read = reduction(image, data, side, limits.max_pixels)
         if min(width, height) < MIN_SIDE:
             raise EditingError(
                 f"the picture has only {width} × {height} pixels; choose one of at least {MIN_SIDE} × {MIN_SIDE}"

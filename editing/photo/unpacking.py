@@ -24,14 +24,15 @@ _DEEP_COST = 16.0
 _STRIP = 256
 # The largest values of what cameras and scanners put into 16 bits.
 _WHITES = (1023, 4095, 65535)
-_JPEG = ("JPEG", "MPO")
+_JPEG, _JPEG_STEPS = ("JPEG", "MPO"), [1, 2, 4, 8]
 
 
-def reduction(image: Image.Image, side: int | None, limit: int) -> tuple[int, int]:
+def reduction(image: Image.Image, data: bytes, side: int | None, limit: int) -> tuple[int, int]:
     """By which whole numbers an opened picture is made smaller.
 
     Args:
         image: opened, not loaded.
+        data: its file.
         side: what suffices for its longer side now, or None for as much as is given back.
         limit: of pixels, where the format cannot be read smaller.
 
@@ -45,7 +46,8 @@ def reduction(image: Image.Image, side: int | None, limit: int) -> tuple[int, in
     pixels, deep = width * height, is_deep(image)
     wanted = 1 if side is None else max(1, max(width, height) // side)
     if str(image.format) in (*_JPEG, "JPEG2000"):
-        fitting = [step for step in (1, 2, 4, 8) if _bytes(image, step) <= MEMORY]
+        steps = _JPEG_STEPS if str(image.format) in _JPEG else [2**level for level in range(_levels(data) + 1)]
+        fitting = [step for step in steps if _bytes(image, step) <= MEMORY]
         given = [step for step in fitting if pixels <= FULL_PIXELS * step**2]
         if not given:
             raise EditingError(too_many(int(pixels * MEMORY / _bytes(image, 1))))
@@ -72,6 +74,12 @@ def _bytes(image: Image.Image, step: int) -> float:
         most = max((layer[1] * layer[2] for layer in layers), default=1)
         waiting = 2.0 * sum(layer[1] * layer[2] for layer in layers) / most
     return pixels * max(waiting + 4.0 / step**2, 8.0 / step**2)
+
+
+def _levels(data: bytes) -> int:
+    """How often a JPEG 2000 can be halved while it is read, at most 5: the byte after nine of its COD segment."""
+    at = data.find(b"\xff\x52")
+    return min(5, data[at + 9]) if 0 <= at < len(data) - 9 else 0
 
 
 def too_many(limit: int) -> str:
