@@ -174,6 +174,7 @@ class Desk:
             "edits": len(view.history),
             "undo": view.can_undo or bool(visit.back),
             "redo": view.can_redo or bool(visit.forward),
+            "job": visit.description is not None,
         }
 
     def live(self, visit: Visit, view: FaceView, seq: int) -> dict[str, Any]:

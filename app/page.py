@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from app import api, widgets
-from app.desk import Desk, face_label
+from app.desk import MAX_STORED, Desk, face_label
 from app.guard import sentence, tell
 from app.jobs import LongJobs
+from app.queue import call_login
 from app.shell import Shell, present, record
+from app.sizes import allow
 from app.tabs import about, compose, describe, edit, face, photo, swap
-from app.visit import Visit, close_visit
+from app.visit import Visit, Visits, close_visit, is_open
 from editing.errors import EditingError
+from editing.results import FaceView
 from editing.service import EditingService
 
 TITLE = "MemoryGAN Studio"
 THEME_HELP = "Switch between light and dark"
-# Gradio encrypts what it keeps in the browser, but with a key every visitor gets: a name, not a secret. It has to be
-# the same after a restart of the server, or nothing could be restored.
-STORAGE_KEY = "memorygan-studio"
-STORAGE_SECRET = "memorygan-studio"
 TABS = (
     ("face", "Face"),
     ("edit", "Edit"),
@@ -51,7 +51,8 @@ def build(service: EditingService, jobs: LongJobs | None = None) -> gr.Blocks:
         delete_cache=(600, 3600),
     ) as demo:
         visit = gr.State(None, delete_callback=lambda state: close_visit(service, state))
-        saved = gr.BrowserState(None, storage_key=STORAGE_KEY, secret=STORAGE_SECRET)
+        visit.studio_needed = True  # type: ignore[attr-defined]  # see app/queue.py
+        saved = widgets.unseen("keep.js", "keep")
         gr.HTML(_header(), padding=False, elem_id="header")
         notice = gr.HTML(_notice(service), padding=False, elem_id="notice")
         with gr.Row(elem_id="desk", equal_height=False):
@@ -125,12 +126,14 @@ def _history(shell: Shell) -> None:
 
 
 def _load(shell: Shell, demo: gr.Blocks, notice: gr.HTML) -> None:
-    """A new page starts with the first face, a reloaded one with the face it had."""
-    desk, service = shell.desk, shell.service
+    """A new page starts with the first face, a reloaded one where it was, as far as anybody remembers."""
+    desk, service, visits = shell.desk, shell.service, Visits()
 
-    def on_load(stored: Any) -> tuple[Any, ...]:
+    def opened(fields: dict[str, Any]) -> tuple[Visit, FaceView]:
+        """A new visit with the face that the browser kept."""
         visit = Visit()
-        fields = record(stored)
+        # Pages number what they show; what is restored is newer than what they have.
+        visit.numbers = itertools.count(1 + _count(fields.get("n")))
         recipe = fields.get("recipe")
         view, label = None, ""
         if isinstance(recipe, str) and recipe:
@@ -142,17 +145,70 @@ def _load(shell: Shell, demo: gr.Blocks, notice: gr.HTML) -> None:
         if view is None:
             view = service.new_face(desk.first_seed)
             label = face_label(view)
-        desk.enter(visit, view, label)
-        return (visit, _notice(service), *shell.on_show(visit, view))
+        found = desk.enter(visit, view, label)
+        found.id = _count(fields.get("id")) or found.id
+        return visit, view
 
+    def known_as(fields: dict[str, Any]) -> str:
+        tab = fields.get("tab")
+        return f"{call_login()}/{tab[:64]}" if isinstance(tab, str) and tab else ""
+
+    def on_load(visit: Visit | None, kept: Any) -> tuple[Any, ...]:
+        fields = record(kept)
+        name = known_as(fields)
+        here = visit if is_open(visit) else visits.again(name)
+        if here is None:
+            here, view = opened(fields)
+            visits.put(name, here)
+        else:
+            view = desk.run(here, service.view)
+        return (here, _notice(service), *shell.on_show(here, view))
+
+    def on_restore(visit: Visit | None, kept: Any) -> Visit:
+        fields = record(kept)
+        if visit is not None and is_open(visit):
+            return visit
+        here, _ = opened(fields)
+        visits.put(known_as(fields), here)
+        return here
+
+    def on_alive(visit: Visit | None) -> dict[str, bool]:
+        return {"known": is_open(visit)}
+
+    def on_refresh(visit: Visit | None) -> tuple[Any, ...]:
+        here = present(visit)
+        return shell.on_show(here, desk.run(here, service.view))
+
+    on_load.studio_first = True  # type: ignore[attr-defined]  # see app/queue.py
+    allow(shell.saved, MAX_STORED + 2**12)
+    quiet: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": None}
     shell.on(
         demo.load,
         on_load,
-        inputs=[shell.saved],
+        inputs=[shell.visit, shell.saved],
         outputs=[shell.visit, notice, *shell.opened],
-        show_progress="hidden",
-        show_progress_on=None,
+        js="(visit) => [visit, Studio.kept()]",
+        **quiet,
     )
+    shell.on(shell.saved.refresh, on_refresh, inputs=[shell.visit], outputs=shell.opened, **quiet)
+    # For static/link.js, which asks without the stream through which answers come, as that is what was cut.
+    known = gr.JSON(visible=False)
+    direct = {"queue": False, **quiet}
+    restore, alive = gr.Button(visible=False), gr.Button(visible=False)
+    shell.on(
+        restore.click,
+        on_restore,
+        inputs=[shell.visit, shell.saved],
+        outputs=[shell.visit],
+        api_name="restore",
+        **direct,
+    )
+    shell.on(alive.click, on_alive, inputs=[shell.visit], outputs=[known], api_name="alive", **direct)
+
+
+def _count(value: Any) -> int:
+    """A number of something that a browser tells; 0 if it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else 0
 
 
 def _header() -> str:

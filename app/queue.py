@@ -14,9 +14,11 @@ from gradio.server_messages import ProcessCompletedMessage
 from gradio.utils import run_coro_in_background
 
 from app.clients import owner_of
+from app.link import Link, behind
 from app.presence import Presence
 from app.sizes import names_address, too_long, weight
 from app.states import States
+from app.visit import is_open
 from editing.device.turns import fair_order
 from editing.results import CancelToken
 
@@ -31,6 +33,7 @@ log = logging.getLogger("memorygan.app")
 QUICK, PROGRAM, RENDER, LONG = "quick", "program", "render", "long"
 CONCURRENT = {QUICK: 10, PROGRAM: 6, RENDER: 3, LONG: 28}
 THREADS = 72
+_BEHIND = 6
 # Characters of everything that waits.
 MAX_WAITING = 64 * 2**20
 _BUSY = "This application is currently busy. Please try again in a moment."
@@ -59,6 +62,7 @@ class FairQueue(Queue):
             default_concurrency_limit=CONCURRENT[RENDER],
         )
         self._presence, self._waiting = presence, waiting
+        self.links: dict[tuple[str, str], Link] = {}
         self._tokens: dict[str, CancelToken] = {}
         self._weights: dict[str, int] = {}
         self._quiet: dict[str, float] = {}  # when the last call of a session came
@@ -80,12 +84,14 @@ class FairQueue(Queue):
     async def push(self, body: Any, request: Any, username: str | None) -> Any:
         """Called by Gradio for every call; refuses what is too long and what is too much."""
         function = self._function(body)
+        session = body.session_hash
         problem = too_long(function.inputs, body.data)
         if problem:
             raise HTTPException(413, f"{problem}.")
+        if self._forgotten(function, session):
+            raise HTTPException(410, "This page was left alone for too long; load it again.")
         if names_address(body.data):
             raise HTTPException(422, "Files are not fetched from addresses; upload them.")
-        session = body.session_hash
         group = self.event_queue_per_concurrency_id.get(function.concurrency_id)
         size = weight(body.data, MAX_WAITING)
         if group is not None:
@@ -104,6 +110,17 @@ class FairQueue(Queue):
             return self.blocks.fns[body.fn_index]
         except (KeyError, TypeError):
             raise HTTPException(404, "There is no such function; reload the page.") from None
+
+    def _forgotten(self, function: Any, session: str | None) -> bool:
+        """Whether a page asks for something whose state is gone."""
+        states = getattr(self.blocks, "state_holder", None)
+        found = states.session_data.get(session) if isinstance(states, States) and session else None
+        return any(
+            getattr(block, "studio_needed", False)
+            and not getattr(function.fn, "studio_first", False)
+            and not is_open(found.state_data.get(block._id) if found else None)
+            for block in function.inputs
+        )
 
     def _make_room(self, group: EventQueue, newcomer: str, size: int) -> None:
         waiting = [*(_owner(event) for event in group.queue), newcomer]
@@ -220,6 +237,21 @@ def call_token() -> CancelToken:
     blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
     queue = getattr(blocks, "_queue", None)
     return queue.token(event_id) if isinstance(queue, FairQueue) and event_id else CancelToken()
+
+
+def call_behind() -> bool:
+    """Whether whoever asked has not even been sent what was said before, so that more would only pile up."""
+    blocks, request = LocalContext.blocks.get(None), LocalContext.request.get(None)
+    queue, session = getattr(blocks, "_queue", None), getattr(request, "session_hash", None)
+    if not isinstance(queue, FairQueue) or not session:
+        return False
+    messages = queue.pending_messages_per_session.get(session)
+    return (messages.qsize() if messages else 0) + behind(queue.links, session) > _BEHIND
+
+
+def call_login() -> str:
+    """The name that whoever asks is logged in with; "" where nobody has to."""
+    return getattr(LocalContext.request.get(None), "username", None) or ""
 
 
 def call_owner() -> str:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from app import uploads
 from app.arguments import refuse_politely
 from app.doors import Doors
+from app.link import Links
 from app.mcp import furnish
 from app.middleware import FirstPaint, GoneFiles, LimitBody, TakeNoMore
 from app.presence import FIRST, GRACE, Presence, Streams
@@ -86,7 +87,7 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
     # Closed: what is asked for directly would pass the queue by.
     demo.queue(api_open=False)
     refuse_politely(demo)
-    demo._queue = FairQueue(demo, presence, chosen.queue_size)
+    queue = demo._queue = FairQueue(demo, presence, chosen.queue_size)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -120,6 +121,7 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         "middleware": [
             Middleware(TakeNoMore, lambda: chosen.stop.asked),
             Middleware(Doors, chosen.auth, login_of),
+            Middleware(Links, chosen.grace, queue.links),
             Middleware(Streams, presence, states.page),
             Middleware(LimitBody, MAX_BODY, uploads.MAX_BYTES + 2**20),
             Middleware(GoneFiles),
@@ -181,7 +183,7 @@ def head() -> str:
         '<meta name="color-scheme" content="light dark">'
         # Gradio puts a prefix before every rule of its `css`, so that rules for its own frame have to come this way.
         f"<style>{static('frame.css')}</style>"
-        f"<script>{static('studio.js')}</script>"
+        f"<script>{static('studio.js')}{static('link.js')}</script>"
     )
 
 
@@ -191,7 +193,7 @@ def first_paint(demo: gr.Blocks) -> str:
     first = getattr(stage, "value", None) or {}
     return (
         f"<script type='text/plain' id='studio-first'>{first.get('image', '')}</script>"
-        f"<script>{static('studio.js')}{static('splash.js')}</script>"
+        f"<script>{static('studio.js')}{static('link.js')}{static('splash.js')}</script>"
     )
 
 

@@ -12,7 +12,7 @@ from app.desk import Desk
 from app.guard import guarded
 from app.jobs import LongJobs
 from app.queue import CONCURRENT, QUICK
-from app.visit import Visit
+from app.visit import Visit, is_open
 from editing.errors import EditingError
 from editing.results import FaceView
 from editing.service import EditingService
@@ -29,7 +29,7 @@ class Shell:
         jobs: where reconstructions and descriptions run; the service itself, or see :mod:`app.zero`.
         visit: the state of one page, a :class:`app.visit.Visit`.
         stage, live, saver: see :mod:`app.widgets`.
-        saved: what the browser keeps for a reload.
+        saved: what the browser keeps for a reload, see ``static/keep.js``.
         tabs: the tabs; ``gr.Tabs(selected=...)`` as their output brings one to the front.
         strip, seed, truncation: of the Face tab, which every newly opened face updates.
     """
@@ -40,7 +40,7 @@ class Shell:
     stage: gr.HTML
     live: gr.HTML
     saver: gr.HTML
-    saved: gr.BrowserState
+    saved: gr.HTML
     tabs: gr.Tabs = field(init=False)
     strip: gr.HTML = field(init=False)
     seed: gr.Number = field(init=False)
@@ -99,7 +99,7 @@ def present(visit: Visit | None) -> Visit:
     Raises:
         EditingError: if the server forgot it.
     """
-    if not isinstance(visit, Visit) or visit.closed:
+    if not isinstance(visit, Visit) or not is_open(visit):
         raise EditingError("this page is not ready; wait a moment, or reload it if it was left alone for long")
     return visit
 

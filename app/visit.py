@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from dataclasses import dataclass, field
+from typing import Any
 
+from app.curves import History
+from app.tasks import Task
 from editing.errors import EditingError
 from editing.results import CancelToken, Candidate, Variant
 from editing.service import EditingService
-from editing.text.results import TextProposal
+from editing.text.results import TextProgress, TextProposal
 
 MAX_FACES = 12
 
@@ -42,6 +46,25 @@ class Opened:
 
 
 @dataclass(eq=False)
+class Description:
+    """A description that is being followed.
+
+    Attributes:
+        prompt: what was asked for.
+        task: does it.
+        shown: of which face it is, for the page.
+        history: its losses so far.
+        told: whether what there was to say at its end was said.
+    """
+
+    prompt: str
+    task: Task[TextProgress]
+    shown: dict[str, Any]
+    history: History
+    told: bool = False
+
+
+@dataclass(eq=False)
 class Visit:
     """State of one page; hold ``lock`` while reading or changing the lists.
 
@@ -57,8 +80,9 @@ class Visit:
         photo: token of the uploaded photo.
         job: stops the reconstruction under way.
         rebuilt: the reconstructed face, until it is sent to the editor.
-        describing: stops the description that is being followed.
+        description: the description that is being followed, or that was until it is applied or discarded.
         proposal: what a description led to, until it is applied or discarded.
+        pages: how many pages show it: two for a moment when one is loaded again.
         turn: held while a face is opened, so that of two that were asked for the later one stays.
     """
 
@@ -72,8 +96,9 @@ class Visit:
     photo: str | None = None
     job: CancelToken | None = None
     rebuilt: str | None = None
-    describing: CancelToken | None = None
+    description: Description | None = None
     proposal: TextProposal | None = None
+    pages: int = 1
     lock: threading.RLock = field(default_factory=threading.RLock)
     turn: threading.RLock = field(default_factory=threading.RLock)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -150,15 +175,50 @@ class Visit:
             return list(dict.fromkeys([*held, *([self.rebuilt] if self.rebuilt else [])]))
 
 
+def is_open(visit: object) -> bool:
+    """Whether this is the state of a page that is remembered."""
+    return isinstance(visit, Visit) and not visit.closed
+
+
+class Visits:
+    """Finds the visit of a page that is loaded again, by a name that only its tab knows."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: weakref.WeakValueDictionary[str, Visit] = weakref.WeakValueDictionary()
+
+    def put(self, tab: str, visit: Visit) -> None:
+        """Remembers a visit for as long as it lasts."""
+        if tab:
+            with self._lock:
+                self._held[tab] = visit
+
+    def again(self, tab: str) -> Visit | None:
+        """The visit of a tab, which has one page more from now on; None if it is over."""
+        with self._lock:
+            visit = self._held.get(tab)
+        if visit is None:
+            return None
+        with visit.lock:
+            if visit.closed:
+                return None
+            visit.pages += 1
+            return visit
+
+
 def close_visit(service: EditingService, visit: Visit | None) -> None:
     """Forgets everything a page left behind; called when its state is deleted."""
     if visit is None:
         return
     with visit.lock:
+        visit.pages -= 1
+        if visit.pages > 0:
+            return
         visit.closed = True
-        for job in (visit.job, visit.describing):
-            if job is not None:
-                job.cancel()
+        if visit.job is not None:
+            visit.job.cancel()
+        if visit.description is not None:
+            visit.description.task.cancel.cancel()
         tokens, photo = visit.tokens(), visit.photo
     for token in tokens:
         service.close_session(token)

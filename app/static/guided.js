@@ -64,3 +64,12 @@ function render() {
 watch("value", render);
 Studio.on("tab", element, showOnStage);
 render();
+// A page that was loaded again finds what it was following.
+let looked = false;
+const look = (face) => {
+  if (looked || !(face?.n > 0)) return;
+  looked = true;
+  if (face.job && !props.value) trigger("again");
+};
+Studio.on("face", element, look);
+look(Studio.face);

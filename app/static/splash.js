@@ -6,7 +6,7 @@
   try {
     stored = localStorage.getItem("memorygan-theme");
     // Somebody who comes back gets their own face in a moment; another one first would only confuse.
-    Studio.returning = Boolean(localStorage.getItem("memorygan-studio"));
+    Studio.returning = Boolean(Studio.kept().recipe);
   } catch {
     // Storage may be forbidden.
   }

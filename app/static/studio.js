@@ -2,6 +2,8 @@
 (() => {
   if (window.Studio) return;
   const handlers = [];
+  const KEPT = "memorygan-studio";
+  let saying = 0;
 
   const Studio = {
     face: null, // the last committed face, as app/desk.py describes it
@@ -170,6 +172,41 @@
       setTimeout(() => URL.revokeObjectURL(address), 10000);
     },
 
+    /** Keeps a face, {recipe, label}, for this tab, and as the last one for a new tab. */
+    keep(face) {
+      if (!face?.recipe) return;
+      for (const name of ["sessionStorage", "localStorage"]) {
+        try {
+          window[name].setItem(KEPT, JSON.stringify(face));
+        } catch {
+          try {
+            window[name].removeItem(KEPT); // better none than an old one
+          } catch {
+            // Storage may be forbidden; a reload then begins anew.
+          }
+        }
+      }
+    },
+
+    /** The face of this tab, else the last one of any; `tab` is a name that only this tab knows. */
+    kept() {
+      let found = {};
+      try {
+        found = JSON.parse(sessionStorage.getItem(KEPT) ?? localStorage.getItem(KEPT) ?? "{}");
+      } catch {
+        // Nothing that can be read is as good as nothing.
+      }
+      return { ...found, tab };
+    },
+
+    /** A sentence at the lower edge, for a while or, if `stay`, until there is another. */
+    say(text, stay = false) {
+      document.getElementById("studio-say")?.remove();
+      clearTimeout(saying);
+      document.body.append(Studio.make("div", { id: "studio-say", role: "status" }, text));
+      if (!stay) saying = setTimeout(() => document.getElementById("studio-say")?.remove(), 8000);
+    },
+
     toggleTheme() {
       wanted = document.body.classList.contains("dark") ? "light" : "dark";
       applyTheme();
@@ -200,6 +237,26 @@
   };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", keepTheme);
   else keepTheme();
+
+  // A tab that is duplicated gets a copy of what the other one stored, its name too, while that one is open.
+  let tab = "";
+  const mark = (open) => {
+    try {
+      sessionStorage.setItem("memorygan-open", open);
+    } catch {
+      // Storage may be forbidden.
+    }
+  };
+  try {
+    tab = sessionStorage.getItem("memorygan-open") === "yes" ? "" : (sessionStorage.getItem("memorygan-tab") ?? "");
+    tab ||= Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    sessionStorage.setItem("memorygan-tab", tab);
+  } catch {
+    tab = "";
+  }
+  mark("yes");
+  addEventListener("pagehide", () => mark("no"));
+  addEventListener("pageshow", () => mark("yes"));
 
   window.Studio = Studio;
 })();

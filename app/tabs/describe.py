@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from app import pictures, widgets
+from app.curves import History
 from app.guard import refuse, tell
 from app.pace import Pace
-from app.queue import LONG
+from app.queue import LONG, call_behind, call_owner
 from app.shell import Shell, names, number, present, record
-from app.visit import Visit
+from app.tasks import Task
+from app.visit import Description, Visit
 from editing.errors import EditingError
 from editing.face.edits import MAX_PROMPT
 from editing.results import CancelToken, FaceView
@@ -22,8 +24,6 @@ from editing.text.optimize import STRENGTHS
 from editing.text.results import TextProgress
 
 STEPS, MAX_STEPS = 300, 1000
-# Points of a curve that are sent; a screen shows no more.
-_POINTS = 80
 # Those of the paper.
 EXAMPLES = (
     "a man with a beard",
@@ -153,20 +153,17 @@ def build(shell: Shell) -> None:
         here = present(visit)
         if not text.strip():
             raise EditingError("there is no description yet; write one, or click an example")
-        if here.describing is not None:
+        if here.description is not None and not here.description.task.ended:
             raise EditingError("a description is being followed already; stop it first")
         own = {loss: number(value, "a weight") for loss, value in zip(weights, values, strict=True)}
-        token = CancelToken()
-        here.describing, here.proposal = token, None
-        try:
-            face = desk.run(here, service.view)
-            shown = {"face": here.here().number, "revision": face.revision}
-            history, pace = History(), Pace()
-            # At once, since loading the judges may take a while: what an earlier description led to is gone.
-            total = int(number(count, "the number of steps"))
-            told = shown | _shown("Starting.", 0.0, face.image, total, history)
-            yield told, busy, idle, gr.update(interactive=False, variant="secondary"), busy
-            job = shell.jobs.describe(
+        face, cancel, owner = desk.run(here, service.view), CancelToken(), call_owner()
+        # At once, since loading the judges may take a while: what an earlier description led to is gone.
+        total = int(number(count, "the number of steps"))
+        shown = {"face": here.here().number, "revision": face.revision}
+        history = History([loss for loss, _, _ in LOSSES])
+
+        def steps() -> Iterator[TextProgress]:
+            return shell.jobs.describe(
                 face.session,
                 text.strip(),
                 names(record(chosen).get("parts")) or None,
@@ -174,37 +171,62 @@ def build(shell: Shell) -> None:
                 name,
                 None if own == _preset(name) else own,
                 total,
-                cancel=token,
-                owner=f"page-{id(here)}",
+                cancel=cancel,
+                owner=owner or f"page-{id(here)}",
                 layers=None if which == "auto" else which,
             )
-            for now in job:
-                history.add(now)
-                if now.phase == "done":
-                    here.proposal = now.proposal
-                    for notice in now.notices:
-                        tell(notice)
-                    can = gr.update(interactive=now.proposal is not None)
-                    can_apply = gr.update(interactive=now.proposal is not None, variant="primary")
-                    told = shown | _progress(
-                        now, history, desk.names(now.proposal.change.parts if now.proposal else ())
-                    )
-                    yield told, idle, busy, can_apply, can
-                elif pace.due():
-                    yield shown | _progress(now, history), gr.skip(), gr.skip(), gr.skip(), gr.skip()
+
+        def each(now: TextProgress) -> None:
+            history.add(now)
+            if now.phase == "done":
+                here.proposal = now.proposal
+
+        here.proposal = None
+        here.description = Description(text.strip(), Task(steps, each, cancel), shown, history)
+        here.description.task.start()
+        told = shown | _shown("Starting.", 0.0, face.image, total, history)
+        yield told, busy, idle, gr.update(interactive=False, variant="secondary"), busy
+        yield from follow(here, here.description)
+
+    def follow(here: Visit, description: Description) -> Iterator[tuple[Any, ...]]:
+        """Shows a description until it ends; it goes on while somebody does."""
+        pace, shown, history = Pace(), description.shown, description.history
+        try:
+            with closing(description.task.follow()) as steps:
+                for now in steps:
+                    if now.phase == "done":
+                        if not description.told:
+                            description.told = True
+                            for notice in now.notices:
+                                tell(notice)
+                        can = gr.update(interactive=now.proposal is not None)
+                        can_apply = gr.update(interactive=now.proposal is not None, variant="primary")
+                        told = shown | _progress(
+                            now, history, desk.names(now.proposal.change.parts if now.proposal else ())
+                        )
+                        yield told, idle, busy, can_apply, can
+                    elif pace.due() and not call_behind():
+                        yield shown | _progress(now, history), gr.skip(), gr.skip(), gr.skip(), gr.skip()
         except Exception as error:
             # Whatever it was, the buttons must be usable again.
+            here.description = None
             refuse(error)
             yield None, idle, busy, busy, busy
-        finally:
-            # Also when the page was closed in the middle: the job must not go on for nobody.
-            token.cancel()
-            here.describing = None
+
+    def on_again(visit: Visit | None) -> Iterator[tuple[Any, ...]]:
+        """A page that is loaded again shows the description that it was following."""
+        description = visit.description if isinstance(visit, Visit) else None
+        if description is None:
+            yield (gr.skip(),) * (1 + len(outputs))
+            return
+        yield description.prompt, gr.skip(), busy, idle, busy, busy
+        for told in follow(present(visit), description):
+            yield gr.skip(), *told
 
     def on_stop(visit: Visit | None) -> None:
         here = present(visit)
-        if here.describing is not None:
-            here.describing.cancel()
+        if here.description is not None:
+            here.description.task.cancel.cancel()
 
     def on_apply(visit: Visit | None) -> tuple[Any, ...]:
         here = present(visit)
@@ -214,7 +236,7 @@ def build(shell: Shell) -> None:
 
         def take(session: str) -> FaceView:
             view = service.apply_description(session, proposal)
-            here.proposal = None
+            here.proposal = here.description = None
             return view
 
         shown = desk.commit(here, take)
@@ -224,7 +246,8 @@ def build(shell: Shell) -> None:
         return (*shown, None, idle, busy, gr.update(interactive=False, variant="secondary"), busy)
 
     def on_discard(visit: Visit | None) -> tuple[Any, ...]:
-        present(visit).proposal = None
+        here = present(visit)
+        here.proposal = here.description = None
         return None, idle, busy, gr.update(interactive=False, variant="secondary"), busy
 
     shell.on(
@@ -249,33 +272,15 @@ def build(shell: Shell) -> None:
         )
     shell.on(stop.click, on_stop, inputs=[shell.visit], queue=False, show_progress="hidden")
     shell.on(apply.click, on_apply, inputs=[shell.visit], outputs=[*shell.committed, *outputs])
+    shell.on(
+        progress.again,
+        on_again,
+        inputs=[shell.visit],
+        outputs=[prompt, *outputs],
+        show_progress="hidden",
+        concurrency_id=LONG,
+    )
     shell.on(discard.click, on_discard, inputs=[shell.visit], outputs=outputs, show_progress="hidden")
-
-
-class History:
-    """The losses of a job so far, thinned to what a small chart can show."""
-
-    def __init__(self) -> None:
-        self._steps: list[int] = []
-        self._losses: dict[str, list[float | None]] = {name: [] for name, _, _ in LOSSES}
-
-    def add(self, now: TextProgress) -> None:
-        """Remembers one step; steps that were there before, and those without figures, are left out."""
-        if not now.losses or (self._steps and now.step <= self._steps[-1]):
-            return
-        self._steps.append(now.step)
-        for name, values in self._losses.items():
-            value = now.losses.get(name, math.nan)
-            values.append(round(value, 5) if math.isfinite(value) else None)
-
-    def shown(self) -> dict[str, Any]:
-        """At most :data:`_POINTS` and a few points, the last always among them."""
-        stride = max(1, math.ceil(len(self._steps) / _POINTS))
-        kept = sorted({*range(0, len(self._steps), stride), *([len(self._steps) - 1] if self._steps else [])})
-        return {
-            "steps": [self._steps[index] for index in kept],
-            "losses": {name: [values[index] for index in kept] for name, values in self._losses.items()},
-        }
 
 
 def _preset(strength: str) -> dict[str, float]:
