@@ -855,7 +855,7 @@ def test_uploads_are_unpacked_a_few_at_a_time(monkeypatch):
             running[0] -= 1
         return Photo(np.zeros((40, 40, 3), dtype=np.uint8), 40, 40)
 
-    monkeypatch.setattr("editing.service.decode", slow)
+    monkeypatch.setattr("editing.own_photo.decode", slow)
     with toy_service(Limits(max_decodes=2), detector=lambda pixels: []) as service, ThreadPoolExecutor(6) as pool:
         assert len({view.photo for view in pool.map(service.open_photo, [b""] * 6)}) == 6
     assert most[0] == 2
