@@ -232,28 +232,19 @@ def depth_to_space(x: Tensor) -> Tensor:
 Linear = Callable[[Tensor], Tensor]
 
 
-def _transposes(first: Linear, second: Linear) -> tuple[Linear, Linear]:
-    """Two linear functions, each the other's transpose, so that it is the other's gradient too."""
+def _linear(function: Linear, transpose: Callable[[], Linear]) -> Linear:
+    """A linear function whose gradient is its transpose, asked for once both are there."""
 
-    class First(torch.autograd.Function):
+    class Function(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:
-            return first(x)
+            return function(x)
 
         @staticmethod
         def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-            return cast(Tensor, Second.apply(gradients[0]))
+            return transpose()(gradients[0])
 
-    class Second(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            return second(x)
-
-        @staticmethod
-        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-            return cast(Tensor, First.apply(gradients[0]))
-
-    return First.apply, Second.apply
+    return cast(Linear, Function.apply)
 
 
 def _enlarged(x: Tensor) -> Tensor:
@@ -261,16 +252,15 @@ def _enlarged(x: Tensor) -> Tensor:
     return y[:, :, 2:-2, 2:-2]
 
 
-_halve, _ = _transposes(
-    lambda x: F.avg_pool2d(x, 2),
-    # A quarter of every value at each of its 2×2 places.
-    lambda x: F.interpolate(x * 0.25, scale_factor=2, mode="nearest"),
-)
-_upsample, _ = _transposes(
-    _enlarged,
-    # The blur at every other pixel.
-    lambda x: F.conv2d(x, blur_kernel(x.shape[1], x), stride=2, padding=1, groups=x.shape[1]),
-)
+def _blurred_and_halved(x: Tensor) -> Tensor:
+    return F.conv2d(x, blur_kernel(x.shape[1], x), stride=2, padding=1, groups=x.shape[1])
+
+
+_halve = _linear(lambda x: F.avg_pool2d(x, 2), lambda: _spread)
+# A quarter of every value at each of its 2×2 places.
+_spread: Linear = _linear(lambda x: F.interpolate(x * 0.25, scale_factor=2, mode="nearest"), lambda: _halve)
+_upsample = _linear(_enlarged, lambda: _downsample)
+_downsample: Linear = _linear(_blurred_and_halved, lambda: _upsample)
 
 
 class _EvenAndOdd(torch.autograd.Function):
