@@ -78,6 +78,7 @@ class Visit:
         candidates: what the grid of faces to choose from shows.
         variants: what "surprise me" drew last.
         photo: token of the uploaded photo.
+        photos: tokens of photos that faces of this page are shown in.
         job: stops the reconstruction under way.
         rebuilt: the reconstructed face, until it is sent to the editor.
         description: the description that is being followed, or that was until it is applied or discarded.
@@ -94,6 +95,7 @@ class Visit:
     candidates: tuple[Candidate, ...] = ()
     variants: tuple[Variant, ...] = ()
     photo: str | None = None
+    photos: set[str] = field(default_factory=set)
     job: CancelToken | None = None
     rebuilt: str | None = None
     description: Description | None = None
@@ -219,8 +221,8 @@ def close_visit(service: EditingService, visit: Visit | None) -> None:
             visit.job.cancel()
         if visit.description is not None:
             visit.description.task.cancel.cancel()
-        tokens, photo = visit.tokens(), visit.photo
+        tokens, photos = visit.tokens(), {*visit.photos, *([visit.photo] if visit.photo else [])}
     for token in tokens:
         service.close_session(token)
-    if photo is not None:
+    for photo in photos:
         service.close_photo(photo)

@@ -157,4 +157,10 @@ def test_a_photo_that_comes_while_another_is_rebuilt_takes_its_place(desk, serve
     assert served.service.health()["sessions"] == sessions and served.service.health()["jobs"] == 0
     desk.page.click("#send")
     desk.wait("Studio.tab === 'edit' && Studio.face.title === 'Photo'")
+    photos = served.service.health()["photos"]
+    desk.tab("photo")
+    desk.page.wait_for_selector(DROP, state="attached")
+    desk.page.set_input_files(DROP, {"name": "c.jpg", "mimeType": "image/jpeg", "buffer": photo_bytes(162)})
+    shown(desk, 162)
+    assert served.service.health()["photos"] == photos + 1, "the photo of a face that is being edited stays"
     assert "FileNotFoundError" not in caplog.text and "Traceback" not in caplog.text

@@ -154,6 +154,8 @@ def build(shell: Shell) -> None:
             raise EditingError("there is no reconstruction yet; rebuild a face first")
         # A copy, so that the reconstruction can be sent again after it was edited.
         view = service.duplicate(here.rebuilt)
+        if here.photo is not None:
+            here.photos.add(here.photo)  # stays as long as the page: the face is shown in it
         desk.enter(here, view, "Photo")
         return (*shell.on_show(here, view), gr.Tabs(selected="edit"))
 
@@ -193,7 +195,7 @@ def _show(shell: Shell, visit: Visit, found: PhotoView) -> tuple[Any, ...]:
         rebuilt, visit.rebuilt = visit.rebuilt, None
         if visit.job is not None:
             visit.job.cancel()
-    if previous is not None:
+    if previous is not None and previous not in visit.photos:
         shell.service.close_photo(previous)
     if rebuilt is not None:
         shell.service.close_session(rebuilt)
