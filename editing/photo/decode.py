@@ -155,7 +155,7 @@ def _photo(data: bytes, found: _Read) -> Photo:
         raise EditingError(f"the picture is too narrow ({width} × {height} pixels); crop it around the face first")
     notices, grey = list(found.notices), is_grey(pixels)
     if grey:
-        notices.append("The picture is black and white.")
+        notices.append("The picture is black and white; edits keep it so unless they ask for a colour.")
     return Photo(pixels, width, height, tuple(notices), data, found.kept, grey)
 
 
