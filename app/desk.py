@@ -82,6 +82,20 @@ class Desk:
             before=pictures.jpeg(view.image) if not view.history else "",
         )
 
+    def reunite(self, visit: Visit, photo: str) -> bool:
+        """Brings the face on show and its photo together, if it comes from a recipe and this is the photo it names."""
+        here = visit.current
+        wanted = self.service.awaits(here.token) if here is not None else None
+        if here is None or wanted is None:
+            return False
+        try:
+            self.service.give_photo(here.token, photo)
+        except EditingError:
+            return False  # another photo
+        here.number, here.before = next(visit.numbers), ""
+        tell("This is the photo of the face on show: its edits are in the photo again.")
+        return True
+
     def run(self, visit: Visit, action: Callable[[str], FaceView]) -> FaceView:
         """Does something with the face on show; one that the server forgot is opened again from its recipe."""
         here = visit.here()
@@ -153,6 +167,7 @@ class Desk:
         image = pictures.jpeg(view.image)
         if not here.before:
             here.before = pictures.jpeg(self.service.before(here.token).image)
+        model = pictures.jpeg(self.service.model_view(here.token).image) if view.in_photo else ""
         total = self.service.change(here.token, "source") if len(view.history) > 1 else view.change
         return {
             # Gradio tells a widget only about a value that differs from the last one.
@@ -162,19 +177,33 @@ class Desk:
             "revision": view.revision,
             "seq": seq,
             "image": image,
-            "map": pictures.ids(view.part_map),
+            "map": pictures.ids(pictures.reduced_map(view.part_map)),
             "before": here.before,
-            "change": pictures.jpeg(pictures.heat(view.change, view.image)) if view.change else image,
-            "change_all": pictures.jpeg(pictures.heat(total, view.image)) if total else image,
+            "change": pictures.jpeg(pictures.reduced(pictures.heat(view.change, view.image))) if view.change else image,
+            "change_all": pictures.jpeg(pictures.reduced(pictures.heat(total, view.image))) if total else image,
             "title": here.label,
             "caption": self._caption("The last step", view.change, view),
             "caption_all": self._caption("All edits together", total, view),
             "alt": self._alt(here, view),
             "sliders": dict(view.sliders),
             "edits": len(view.history),
+            "in_photo": view.in_photo,
+            "model": model,
             "undo": view.can_undo or bool(visit.back),
             "redo": view.can_redo or bool(visit.forward),
             "job": visit.description is not None,
+        }
+
+    def whole(self, visit: Visit) -> dict[str, Any]:
+        """The photo of the face on show with all edits in it, and the face's frame."""
+        here = visit.here()
+        picture, corners = self.service.whole(here.token)
+        return {
+            "n": next(visit.numbers),
+            "face": here.number,
+            "revision": self.service.view(here.token).revision,
+            "image": pictures.jpeg(pictures.outlined(picture, corners), pictures.AS_IS),
+            "alt": f"The whole photo of {here.label}, with the edits of all its faces",
         }
 
     def live(self, visit: Visit, view: FaceView, seq: int) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def build(service: EditingService, jobs: LongJobs | None = None) -> gr.Blocks:
             with gr.Column(elem_id="stage-column", scale=5, min_width=300):
                 stage = widgets.stage(desk.first, desk.parts)
                 live, saver = widgets.unseen("live.js", "live"), widgets.unseen("saver.js", "saver")
-                shell = Shell(desk, jobs, visit, stage, live, saver, saved)
+                wide = widgets.unseen("wide.js", "wide")
+                shell = Shell(desk, jobs, visit, stage, live, saver, wide, saved)
             with (
                 gr.Column(elem_id="tab-column", scale=6, min_width=300),
                 gr.Tabs(elem_id="tabs", selected="face", overflow_behavior="wrap") as shell.tabs,
@@ -102,18 +103,33 @@ def _history(shell: Shell) -> None:
 
     def save(visit: Visit | None, kind: str) -> dict[str, Any]:
         here = present(visit)
-        desk.run(here, service.view)
+        in_photo = desk.run(here, service.view).in_photo
         token = here.here().token
-        data = service.export_png(token) if kind == "png" else service.export_json(token).encode("ascii")
+        mime = {"png": "image/png", "json": "application/json", "zip": "application/zip"}[kind]
+        if kind == "png" and in_photo:
+            saved = service.export_photo(token)
+            data, kind, mime = saved.data, saved.suffix, saved.mime
+        elif kind == "png":
+            data = service.export_png(token)
+        elif kind == "zip":
+            data = service.export_project(token)
+        else:
+            data = service.export_json(token).encode("ascii")
         return {
             "n": next(here.numbers),
             "name": f"{here.here().label.lower().replace(' ', '-')}.{kind}",
-            "mime": "image/png" if kind == "png" else "application/json",
+            "mime": mime,
             "data": base64.b64encode(data).decode("ascii"),
         }
 
     def on_picture(visit: Visit | None) -> dict[str, Any]:
         return save(visit, "png")
+
+    def on_project(visit: Visit | None) -> dict[str, Any]:
+        return save(visit, "zip")
+
+    def on_whole(visit: Visit | None) -> dict[str, Any]:
+        return desk.whole(present(visit))
 
     def on_recipe(visit: Visit | None) -> dict[str, Any]:
         return save(visit, "json")
@@ -122,6 +138,8 @@ def _history(shell: Shell) -> None:
     shell.on(stage.redo, on_redo, inputs=[shell.visit], outputs=shell.opened)
     shell.on(stage.reset, on_reset, inputs=[shell.visit], outputs=shell.committed)
     shell.on(stage.picture, on_picture, inputs=[shell.visit], outputs=[shell.saver])
+    shell.on(stage.project, on_project, inputs=[shell.visit], outputs=[shell.saver])
+    shell.on(stage.whole, on_whole, inputs=[shell.visit], outputs=[shell.wide])
     shell.on(stage.recipe, on_recipe, inputs=[shell.visit], outputs=[shell.saver])
 
 

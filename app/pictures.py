@@ -10,7 +10,7 @@ import base64
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from editing.results import Change
 
@@ -51,6 +51,29 @@ def thumb(image: np.ndarray, side: int = THUMB) -> str:
     if max(picture.size) > side:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return jpeg(np.asarray(picture), side, quality=86)
+
+
+def reduced(image: np.ndarray, side: int = SHOWN) -> np.ndarray:
+    """(H, W, 3) uint8 → at most ``side`` pixels on the longer side."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.thumbnail((side, side), Image.Resampling.BOX)
+    return np.asarray(picture)
+
+
+def reduced_map(part_map: np.ndarray, side: int = SHOWN) -> np.ndarray:
+    """(S, S) part ids → at most ``side`` pixels, ids unmixed."""
+    picture = Image.fromarray(np.ascontiguousarray(part_map), "L")
+    return np.asarray(picture.resize((min(side, picture.width),) * 2, Image.Resampling.NEAREST))
+
+
+def outlined(image: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """A picture with a frame drawn over it: white between two dark lines, so that it shows on anything."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    outline = [(float(x), float(y)) for x, y in [*corners, corners[0]]]
+    draw = ImageDraw.Draw(picture)
+    draw.line(outline, fill=(15, 23, 42), width=4)
+    draw.line(outline, fill=(255, 255, 255), width=2)
+    return np.asarray(picture)
 
 
 def ids(part_map: np.ndarray) -> str:

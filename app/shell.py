@@ -28,7 +28,7 @@ class Shell:
         desk: see :class:`app.desk.Desk`.
         jobs: where reconstructions and descriptions run; the service itself, or see :mod:`app.zero`.
         visit: the state of one page, a :class:`app.visit.Visit`.
-        stage, live, saver: see :mod:`app.widgets`.
+        stage, live, saver, wide: see :mod:`app.widgets`.
         saved: what the browser keeps for a reload, see ``static/keep.js``.
         tabs: the tabs; ``gr.Tabs(selected=...)`` as their output brings one to the front.
         strip, seed, truncation: of the Face tab, which every newly opened face updates.
@@ -40,6 +40,7 @@ class Shell:
     stage: gr.HTML
     live: gr.HTML
     saver: gr.HTML
+    wide: gr.HTML
     saved: gr.HTML
     tabs: gr.Tabs = field(init=False)
     strip: gr.HTML = field(init=False)

@@ -119,6 +119,7 @@ class ServiceCore:
         self._photos = PhotoStore(self.limits.max_photos, self.limits.photo_age)
         self._jobs = Turnstile(self.limits.max_jobs, self.limits.max_waiting_jobs, self.limits.max_jobs_of_owner)
         self._decoding = threading.BoundedSemaphore(self.limits.max_decodes)
+        self._unwanted: set[str] = set()  # photos that are to go with the last face that is edited in them
         self._faces = PhotoFaces(self._photos, self._scheme, self._parse if self._parses else None, self._decoding)
 
     @property

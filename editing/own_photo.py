@@ -54,8 +54,18 @@ class OwnPhotos(ServiceCore):
         return self._photos.add(self._photos.photo(photo).turned(int(quarters)), detector, problem)
 
     def close_photo(self, photo: str) -> None:
-        """Forgets a photo; nothing happens if it is gone already."""
-        self._photos.close(photo)
+        """Forgets a photo, once no open face is edited in it; nothing happens if it is gone already."""
+        with self._lock:
+            self._unwanted.add(photo)
+        self._close_photos()
+
+    def _close_photos(self) -> None:
+        in_use = self._store.photos()
+        with self._lock:
+            free = self._unwanted - in_use
+            self._unwanted -= free
+        for photo in free:
+            self._photos.close(photo)
 
     def framed(self, photo: str, face: int = 0, crop: Square | None = None) -> np.ndarray:
         """The aligned face, or the square cut out by hand, that :meth:`invert` works on.

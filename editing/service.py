@@ -18,7 +18,7 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
     new_face(seed=None, truncation=0.7) -> FaceView                     opens a session
     gallery() -> tuple[int, ...]                                        seeds worth showing first; may be empty
     candidates(count=12, seed=None, truncation=0.7, size=None) -> tuple[Candidate, ...]
-    open_recipe(data: bytes | str) -> FaceView                          PNG or JSON made by this program
+    open_recipe(data: bytes | str) -> FaceView                          picture, JSON or project made by this program
     duplicate(session) -> FaceView;  close_session(session) -> None
     view(session) -> FaceView;  before(session) -> FaceView             now; before every edit
     part_at(session, x, y) -> str                                       part name at a pixel of the full picture
@@ -62,6 +62,8 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
     place(session, photo, face=0, crop=None) -> FaceView                for a face that was rebuilt elsewhere
 
   keeping
+    export_photo(session) -> SavedPhoto                                 a photo in full, in the format it came in
+    export_project(session) -> bytes                                    photo and recipe in one ZIP, see open_recipe()
     recipe(session) -> Recipe;  export_json(session) -> str;  export_png(session) -> bytes (recipe inside)
     diff(session, other) -> tuple[str, ...]                             plain sentences
 
@@ -100,6 +102,8 @@ from editing.face.swap import variant_edits
 from editing.guidance.registry import Guides
 from editing.own_photo import OwnPhotos
 from editing.photo.inversion import IdentityJudge
+from editing.photo.project import is_project, pack, unpack
+from editing.photo.save import SavedPhoto, save
 from editing.results import (
     CancelToken,
     Candidate,
@@ -293,11 +297,16 @@ class EditingService(OwnPhotos):
         )
 
     def open_recipe(self, data: bytes | str) -> FaceView:
-        """Opens a session from a PNG or JSON made by this program.
+        """Opens a session from a picture, JSON or project made by this program.
 
         Raises:
             EditingError: if there is no recipe in it, or it needs another model or a newer version.
         """
+        if isinstance(data, bytes) and is_project(data):
+            file, recipe = unpack(data, self.limits.photo.max_bytes)
+            recipe.require(self.checkpoint)
+            photo = self.open_photo(file).photo
+            return self.give_photo(self._open(recipe).session, photo)
         found = read_recipe(data)
         found.require(self.checkpoint)
         return self._open(found, found.misfits(self._slider_hash()))
@@ -312,6 +321,8 @@ class EditingService(OwnPhotos):
     def close_session(self, session: str) -> None:
         """Forgets a face and frees what was kept for it; nothing happens if it is gone already."""
         self._store.close(session)
+        if self._unwanted:
+            self._close_photos()
 
     def view(self, session: str) -> FaceView:
         """The face as it stands."""
@@ -643,8 +654,30 @@ class EditingService(OwnPhotos):
         """The recipe as JSON text."""
         return self.recipe(session).to_json()
 
+    def export_photo(self, session: str) -> SavedPhoto:
+        """The photo at full size with the edits of all its faces, in the format it came in, with the recipe inside.
+
+        Raises:
+            EditingError: if the face does not come from a photo, or the photo is not here.
+        """
+        recipe, layers = self.recipe(session), self._layers(session)
+        photo = layers[-1][0].photo
+        with self._decoding:
+            edited = photo.original()
+            for face, fields in layers:
+                edited = face.put_back(fields, edited)
+            return save(photo, edited, recipe)
+
+    def export_project(self, session: str) -> bytes:
+        """The photo's file and the recipe in one ZIP, which :meth:`open_recipe` opens again by itself.
+
+        Raises:
+            EditingError: if the face does not come from a photo, or the photo is not here.
+        """
+        return pack(self._layers(session)[-1][0].photo, self.recipe(session))
+
     def export_png(self, session: str) -> bytes:
-        """The full picture as PNG, with the recipe inside."""
+        """The picture of the face alone as PNG, with the recipe inside."""
         with self._store.using(session) as found:
             return embed(Image.fromarray(self._picture(found, found.edits).image), self._recipe(found))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from editing.photo.align import Frame, frame_of
 from editing.photo.decode import decode
 from editing.photo.face import PhotoFace, places
 from editing.photo.faces import asks_for_colour
+from editing.photo.project import unpack
 from memorygan.parts import FACE_PARTS
 
 SQUARES = ((40, 30, 150), (210, 60, 120))
@@ -132,6 +134,8 @@ def test_a_face_whose_photo_is_gone_shows_the_model_and_says_so(service, two_peo
     token = service.open_photo(upload(two_people)).photo
     view = rebuilt(service, token, 0)
     service.close_photo(token)
+    assert service.view(view.session).in_photo, "it stays as long as a face is edited in it"
+    service._photos.close(token)  # as after an hour
     now = service.view(view.session)
     assert not now.in_photo
     assert "open that photo again" in now.notice
@@ -191,3 +195,41 @@ def test_a_damaged_reference_is_refused(damage):
     assert read_photo_ref(good.to_dict()) == good
     with pytest.raises(EditingError):
         read_photo_ref(good.to_dict() | damage)
+
+
+def test_a_photo_is_saved_in_full_with_its_recipe_and_a_project_opens_by_itself(service, two_people):
+    data = upload(two_people)
+    token = service.open_photo(data).photo
+    view = rebuilt(service, token, 0)
+    edited = service.set_sliders(view.session, {"hair.lightness": 2.5})
+    saved = service.export_photo(view.session)
+    assert (saved.suffix, saved.mime) == ("png", "image/png")
+    with Image.open(io.BytesIO(saved.data)) as image:
+        result = np.asarray(image.convert("RGB"))
+    assert np.array_equal(result, service.edited_photo(view.session).srgb())
+    again = service.open_recipe(saved.data)
+    assert again.history == edited.history
+    assert service.awaits(again.session) is not None
+    project = service.export_project(view.session)
+    with zipfile.ZipFile(io.BytesIO(project)) as file:
+        assert sorted(file.namelist()) == ["photo.png", "recipe.json"]
+        assert file.read("photo.png") == data
+    opened = service.open_recipe(project)
+    assert opened.in_photo
+    assert np.array_equal(opened.image, edited.image)
+
+
+def test_a_zip_that_is_no_project_is_refused(service):
+    def packed(**files: bytes) -> bytes:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, content in files.items():
+                file.writestr(name.replace("_", "."), content)
+        return stream.getvalue()
+
+    with pytest.raises(EditingError, match="no project"):
+        service.open_recipe(packed(recipe_json=b"{}"))
+    with pytest.raises(EditingError, match="damaged"):
+        service.open_recipe(packed(recipe_json=b"{}", photo_png=b"x")[:60])
+    with pytest.raises(EditingError, match="larger than"):
+        unpack(packed(recipe_json=b"{}", photo_png=bytes(2**20)), 1000)

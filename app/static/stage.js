@@ -6,12 +6,15 @@ const MODES = [
   ["parts", "Parts", "The part each pixel belongs to (fine mask)"],
   ["compare", "Before / after", "Drag the line between the face before every edit and now"],
   ["change", "Change map", "How much each pixel changed: dark is untouched, bright is most"],
+  ["whole", "Whole photo", "The whole photo with the edits of all its faces; the frame shows this face"],
+  ["model", "What the model sees", "The model's own picture of this face, which only says what changes in the photo"],
 ];
 const ICONS = {
   undo: "M9 4 4 9l5 5M4 9h10a5.5 5.5 0 0 1 0 11h-3",
   redo: "m15 4 5 5-5 5m5-5H10a5.5 5.5 0 0 0 0 11h3",
   reset: "M5 12a7 7 0 1 0 2-5L5 9m0-5v5h5",
   picture: "M12 4v11m0 0-4-4m4 4 4-4M5 20h14",
+  project: "M4 7h6l2 2h8v10H4V7m0 0V5h6l2 2",
   recipe: "M8 4H6v16h12V8l-4-4H8m6 0v4h4M9 13h6m-6 3h4",
 };
 
@@ -67,7 +70,8 @@ const tools = {
   undo: tool("undo", "Undo", "Undo the last step (Ctrl+Z)", () => act("undo")),
   redo: tool("redo", "Redo", "Redo (Ctrl+Shift+Z)", () => act("redo")),
   reset: tool("reset", "Reset", "Take back every edit of this face; can be undone", () => act("reset")),
-  picture: tool("picture", "Picture", "Save the picture (PNG); the recipe that replays the edit is inside", () => Studio.flush().then(() => trigger("picture"))),
+  picture: tool("picture", "Picture", "Save the picture, a photo at its full size; the recipe that replays the edit is inside", () => Studio.flush().then(() => trigger("picture"))),
+  project: tool("project", "Project", "Save the photo and the recipe in one file (ZIP), to go on later", () => Studio.flush().then(() => trigger("project"))),
   recipe: tool("recipe", "Recipe", "Save only the recipe (JSON): the face and every edit as plain data", () => Studio.flush().then(() => trigger("recipe"))),
 };
 const miniImage = make("img", { alt: "" });
@@ -97,6 +101,17 @@ async function act(name) {
 function setMode(name) {
   mode = name;
   paint();
+  fetchWhole();
+}
+
+// The whole photo is asked for when it is looked at, and anew when something changed.
+let asked = null;
+const fresh = (face) => Studio.wide && Studio.wide.face === face.face && Studio.wide.revision === face.revision;
+function fetchWhole() {
+  const face = Studio.face;
+  if (mode !== "whole" || !face?.in_photo || fresh(face) || asked === face) return;
+  asked = face;
+  trigger("whole");
 }
 
 function paint() {
@@ -105,6 +120,7 @@ function paint() {
   figure.classList.toggle("stage-waiting", face.face === 0 && Boolean(Studio.returning));
   Studio.clearSplash?.();
   const live = Studio.live;
+  if (!face.in_photo && ["whole", "model"].includes(mode)) mode = "face";
   const shown = over ? "over" : mode;
   let source = over ? over.image : live ? live.image : face.image;
   let alt = over ? over.alt : face.alt;
@@ -115,6 +131,16 @@ function paint() {
       alt = `Change map: ${since === "all" ? face.caption_all : face.caption}`;
     }
   }
+  if (shown === "model" && !live) {
+    source = face.model;
+    alt = `What the model sees of ${face.alt}`;
+  }
+  const wide = shown === "whole" && !live && fresh(face);
+  if (wide) {
+    source = Studio.wide.image;
+    alt = Studio.wide.alt;
+  }
+  figure.classList.toggle("stage-whole", Boolean(wide));
   if (image.getAttribute("src") !== source) image.src = source;
   if (miniImage.getAttribute("src") !== source) miniImage.src = source;
   image.alt = alt;
@@ -129,6 +155,7 @@ function paint() {
   for (const button of modeButtons) {
     button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
     button.disabled = Boolean(over);
+    button.hidden = !face.in_photo && ["whole", "model"].includes(button.dataset.mode);
     button.title = over ? "In the other tabs; here the composition is shown" : MODES.find(([name]) => name === button.dataset.mode)[2];
   }
   title.textContent = over ? over.title : face.title;
@@ -141,11 +168,12 @@ function paint() {
   tools.undo.disabled = !face.undo;
   tools.redo.disabled = !face.redo;
   tools.reset.disabled = face.edits === 0;
+  tools.project.hidden = !face.in_photo;
   paintOverlay();
 }
 
 function paintOverlay() {
-  const visible = map && !over && !Studio.live && mode !== "change" && mode !== "compare";
+  const visible = map && !over && !Studio.live && !["change", "compare", "whole", "model"].includes(mode);
   const bright = hovered ?? flashed;
   overlay.hidden = !visible;
   if (!visible) return;
@@ -157,7 +185,7 @@ function paintOverlay() {
 }
 
 function point(event) {
-  const usable = map && !over && mode !== "compare" && mode !== "change";
+  const usable = map && !over && !["change", "compare", "whole"].includes(mode);
   const id = usable && event ? Studio.idAt(map, figure, event) : null;
   tip.hidden = id === null;
   if (id !== null) {
@@ -175,7 +203,7 @@ function point(event) {
 figure.addEventListener("pointermove", (event) => event.pointerType !== "touch" && point(event));
 figure.addEventListener("pointerleave", () => point(null));
 figure.addEventListener("click", (event) => {
-  if (over || mode === "compare" || mode === "change") return;
+  if (over || ["change", "compare", "whole"].includes(mode)) return;
   const id = Studio.idAt(map, figure, event);
   if (id === null || !parts[id]) return;
   if (["swap", "describe"].includes(Studio.tab)) return Studio.emit("toggle", parts[id].name);
@@ -199,8 +227,10 @@ document.addEventListener("keydown", (event) => {
   act(name);
 });
 
+Studio.on("wide", element, paint);
 Studio.on("face", element, async (face) => {
   paint();
+  fetchWhole();
   const read = await Studio.readMap(face.map);
   if (Studio.face === face) {
     map = read;

@@ -24,7 +24,10 @@ def build(shell: Shell) -> None:
         new = gr.Button("New face", variant="primary", elem_id="new-face", min_width=120)
         photo = gr.Button("Use my photo", elem_id="use-photo", min_width=120)
         recipe = gr.UploadButton(
-            "Open a saved face", file_types=[".png", ".json"], elem_id="open-recipe", min_width=140
+            "Open a saved face",
+            file_types=[".png", ".jpg", ".jpeg", ".webp", ".tif", ".json", ".zip"],
+            elem_id="open-recipe",
+            min_width=140,
         )
     with gr.Row(elem_classes=["studio-row"]):
         shell.seed = gr.Number(

@@ -136,6 +136,12 @@ class SessionStore:
         self._release(evicted)
         return session
 
+    def photos(self) -> set[str]:
+        """Tokens of the photos that the sessions edit."""
+        with self._lock:
+            live = {session.photo_token for session in self._live.values()}
+            return live | {archive.photo_token for archive, _ in self._archived.values()}
+
     def close(self, token: str) -> None:
         """Forgets a session; nothing happens if it is gone already."""
         with self._lock:
