@@ -20,7 +20,7 @@ from editing.face.fields import between
 from editing.face.measure import change_between
 from editing.face.recipe import Recipe
 from editing.face.session import Edits, Session, describe
-from editing.face.sources import SeedSource, Source
+from editing.face.sources import CodesSource, SeedSource, Source
 from editing.face.state import FaceEditor, parts_source
 from editing.face.store import SessionStore
 from editing.guidance.registry import Guides
@@ -31,6 +31,7 @@ from editing.photo.faces import PhotoFaces, asks_for_colour
 from editing.photo.inversion import IdentityJudge
 from editing.photo.original import Original
 from editing.photo.store import PhotoStore
+from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.transfer import Plan
 from editing.results import Change, FaceView
@@ -205,7 +206,7 @@ class ServiceCore:
             between(value, name, -10, 10)
         return {name: float(value) for name, value in values.items()}
 
-    def _swap_edit(self, other: str, parts: Sequence[str] | None, group: str, amount: float) -> SwapEdit:
+    def _swap_edit(self, session: str, other: str, parts: Sequence[str] | None, group: str, amount: float) -> SwapEdit:
         if group not in ("all", "shape", "texture", "every"):
             raise EditingError(f"group is {quoted(group)}; use 'all', 'shape' or 'texture'")
         between(amount, "amount", 0, 1)
@@ -218,6 +219,12 @@ class ServiceCore:
             source: Source = found.source
             if found.edits or not isinstance(source, SeedSource):
                 source = parts_source(found.state(), found.latents(), names)
+            ref, token = found.photo, found.photo_token
+            if ref is not None and token and not set(names) & set(found.edited_parts((), found.edits)):
+                source = replace(source, photo=ref) if isinstance(source, CodesSource) else source
+        if isinstance(source, CodesSource) and source.photo is not None:
+            with self._store.using(session) as found:
+                found.lenders[source.photo] = token
         base = group == "every" and set(names) >= set(self._scheme.names[1:])
         return SwapEdit(source, names, group, float(amount), base)
 
@@ -284,6 +291,7 @@ class ServiceCore:
             view = self._describe(found, wanted, state.sliders)
             face = self._photo_face(found)
             beginning = None if face is None else (self._rendered(found, ()), found.latents(()))
+            lent = () if face is None else self._lent(found, wanted, PREVIEW_FIELD_SIDE)
         # Waits outside the lock: a newer preview of the same face, kind and size may then replace this one.
         # What is said of it travels along, so that whoever asked first gets sliders that fit the picture.
         made: Previewed = self._worker.preview(
@@ -291,7 +299,7 @@ class ServiceCore:
         ).result()
         picture = made.picture
         if face is not None and beginning is not None:
-            picture = self._in_photo(face, *beginning, picture, made.request.latents, made.edits)
+            picture = self._in_photo(face, *beginning, picture, made.request.latents, made.edits, lent)
         return replace(made.view, image=picture.image, part_map=picture.part_map, preview=True)
 
     def _preview_batch(self, asked: Sequence[Previewed]) -> list[Previewed]:
@@ -320,17 +328,46 @@ class ServiceCore:
         def make(size: int) -> Fields:
             plan = plan_of(session.latents(()).w, session.latents(edits).w, self.config)
             before, after = self._rendered(session, ()), self._rendered(session, edits)
-            return face.fields(before, after, plan, size, asks_for_colour(edits))
+            return face.fields(before, after, plan, size, asks_for_colour(edits), self._lent(session, edits, size))
 
         return self._faces.fields(session.id, edits, make)
 
     def _in_photo(
-        self, face: PhotoFace, before: Rendered, start: Latents, after: Rendered, codes: Latents, edits: Edits
+        self,
+        face: PhotoFace,
+        before: Rendered,
+        start: Latents,
+        after: Rendered,
+        codes: Latents,
+        edits: Edits,
+        lent: Sequence[Lent] = (),
     ) -> Rendered:
         """A preview of edits in the photo."""
         plan = plan_of(start.w, codes.w, self.config)
-        fields = face.fields(before, after, plan, PREVIEW_FIELD_SIDE, asks_for_colour(edits))
+        fields = face.fields(before, after, plan, PREVIEW_FIELD_SIDE, asks_for_colour(edits), lent)
         return face.shown(fields, PREVIEW_SIDE)
+
+    def _lent(self, session: Session, edits: Edits, size: int) -> tuple[Lent, ...]:
+        """Parts of other photos that edits took; the session is locked."""
+        found = []
+        for number, edit in enumerate(edits):
+            ref = edit.face.photo if isinstance(edit, SwapEdit) and isinstance(edit.face, CodesSource) else None
+            if not isinstance(edit, SwapEdit) or ref is None or edit.group not in ("all", "every") or edit.amount < 1.0:
+                continue
+            token, later = session.lenders.get(ref, ""), edits[number + 1 :]
+            replaced = {name for one in later if not isinstance(one, SliderEdit) for name in one.parts}
+            names = [name for name in edit.parts if name not in replaced]
+            if not (token and names and self._parses):
+                continue
+            try:
+                other = self._faces.of(token, ref.frame, lambda: np.zeros((1, 1, len(self._scheme)))).prepared(size)
+            except UnknownSessionError:
+                continue
+            ids = tuple(k for k in map(self._scheme.index, names) if lends(self._scheme.names, k, other))
+            moved = any(set(one.parts) & set(names) for one in later)
+            middle = look(self._rendered(session, edits[: number + 1])) if moved else None
+            found.append(Lent(other, ids, middle))
+        return tuple(found)
 
     def _photo_face(self, session: Session) -> PhotoFace | None:
         """The photo's face a session edits; None without one, or while the photo is gone. The session is locked."""

@@ -10,8 +10,10 @@ import numpy as np
 from editing.core import ServiceCore
 from editing.device.worker import Background
 from editing.errors import EditingError, UnknownSessionError
+from editing.face.edits import SwapEdit
 from editing.face.fields import between
 from editing.face.photo_ref import PhotoRef
+from editing.face.sources import CodesSource
 from editing.photo.align import Frame, thumbnail
 from editing.photo.decode import decode
 from editing.photo.face import PhotoFace
@@ -179,6 +181,11 @@ class OwnPhotos(ServiceCore):
                 with self._store.using(opened.id) as beside:
                     beside.load(other.edits)
                 self._placed(opened.id, photo, Frame(*other.photo.frame))
+        with self._store.using(session) as face:
+            for edit in face.edits:
+                lent = edit.face.photo if isinstance(edit, SwapEdit) and isinstance(edit.face, CodesSource) else None
+                if lent is not None and (lent.sha256, lent.turns) == (ref.sha256, ref.turns):
+                    face.lenders[lent] = photo
         return self._placed(session, photo, Frame(*ref.frame))
 
     def _placed(self, session: str, photo: str, frame: Frame) -> FaceView:

@@ -400,7 +400,7 @@ class EditingService(OwnPhotos):
         Raises:
             EditingError: for an unknown part or group, or an amount out of range.
         """
-        edit = self._swap_edit(other, parts, group, amount)
+        edit = self._swap_edit(session, other, parts, group, amount)
         return self._commit(session, lambda found: (*found.edits, edit))
 
     def preview_swap(
@@ -413,19 +413,19 @@ class EditingService(OwnPhotos):
         size: int | None = None,
     ) -> FaceView:
         """What :meth:`swap` would show: smaller, faster, not committed."""
-        edit = self._swap_edit(other, parts, group, amount)
+        edit = self._swap_edit(session, other, parts, group, amount)
         return self._preview(session, "swap", lambda found: (*found.edits, edit), size)
 
     def blend(self, session: str, other: str, amount: float, parts: Sequence[str] | None = None) -> FaceView:
         """Interpolates every layer of some parts (default: all) towards another face; otherwise as :meth:`swap`."""
-        edit = self._swap_edit(other, parts, "every", amount)
+        edit = self._swap_edit(session, other, parts, "every", amount)
         return self._commit(session, lambda found: (*found.edits, edit))
 
     def preview_blend(
         self, session: str, other: str, amount: float, parts: Sequence[str] | None = None, size: int | None = None
     ) -> FaceView:
         """What :meth:`blend` would show: smaller, faster, not committed."""
-        edit = self._swap_edit(other, parts, "every", amount)
+        edit = self._swap_edit(session, other, parts, "every", amount)
         return self._preview(session, "blend", lambda found: (*found.edits, edit), size)
 
     def variants(

@@ -219,6 +219,19 @@ def test_a_photo_is_saved_in_full_with_its_recipe_and_a_project_opens_by_itself(
     assert np.array_equal(opened.image, edited.image)
 
 
+def test_a_part_of_another_photo_is_named_and_replayed(service, two_people):
+    token = service.open_photo(upload(two_people)).photo
+    first, second = rebuilt(service, token, 0), rebuilt(service, token, 1)
+    swapped = service.swap(first.session, second.session, ["hair"])
+    (edit,) = service.recipe(first.session).edits
+    assert edit.face.photo == service.recipe(second.session).photo
+    again = service.open_recipe(service.export_project(first.session))
+    assert np.array_equal(again.image, swapped.image)
+    service.set_sliders(second.session, {"hair.lightness": 2})
+    service.swap(first.session, second.session, ["hair"])
+    assert service.recipe(first.session).edits[-1].face.photo is None, "edited hair is no longer the photo's"
+
+
 def test_a_zip_that_is_no_project_is_refused(service):
     def packed(**files: bytes) -> bytes:
         stream = io.BytesIO()

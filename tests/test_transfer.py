@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from editing.photo.transfer import fields as fields_module
+from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields, apply
 from editing.photo.transfer.looks import FramedPhoto, Look, noise_level, to_lab
 from editing.photo.transfer.spread import smooth, spread
@@ -198,3 +199,48 @@ def test_the_level_of_noise_is_measured():
     grey = np.clip(128 + rng.normal(0, 5, (200, 200, 1)).repeat(3, axis=2), 0, 255).astype(np.uint8)
     assert noise_level(grey) == pytest.approx(to_lab(grey)[..., 0].std(), rel=0.15)
     assert noise_level(np.full((64, 64, 3), 90, np.uint8)) == 0.0
+
+
+HAT = FACE_PARTS.index("hat")
+
+
+def test_a_hat_of_another_photo_is_its_own_pixels():
+    worn = ids(N)
+    worn[8:40, 30:98] = HAT
+    stripes = painted(worn)
+    stripes[8:40, 30:98] = np.where(np.arange(30, 98)[None, :, None] % 8 < 4, (200, 40, 160), (60, 160, 40))
+    other = FramedPhoto.of(stripes, one_hot(worn), N)
+    pixels, framed = photo()
+    model = ids(S)
+    model[4:20, 15:49] = HAT
+    made = transfer(framed, look(ids(S)), look(model, {HAT: (90, 90, 90)}), Plan((HAT,), (HAT,)), [Lent(other, (HAT,))])
+    result, mask = apply(pixels, made, WHOLE)
+    assert np.abs(result[14:34, 40:88].astype(int) - stripes[14:34, 40:88]).mean() < 8
+    assert np.array_equal(result[100:], pixels[100:])
+    assert np.array_equal(result[~mask], pixels[~mask])
+    edited = look(model, {HAT: (90, 90, 90)})
+    darker = look(model, {HAT: (40, 40, 40)})
+    made = transfer(framed, look(ids(S)), darker, Plan((HAT,), (HAT,)), [Lent(other, (HAT,), edited)])
+    again, _ = apply(pixels, made, WHOLE)
+    assert again[14:34, 40:88].mean() < result[14:34, 40:88].mean() - 15, "later edits of the part go on working"
+
+
+def test_a_mouth_of_another_photo_is_blended_into_the_skin_around_it():
+    pale = {SKIN: (240, 215, 200), MOUTH: (200, 90, 110)}
+    other = FramedPhoto.of(painted(ids(N), pale), one_hot(ids(N)), N)
+    pixels, framed = photo()
+    made = transfer(framed, look(ids(S)), look(ids(S)), Plan((), (MOUTH,)), [Lent(other, (MOUTH,))])
+    result, _ = apply(pixels, made, WHOLE)
+    row = int(0.64 * N)
+    beside = result[row - 12 : row - 9, 52:76].mean(axis=(0, 1))
+    assert np.abs(beside - COLOURS[SKIN]).max() < 12, "no pale patch of the other skin"
+    assert result[row - 2 : row + 2, 56:72, 2].mean() != pytest.approx(
+        pixels[row - 2 : row + 2, 56:72, 2].mean(), abs=1
+    )
+
+
+def test_only_what_a_photo_has_is_lent():
+    _, framed = photo()
+    assert lends(FACE_PARTS.names, HAIR, framed)
+    assert not lends(FACE_PARTS.names, HAT, framed)
+    assert not lends(FACE_PARTS.names, SKIN, framed)

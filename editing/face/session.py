@@ -33,7 +33,7 @@ class Archive:
         position: the step it stands at.
         revision: see :attr:`Session.revision`.
         tuned: it had a render net of its own, which is gone.
-        photo, photo_token, others: see :class:`Session`.
+        photo, photo_token, others, lenders: see :class:`Session`.
     """
 
     source: Source
@@ -44,6 +44,7 @@ class Archive:
     photo: PhotoRef | None = None
     photo_token: str = ""
     others: tuple[Recipe, ...] = ()
+    lenders: tuple[tuple[PhotoRef, str], ...] = ()
 
 
 class Session:
@@ -61,6 +62,7 @@ class Session:
         photo: where in which photo the face is, or None; the photo itself is kept elsewhere, and may be gone.
         photo_token: of that photo in its store, or "" while it is not there.
         others: recipes of other faces of that photo, which were opened with this one.
+        lenders: tokens of photos that parts were taken from.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Session:
         self.photo: PhotoRef | None = None
         self.photo_token = ""
         self.others: tuple[Recipe, ...] = ()
+        self.lenders: dict[PhotoRef, str] = {}
         self._editor, self._undo_depth = editor, undo_depth
         self._steps: list[Edits] = [()]
         self._position = 0
@@ -236,6 +239,7 @@ class Session:
             self.photo,
             self.photo_token,
             self.others,
+            tuple(self.lenders.items()),
         )
 
     @classmethod
@@ -245,6 +249,7 @@ class Session:
         session._steps, session._position = list(archive.steps), archive.position
         session.revision, session.lost_tuning = archive.revision, archive.tuned
         session.photo, session.photo_token, session.others = archive.photo, archive.photo_token, archive.others
+        session.lenders = dict(archive.lenders)
         return session
 
     def duplicate(self, token: str) -> Session:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from editing.errors import EditingError, quoted
 from editing.face.codes import Codes
 from editing.face.fields import MAX_BYTES, read_mapping, read_names, read_number, read_text, read_whole
+from editing.face.photo_ref import PhotoRef, read_photo_ref
 from editing.results import MAX_SEED
 
 
@@ -44,6 +45,7 @@ class CodesSource:
         queries: (1 + P, Q) query codes, base first, or None; they only steer later re-sampling.
         parts: names of the P parts; None for all K of the generator.
         origin: "photo" or "edited".
+        photo: whose pixels the parts are, if they come from a photo and were not edited there.
     """
 
     kind: ClassVar[str] = "codes"
@@ -51,15 +53,17 @@ class CodesSource:
     queries: Codes | None = None
     parts: tuple[str, ...] | None = None
     origin: str = "photo"
+    photo: PhotoRef | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        data: dict[str, Any] = {
             "kind": self.kind,
             "origin": self.origin,
             "parts": None if self.parts is None else list(self.parts),
             "codes": self.codes.text,
             "queries": None if self.queries is None else self.queries.text,
         }
+        return data if self.photo is None else data | {"photo": self.photo.to_dict()}
 
     def describe(self) -> str:
         return "a photo" if self.origin == "photo" else "an edited face"
@@ -89,6 +93,7 @@ def read_source(data: Any) -> Source:
                 None if queries is None else Codes(read_text(queries, "queries", MAX_BYTES)),
                 None if parts is None else read_names(parts),
                 read_text(fields.get("origin"), "origin"),
+                None if fields.get("photo") is None else read_photo_ref(fields["photo"]),
             )
     raise EditingError(
         f"the recipe starts from {quoted(fields.get('kind'))}, which this version does not know; update it"

@@ -139,8 +139,12 @@ class SessionStore:
     def photos(self) -> set[str]:
         """Tokens of the photos that the sessions edit."""
         with self._lock:
-            live = {session.photo_token for session in self._live.values()}
-            return live | {archive.photo_token for archive, _ in self._archived.values()}
+            used: set[str] = set()
+            for session in self._live.values():
+                used |= {session.photo_token, *session.lenders.values()}
+            for archive, _ in self._archived.values():
+                used |= {archive.photo_token, *(token for _, token in archive.lenders)}
+            return used
 
     def close(self, token: str) -> None:
         """Forgets a session; nothing happens if it is gone already."""

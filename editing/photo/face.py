@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from editing.face.photo_ref import PhotoRef
 from editing.photo.align import Frame, framed
 from editing.photo.decode import Photo
 from editing.photo.original import Original
+from editing.photo.transfer.borrow import Lent
 from editing.photo.transfer.fields import Fields, apply, reach
 from editing.photo.transfer.looks import FramedPhoto, Look
 from editing.photo.transfer.transfer import Plan, transfer
@@ -63,18 +64,21 @@ class PhotoFace:
         place = (frame.left, frame.top, frame.across, frame.down)
         return PhotoRef(photo.sha256, photo.width, photo.height, photo.turns, place)
 
-    def fields(self, before: Rendered, after: Rendered, plan: Plan, size: int, coloured: bool = True) -> Fields:
+    def fields(
+        self, before: Rendered, after: Rendered, plan: Plan, size: int, coloured: bool = True, lent: Sequence[Lent] = ()
+    ) -> Fields:
         """What an edit does to the photo.
 
         Args:
             before, after: what the model shows, of any size.
             plan: what was edited.
             size: of the fields.
+            lent: parts that are taken from other photos, prepared for the same size.
             coloured: False if the edit asks for no colour, so that a black-and-white photo gets none.
         """
         last = look(after)
         first = look(before).at(last.image.shape[0])
-        made = transfer(self.prepared(size), first, last, plan)
+        made = transfer(self.prepared(size), first, last, plan, lent)
         return made.colourless() if self.photo.grey and not coloured else made
 
     def shown(self, fields: Fields, size: int | None = None) -> Rendered:

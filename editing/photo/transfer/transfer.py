@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from editing.photo.transfer.borrow import Lent, borrow
 from editing.photo.transfer.draw import draw, newness
 from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
@@ -30,7 +31,7 @@ class Plan:
     shaped: tuple[int, ...]
 
 
-def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan) -> Fields:
+def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Sequence[Lent] = ()) -> Fields:
     """What has to be done to the photo so that it changes as the model's picture does.
 
     Parts whose texture alone changes are toned. Where shapes change, pixels move along the flow between the model's two
@@ -40,6 +41,7 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan) -> Field
         photo: the framed face.
         before, after: what the model shows without and with the edit.
         plan: what was edited.
+        lent: parts that are taken from other photos, oldest first.
     """
     size, names = photo.size, photo.scheme.names
     if not plan.shaped:
@@ -58,6 +60,8 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan) -> Field
     offset += resized(_seen_through(first, last, plan.shaped, photo.scheme.transparent), size)
     toned = moved.lab * np.stack([gain, np.ones_like(gain), np.ones_like(gain)], axis=2) + offset
     drawn, alpha = draw(moved, toned, last, newness(moved, first, last, window, plan.shaped))
+    for one in lent:
+        drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
     ids = np.where((alpha > 0.5)[..., None], resized(last.parts, size), moved.parts).argmax(axis=2).astype(np.uint8)
     return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
 

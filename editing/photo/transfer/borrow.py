@@ -1,0 +1,139 @@
+"""A part of another photo: its own pixels, matched in light and laid into place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from editing.photo.transfer.looks import FramedPhoto, Look, resized
+from editing.photo.transfer.spread import smooth, spread
+
+# Laid over the photo as they are cut out; the others are small and blended into the face around them.
+_WORN = ("hair", "hat", "eyeglass", "earring")
+_SET_IN = ("eyes", "eyebrows", "mouth", "nose")
+_FEATURES = ("eyes", "eyebrows", "mouth", "nose", "eyeglass")
+# How far the light of another photo is followed, in L and in a and b.
+_LIGHT, _TINT = 12.0, 5.0
+_LENS = 0.25  # opacity
+
+
+@dataclass(frozen=True)
+class Lent:
+    """Parts that were taken from another photo.
+
+    Attributes:
+        photo: the other one, framed, with fields of the same size.
+        parts: ids of the parts.
+        middle: what the model showed right after they were taken, if they were edited further; else None.
+    """
+
+    photo: FramedPhoto
+    parts: tuple[int, ...]
+    middle: Look | None = None
+
+
+def borrow(
+    photo: FramedPhoto, toned: np.ndarray, after: Look, lent: Lent, drawn: np.ndarray, alpha: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (n, n, 3) and opacity (n, n) with the parts of another photo on top of what is drawn already.
+
+    Both faces are framed by eyes and mouth, so that parts lie about where they belong; mouths and noses are also moved
+    and scaled to where the model shows them.
+
+    Args:
+        photo: the one that is edited, warped.
+        toned: (n, n, 3) its CIELAB after the change of tone.
+        after: what the model shows, at any size.
+        lent: see there.
+        drawn, alpha: so far.
+    """
+    names = photo.scheme.names
+    light = _light(photo, toned, lent.photo)
+    for part in lent.parts:
+        other = lent.photo
+        if names[part] in _SET_IN:
+            colour, opacity = _set_in(photo, toned, after, other, part)
+        elif names[part] in _WORN:
+            colour, opacity = _worn(photo, other, part, light, names)
+        else:
+            continue
+        if lent.middle is not None:
+            middle = lent.middle.at(after.image.shape[0])
+            weight = after.parts[..., part] * middle.parts[..., part]
+            colour = colour + resized(smooth(after.lab - middle.lab, weight, weight.shape[0] / 40), photo.size)
+        left = alpha * (1.0 - opacity)
+        total = left + opacity
+        drawn = (drawn * left[..., None] + colour * opacity[..., None]) / np.maximum(total, 1e-3)[..., None]
+        alpha = total
+    return drawn.astype(np.float32), alpha.astype(np.float32)
+
+
+def lends(names: Sequence[str], part: int, photo: FramedPhoto) -> bool:
+    """Whether a photo has a part to give that is taken as pixels."""
+    return names[part] in (*_WORN, *_SET_IN) and float((photo.parts[..., part] > 0.5).mean()) > 2e-4
+
+
+def _worn(
+    photo: FramedPhoto, other: FramedPhoto, part: int, light: np.ndarray, names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    matte = other.parts[..., part]
+    # At its edges a pixel is half what was behind it: there the part's own colour is carried outwards.
+    pure = spread(other.lab, (matte > 0.95).astype(np.float32))
+    sure = np.clip((matte - 0.4) / 0.5, 0.0, 1.0)[..., None]
+    colour = sure * other.lab + (1.0 - sure) * pure + light
+    if names[part] == "eyeglass":
+        # Through clear glass the other face is seen: only what differs from its skin is the glasses.
+        skin = spread(other.lab, (other.share([names.index("skin")]) > 0.95).astype(np.float32))
+        seen = np.exp(-np.square(other.lab - skin).sum(axis=2) / (2.0 * 12.0**2))
+        # Lenses are cleared of the other's eyes as well; a little of their tint and of their reflections stays.
+        depth = cv2.distanceTransform((matte > 0.5).astype(np.uint8), cv2.DIST_L2, 3) / other.size
+        inside = np.clip((depth - 1 / 60) * 60.0, 0.0, 1.0)
+        matte = matte * (1.0 - seen) * (1.0 - (1.0 - _LENS) * inside)
+    elif names[part] == "hair":
+        # Behind the features of a face, whose places differ a little.
+        matte = matte * (1.0 - photo.share([names.index(name) for name in _FEATURES]))
+    return colour, matte
+
+
+def _set_in(
+    photo: FramedPhoto, toned: np.ndarray, after: Look, other: FramedPhoto, part: int
+) -> tuple[np.ndarray, np.ndarray]:
+    size, name = photo.size, photo.scheme.names[part]
+    colours, mask = other.lab, other.parts[..., part]
+    if name in ("mouth", "nose"):
+        matrix = _onto(mask, resized(after.parts[..., part], size))
+        colours = cv2.warpAffine(colours, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        mask = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    own = photo.parts[..., part]
+    reach = max(3, size // 40) | 1
+    there = cv2.dilate(np.maximum(mask, own), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    opacity = np.clip(cv2.GaussianBlur(there, (0, 0), size / 90) * 1.6 - 0.3, 0.0, 1.0)
+    # Glasses and hair in front of it stay.
+    front = photo.share([photo.scheme.names.index(other_name) for other_name in ("hair", "hat", "eyeglass")])
+    opacity = opacity * (1.0 - front)
+    # A membrane: the difference along the border is carried inwards (Farbman et al. 2009).
+    ring = ((opacity < 0.05) & (cv2.dilate(opacity, np.ones((reach, reach))) > 0.05)).astype(np.float32)
+    return colours + spread(toned - colours, ring * (1.0 - front)), opacity
+
+
+def _onto(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(2, 3) that moves and scales one mask onto another."""
+    a, b = (cv2.moments((mask > 0.5).astype(np.uint8), binaryImage=True) for mask in (source, target))
+    if min(a["m00"], b["m00"]) < 16:
+        return np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    scale = float(np.clip(np.sqrt(b["m00"] / a["m00"]), 0.75, 1.35))
+    x, y = a["m10"] / a["m00"], a["m01"] / a["m00"]
+    u, v = b["m10"] / b["m00"], b["m01"] / b["m00"]
+    return np.array([[scale, 0, u - scale * x], [0, scale, v - scale * y]], np.float32)
+
+
+def _light(photo: FramedPhoto, toned: np.ndarray, other: FramedPhoto) -> np.ndarray:
+    """(3,) how much lighter and warmer one photo's skin is than the other's, as far as it is followed."""
+    skin = photo.scheme.names.index("skin")
+    means = []
+    for lab, share in ((toned, photo.parts[..., skin]), (other.lab, other.parts[..., skin])):
+        means.append((lab * share[..., None]).sum(axis=(0, 1)) / max(float(share.sum()), 1.0))
+    return np.clip(0.5 * (means[0] - means[1]), (-_LIGHT, -_TINT, -_TINT), (_LIGHT, _TINT, _TINT)).astype(np.float32)
