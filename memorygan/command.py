@@ -28,6 +28,13 @@ def command(status: int = 2, interrupted: str = "") -> Callable[[Main], Callable
             except (ValueError, OSError) as error:
                 print(f"error: {error}", file=sys.stderr)
                 return status
+            except ModuleNotFoundError as error:
+                print(
+                    f"error: this needs {error.name}, which the page does without; `make train` installs it, or "
+                    "`pip install -r requirements-train.lock`",
+                    file=sys.stderr,
+                )
+                return status
             except KeyboardInterrupt:
                 if not interrupted:
                     raise

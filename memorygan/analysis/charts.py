@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from memorygan.parts import PartScheme
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 DPI = 110
+
+
+def _figure(figsize: tuple[float, float]) -> Figure:
+    from matplotlib.figure import Figure  # may not be installed; the command says so
+
+    return Figure(figsize=figsize)
 
 
 def _finish(figure: Figure, footer: str) -> Image.Image:
@@ -37,7 +46,7 @@ def matrices(values: Mapping[str, np.ndarray], names: Sequence[str], footer: str
         values: title → (n, n).
         names: n row and column names.
     """
-    figure = Figure(figsize=(0.42 * len(names) * len(values) + 2.5, 0.36 * len(names) + 1.4))
+    figure = _figure(figsize=(0.42 * len(names) * len(values) + 2.5, 0.36 * len(names) + 1.4))
     for place, (title, matrix) in enumerate(values.items()):
         axes = figure.add_subplot(1, len(values), place + 1)
         low, high = min(0.0, float(matrix.min())), max(float(matrix.max()), 1e-6)
@@ -64,7 +73,7 @@ def scatters(
         labels: (N,) index into ``names``.
         names: slot names; those of parts get the part's colour.
     """
-    figure = Figure(figsize=(5.2 * len(points) + 1.2, 5.2))
+    figure = _figure(figsize=(5.2 * len(points) + 1.2, 5.2))
     for place, (title, cloud) in enumerate(points.items()):
         axes = figure.add_subplot(1, len(points), place + 1)
         for index, name in enumerate(names):
@@ -79,7 +88,7 @@ def scatters(
 
 def part_boxes(values: Mapping[str, np.ndarray], parts: PartScheme, label: str, footer: str) -> Image.Image:
     """One box per part: quartiles, whiskers at the 5th and 95th percentile, and the mean as a diamond."""
-    figure = Figure(figsize=(max(5.0, 0.55 * len(values) + 1.8), 3.4))
+    figure = _figure(figsize=(max(5.0, 0.55 * len(values) + 1.8), 3.4))
     axes = figure.add_subplot()
     boxes = axes.boxplot(
         [cloud[np.isfinite(cloud)] for cloud in values.values()],
@@ -106,7 +115,7 @@ def paired_bars(
     errors: Mapping[str, Sequence[float]] | None = None,
 ) -> Image.Image:
     """Groups of bars, one group per name and one bar per series, with error bars where given."""
-    figure = Figure(figsize=(max(5.0, 0.7 * len(names) + 2.2), 3.4))
+    figure = _figure(figsize=(max(5.0, 0.7 * len(names) + 2.2), 3.4))
     axes = figure.add_subplot()
     width = 0.8 / len(series)
     for place, (title, values) in enumerate(series.items()):
@@ -127,7 +136,7 @@ def courses(
     Args:
         series: title → x (N, M) and y (N, M), values of N runs at M moments.
     """
-    figure = Figure(figsize=(6.4, 4.2))
+    figure = _figure(figsize=(6.4, 4.2))
     axes = figure.add_subplot()
     for title, (x, y) in series.items():
         line = axes.errorbar(

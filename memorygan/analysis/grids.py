@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -88,6 +87,8 @@ def grid(
 @lru_cache
 def label_font() -> ImageFont.FreeTypeFont:
     """The charts' own font; Pillow's has no minus sign."""
+    import matplotlib  # may not be installed; the command says so
+
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size=11)
 
 

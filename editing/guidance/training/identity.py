@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -322,6 +321,8 @@ def _area(scores: Tensor) -> float:
 
 
 def _auc(same: Tensor, different: Tensor) -> float:
+    from sklearn.metrics import roc_auc_score  # slow to import, and only wanted here
+
     truth = np.r_[np.ones(len(same)), np.zeros(len(different))]
     return float(roc_auc_score(truth, torch.cat([same, different]).numpy()))
 
