@@ -45,8 +45,8 @@ class Programs:
         """Sample a face.
 
         Args:
-            seed: whole number; the same seed always gives the same face. Leave it out for a random face.
-            truncation: 0 (ordinary faces) to 1 (all variety).
+            seed: a whole number; the same seed always gives the same face. Leave it out for a random face.
+            truncation: how much variety, from 0 (ordinary faces) to 1 (all of it).
 
         Returns:
             The picture (PNG with the recipe inside), and the recipe as JSON, which the other endpoints take.
@@ -59,8 +59,9 @@ class Programs:
         """Move sliders of a face; the endpoint `model` lists them.
 
         Args:
-            recipe: of the face, as `generate` returns it.
-            sliders: slider id → value from -3 to 3, for example {"hair.lightness": 2}; 0 is the middle.
+            recipe: that of the face, as `generate` returns it.
+            sliders: an object of slider ids and values from -3 to 3, for example {"hair.lightness": 2}; 0 is the
+                middle.
 
         Returns:
             The picture, the new recipe, and how local the change was: mean change inside and outside the edited parts
@@ -77,11 +78,11 @@ class Programs:
         """Take parts from another face.
 
         Args:
-            recipe: of the face to change.
-            other: recipe of the face to take from.
+            recipe: that of the face to change.
+            other: the recipe of the face to take from.
             parts: names, for example ["hair", "mouth"]; the endpoint `model` lists them. Leave it out for all parts.
-            group: "all", "shape" or "texture".
-            amount: 0 (nothing) to 1 (all of it).
+            group: which layers to take: "all", "shape" or "texture".
+            amount: how much to take, from 0 (nothing) to 1 (all of it).
 
         Returns:
             The picture, the new recipe, and how local the change was, as in `edit`.
@@ -106,18 +107,18 @@ class Programs:
         """Change a face until it agrees with a sentence.
 
         Args:
-            recipe: of the face to change.
+            recipe: that of the face to change.
             prompt: what the face should look like, for example "a woman with red hair".
             parts: names of those that may change; the endpoint `model` lists them. Leave it out for those that the
                 words point to.
-            strength: "subtle", "normal" or "strong".
-            steps: of optimisation; more are slower and closer.
+            strength: how far to go: "subtle", "normal" or "strong".
+            steps: how many steps of optimisation to take; more are slower and closer.
             neutral: what the face is now, in words; may be left out.
-            weights: of the losses "clip", "latent", "identity", "segmentation" and "outside", for example
+            weights: those of the losses "clip", "latent", "identity", "segmentation" and "outside", for example
                 {"identity": 0.2}. Leave it out for those of the strength.
-            seed: whole number; the same seed gives the same result. Leave it out for a random one.
-            layers: of the parts that may change: "all", "shape" or "texture". Leave it out for those that the words
-                are about.
+            seed: a whole number; the same seed gives the same result. Leave it out for a random one.
+            layers: those of the parts that may change: "all", "shape" or "texture". Leave it out for those that the
+                words are about.
 
         Returns:
             The picture, the new recipe, and how local the change was, as in `edit`.
@@ -160,11 +161,11 @@ class Programs:
         """Make a clip of a face being put together part by part.
 
         Args:
-            recipe: of the face.
+            recipe: that of the face.
             order: names of the parts in the order to add them. Leave it out for the model's own.
-            rows: any of "image", "mask" and "depth", side by side; ["image"] if left out.
-            kind: "gif" or "mp4".
-            frame_ms: milliseconds per step.
+            rows: what to show: any of "image", "mask" and "depth", side by side; ["image"] if left out.
+            kind: the kind of file, "gif" or "mp4".
+            frame_ms: how many milliseconds each step lasts.
 
         Returns:
             The clip, a file.
@@ -181,7 +182,7 @@ class Programs:
         Args:
             photo: a JPEG, PNG, WebP, HEIC, AVIF or TIFF file.
             face: which of the faces that are found, 0 is the best to edit.
-            steps: of refinement, 0 to 2000; more are slower and closer.
+            steps: how many steps of refinement to take, 0 to 2000; more are slower and closer.
             crop: [left, top, side] of a square in pixels of the photo, and a fourth number for a square that is turned
                 clockwise by so many degrees, instead of a face that is found. Leave it out otherwise.
 

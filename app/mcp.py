@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import base64
+import inspect
+import json
+import mimetypes
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from gradio.processing_utils import add_root_url
 from gradio.utils import get_upload_folder
 from gradio_client import Client, handle_file  # type: ignore[import-untyped]
-from gradio_client.utils import decode_base64_to_binary  # type: ignore[import-untyped]
+from gradio_client.utils import decode_base64_to_binary, is_file_obj_with_meta  # type: ignore[import-untyped]
 
 from app.clients import client_of
 from app.doors import login_in
+from app.guard import sentence
 from app.uploads import MAX_BYTES, own_file
 from editing.errors import EditingError
 
 _LINK = "/gradio_api/file="
+_HOW_TO_SEND = (
+    " Send the file as a data: address, or upload it to /gradio_api/upload and send the address of what lies there."
+)
 _folders: ContextVar[list[Path]] = ContextVar("folders of a call")
 
 
@@ -66,12 +76,54 @@ def furnish(server: Any, app: Any) -> None:
 
     async def tidied(asked: Any) -> Any:
         with _private_folders():
-            return await call(asked)
+            answer = await call(asked)
+        if answer.root.isError:
+            # What checks the arguments shows the value that does not fit, whatever its length.
+            answer.root.content = [types.TextContent(type="text", text=item.text[:300]) for item in answer.root.content]
+        return answer
+
+    def described(function: Any, name: str) -> tuple[str, dict[str, str]]:
+        about, arguments = documented(function.fn)
+        _, files = server.get_input_schema(name, arguments)
+        return about + (_HOW_TO_SEND if files else ""), arguments
+
+    def answered(data: list[Any], root: str) -> list[Any]:
+        """Pictures as images, and everything as JSON, one text for each value."""
+        # Gradio has several values of a function that does not stream in a list of their own.
+        values = data[0] if len(data) == 1 and isinstance(data[0], (list, tuple)) else data
+        content: list[Any] = []
+        for value in add_root_url(list(values), root, None):
+            if is_file_obj_with_meta(value):
+                file = Path(value["path"])
+                kind = mimetypes.guess_type(file)[0] or "application/octet-stream"
+                if kind.startswith("image/"):
+                    picture = base64.b64encode(file.read_bytes()).decode("ascii")
+                    content.append(types.ImageContent(type="image", data=picture, mimeType=kind))
+                value = {"url": value["url"] or value["path"], "mime_type": kind}
+            content.append(types.TextContent(type="text", text=json.dumps(value, ensure_ascii=False)))
+        return content
 
     server._get_or_create_client = client
     server._prepare_tool_call_args = prepared
+    server.get_fn_description = described
+    server.postprocess_output_data = answered
     server.convert_strings_to_filedata = _files
     handlers[types.CallToolRequest] = tidied
+
+
+def documented(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """What a function does and returns, and argument → what it is, in whole sentences, out of its docstring.
+
+    Gradio's own reader takes the first line of each argument only.
+    """
+    about, _, rest = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+    arguments, _, returned = rest.partition("\nReturns:\n")
+    if not rest:
+        about, _, returned = about.partition("\nReturns:\n")
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE)
+    words = " ".join(returned.split())
+    said = " ".join(about.split()) + (f" The answer: {words[:1].lower()}{words[1:]}" if words else "")
+    return said, {name: sentence(" ".join(text.split())) for name, text in found}
 
 
 @contextmanager
