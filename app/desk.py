@@ -191,7 +191,8 @@ class Desk:
             "model": model,
             "undo": view.can_undo or bool(visit.back),
             "redo": view.can_redo or bool(visit.forward),
-            "job": visit.description is not None,
+            "job": "describe" if visit.description else "photo" if visit.rebuilding else "",
+            "photo": visit.photo is not None,
         }
 
     def whole(self, visit: Visit) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Of what was sent: so much is kept, because it may not have arrived. What was not sent is kept whole, up to MOST.
-KEPT, KEPT_BYTES, MOST = 64, 4 * 2**20, 16 * 2**20
+KEPT, KEPT_BYTES, MOST = 64, 4 * 2**20, 64 * 2**20
 MAX_LINKS = 4000
 
 
@@ -52,7 +52,7 @@ class Link:
             self.count += 1
             self._chunks.append((self.count, body))
             self._bytes += len(body)
-            if self._bytes > MOST:
+            if self._bytes > MOST and self.count - self.sent > 1:
                 self.gone.set()
             self._forget()
         self.notify()

@@ -11,7 +11,7 @@ from typing import Any
 from app.curves import History
 from app.tasks import Task
 from editing.errors import EditingError
-from editing.results import CancelToken, Candidate, Variant
+from editing.results import Candidate, InversionProgress, Variant
 from editing.service import EditingService
 from editing.text.results import TextProgress, TextProposal
 
@@ -65,6 +65,21 @@ class Description:
 
 
 @dataclass(eq=False)
+class Rebuilding:
+    """A photo that is being turned into a face.
+
+    Attributes:
+        photo: its token.
+        task: does it.
+        told: whether what there was to say at its end was said.
+    """
+
+    photo: str
+    task: Task[InversionProgress]
+    told: bool = False
+
+
+@dataclass(eq=False)
 class Visit:
     """State of one page; hold ``lock`` while reading or changing the lists.
 
@@ -79,7 +94,8 @@ class Visit:
         variants: what "surprise me" drew last.
         photo: token of the uploaded photo.
         photos: tokens of photos that faces of this page are shown in.
-        job: stops the reconstruction under way.
+        photo_shown: the photo as the page shows it.
+        rebuilding: the reconstruction that is under way, or that was.
         rebuilt: the reconstructed face, until it is sent to the editor.
         description: the description that is being followed, or that was until it is applied or discarded.
         proposal: what a description led to, until it is applied or discarded.
@@ -96,7 +112,8 @@ class Visit:
     variants: tuple[Variant, ...] = ()
     photo: str | None = None
     photos: set[str] = field(default_factory=set)
-    job: CancelToken | None = None
+    photo_shown: dict[str, Any] | None = None
+    rebuilding: Rebuilding | None = None
     rebuilt: str | None = None
     description: Description | None = None
     proposal: TextProposal | None = None
@@ -217,8 +234,8 @@ def close_visit(service: EditingService, visit: Visit | None) -> None:
         if visit.pages > 0:
             return
         visit.closed = True
-        if visit.job is not None:
-            visit.job.cancel()
+        if visit.rebuilding is not None:
+            visit.rebuilding.task.cancel.cancel()
         if visit.description is not None:
             visit.description.task.cancel.cancel()
         tokens, photos = visit.tokens(), {*visit.photos, *([visit.photo] if visit.photo else [])}

@@ -31,11 +31,11 @@ from app.curves import History
 from app.desk import Desk, face_label
 from app.server import MAX_BODY, Settings, launch
 from app.tasks import Task
-from app.visit import MAX_FACES, Description, Visit, close_visit
+from app.visit import MAX_FACES, Description, Rebuilding, Visit, close_visit
 from editing.device.loading import Assets
 from editing.errors import EditingError
 from editing.photo.detect import Detection
-from editing.results import CancelToken, Change
+from editing.results import Change
 from editing.service import EditingService, Limits
 from memorygan.analysis.blocks import Bar, Piece
 
@@ -425,12 +425,12 @@ def test_a_visit_that_ends_takes_everything_along(desk, visit, service):
     lighter(desk, visit, 1.0)
     visit.photo = service.open_photo(photo_bytes()).photo
     visit.other = desk.opened(visit, service.new_face(9), "other")
-    visit.job = CancelToken()
+    visit.rebuilding = Rebuilding("photo", Task(lambda: iter(()), lambda step: None))
     visit.description = Description("red hair", Task(lambda: iter(()), lambda step: None), {}, History([]))
     tokens = visit.tokens()
     assert len(tokens) == 2
     close_visit(service, visit)
-    assert visit.job.cancelled and visit.description.task.cancel.cancelled
+    assert visit.rebuilding.task.cancel.cancelled and visit.description.task.cancel.cancelled
     for token in tokens:
         with pytest.raises(EditingError):
             service.view(token)

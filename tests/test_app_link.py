@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
-from test_app import Served, full_service, serve  # type: ignore[import-not-found]
+from test_app import Served, full_service, photo_bytes, serve  # type: ignore[import-not-found]
 from test_app_browser import (  # type: ignore[import-not-found]
     Desk,
     browser,  # noqa: F401
@@ -159,8 +159,10 @@ def test_what_may_not_have_arrived_is_bounded():
         link.sent = 200
         await link.send({"type": "http.response.body", "body": b"x", "more_body": True})
         assert link.later(0) is None and len(link.later(137) or ()) == 64
-        for _ in range(5):
-            await link.send({"type": "http.response.body", "body": b"x" * 4_000_000, "more_body": True})
+        link.sent = link.count
+        await link.send({"type": "http.response.body", "body": b"x" * 70_000_000, "more_body": True})
+        assert not link.gone.is_set(), "one picture, however large, is sent"
+        await link.send({"type": "http.response.body", "body": b"x", "more_body": True})
         assert link.gone.is_set(), "too much waits"
 
     asyncio.run(story())
@@ -341,6 +343,30 @@ def test_a_page_that_is_loaded_again_finds_its_description(desk, house):
     desk.page.click(".tool-undo")
     desk.edits(0)
     assert desk.ask("Studio.face.redo"), "a reload takes nothing from the history"
+
+
+@pytest.mark.browser
+def test_a_page_that_is_loaded_again_finds_its_photo(desk, house):
+    step = "Number(document.querySelector('#progress .progress-words')?.innerText.match(/step (\\d+)/)?.[1] ?? 0)"
+    desk.tab("photo")
+    desk.page.wait_for_selector("#photo-drop input[type=file]", state="attached")
+    photo = {"name": "mine.jpg", "mimeType": "image/jpeg", "buffer": photo_bytes(191)}
+    desk.page.set_input_files("#photo-drop input[type=file]", photo)
+    desk.page.wait_for_selector("#photo .photo-face")
+    desk.page.check("#effort input[value=careful]")
+    desk.page.click("#rebuild")
+    desk.wait(f"{step} > 0")
+    house.wire.cut()
+    desk.wait(f"{step} > 20")
+    desk.page.reload()
+    desk.ready()
+    desk.wait("Studio.tab === 'photo'")
+    desk.page.wait_for_selector("#photo .photo-face")
+    desk.wait(f"{step} > 20")
+    desk.page.click("#stop")
+    desk.wait("/best so far/.test(document.querySelector('#progress .progress-words')?.innerText)")
+    desk.page.click("#send")
+    desk.wait("Studio.face.title === 'Photo'")
 
 
 @pytest.mark.browser

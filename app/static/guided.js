@@ -69,7 +69,7 @@ let looked = false;
 const look = (face) => {
   if (looked || !(face?.n > 0)) return;
   looked = true;
-  if (face.job && !props.value) trigger("again");
+  if (face.job === "describe" && !props.value) trigger("again");
 };
 Studio.on("face", element, look);
 look(Studio.face);

@@ -103,6 +103,15 @@ function load() {
 }
 watch("value", load);
 load();
+// A page that was loaded again finds its photo.
+let looked = false;
+const look = (face) => {
+  if (looked || !(face?.n > 0)) return;
+  looked = true;
+  if (face.photo && !props.value) trigger("again");
+};
+Studio.on("face", element, look);
+look(Studio.face);
 
 // Gradio lets those files pass which the browser takes for pictures by their names: Windows does not know HEIC, and no
 // browser every format that can be read here. The server looks at what is in a file, so here each counts as a picture.

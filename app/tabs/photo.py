@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import gradio as gr
@@ -11,9 +12,10 @@ import gradio as gr
 from app import pictures, uploads, widgets
 from app.guard import refuse, tell
 from app.pace import Pace
-from app.queue import LONG
+from app.queue import LONG, call_behind, call_owner
 from app.shell import Shell, number, present, record
-from app.visit import Visit
+from app.tasks import Task
+from app.visit import Rebuilding, Visit
 from editing.errors import EditingError
 from editing.photo.store import Square
 from editing.results import CancelToken, InversionProgress, PhotoView
@@ -76,6 +78,7 @@ def build(shell: Shell) -> None:
         stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", min_width=80)
         send = gr.Button("Edit it", interactive=False, elem_id="send", min_width=80)
     progress = widgets.panel("rebuild.js", None, elem_id="progress", name="Progress of the reconstruction")
+    busy, idle = gr.update(interactive=False), gr.update(interactive=True)
 
     def on_photo(visit: Visit | None, file: Any) -> tuple[Any, ...]:
         here = present(visit)
@@ -99,8 +102,8 @@ def build(shell: Shell) -> None:
         here = present(visit)
         if here.photo is None:
             raise EditingError("choose a photo first")
-        asked = here.photo
-        if here.job is not None and not here.job.cancelled:
+        asked, last = here.photo, here.rebuilding
+        if last is not None and not last.task.ended and not last.task.cancel.cancelled:
             raise EditingError("a reconstruction is under way already; stop it first")
         fields = record(chosen)
         crop = fields.get("crop")
@@ -109,44 +112,69 @@ def build(shell: Shell) -> None:
             left, top, side, turn = (number(value, "the square") for value in crop)
             square = (left, top, side, turn)
         face = int(number(fields.get("face", 0), "the number of the face"))
-        steps, tuning = STEPS.get(care, STEPS["normal"]), TUNE_STEPS if closer else 0
-        token = CancelToken()
-        here.job = token
-        busy, idle = gr.update(interactive=False), gr.update(interactive=True)
+        count, tuning = STEPS.get(care, STEPS["normal"]), TUNE_STEPS if closer else 0
+        cancel, owner = CancelToken(), call_owner() or f"page-{id(here)}"
+
+        def steps() -> Iterator[InversionProgress]:
+            return shell.jobs.invert(asked, face, square, count, tuning, cancel, owner)
+
+        def each(now: InversionProgress) -> None:
+            if now.phase == "done":
+                (_keep if still(here, mine) else _forget)(shell, here, now)
+
+        mine = here.rebuilding = Rebuilding(asked, Task(steps, each, cancel))
+        mine.task.start()
+        # At once, since loading the judges may take a while: what stood there was of an earlier reconstruction.
+        yield _STARTING, busy, idle, gr.update(interactive=False, variant="secondary")
+        yield from follow(here, mine)
+
+    def still(here: Visit, mine: Rebuilding) -> bool:
+        """Whether what the page shows is about this reconstruction: no other photo was chosen meanwhile."""
+        return here.rebuilding is mine and here.photo == mine.photo
+
+    def follow(here: Visit, mine: Rebuilding) -> Iterator[tuple[Any, ...]]:
+        """Shows a reconstruction until it ends; it goes on while somebody does."""
+        pace = Pace()
         try:
-            # At once, since loading the judges may take a while: what stood there was of an earlier reconstruction.
-            yield _STARTING, busy, idle, gr.update(interactive=False, variant="secondary")
-            job = shell.jobs.invert(asked, face, square, steps, tuning, token, f"page-{id(here)}")
-            pace = Pace()
-            for now in job:
-                if here.job is not token or here.photo != asked:
-                    # Another photo was chosen meanwhile, and what the page shows is about that one. Something is said
-                    # all the same: at the end Gradio repeats what was said last.
-                    _forget(shell, now)
-                    yield (gr.skip(),) * 4
-                elif now.phase == "done":
-                    _keep(shell, here, now)
-                    can_edit = gr.update(interactive=here.rebuilt is not None, variant="primary")
-                    yield _progress(now), idle, busy, can_edit
-                elif pace.due():
-                    yield _progress(now), gr.skip(), gr.skip(), gr.skip()
+            with closing(mine.task.follow()) as steps:
+                for now in steps:
+                    if not still(here, mine):
+                        # Something is said all the same: at the end Gradio repeats what was said last.
+                        yield (gr.skip(),) * 4
+                    elif now.phase == "done":
+                        for notice in () if mine.told else now.notices:
+                            tell(notice)
+                        mine.told = True
+                        can_edit = gr.update(interactive=here.rebuilt is not None, variant="primary")
+                        yield _progress(now), idle, busy, can_edit
+                    elif pace.due() and not call_behind():
+                        yield _progress(now), gr.skip(), gr.skip(), gr.skip()
         except Exception as error:
             # Whatever it was, the buttons must be usable again.
-            if here.job is not token or here.photo != asked:
-                yield (gr.skip(),) * 4
-            else:
+            if still(here, mine):
+                here.rebuilding = None
                 refuse(error)
                 yield None, idle, busy, gr.update(interactive=here.rebuilt is not None)
-        finally:
-            # Also when the page was closed in the middle: the job must not go on for nobody.
-            token.cancel()
-            if here.job is token:
-                here.job = None
+            else:
+                yield (gr.skip(),) * 4
+
+    def on_again(visit: Visit | None) -> Iterator[tuple[Any, ...]]:
+        """A page that is loaded again shows its photo, and the reconstruction that it was following."""
+        here = present(visit)
+        if here.photo is None or here.photo_shown is None:
+            yield (gr.skip(),) * len(shown)
+            return
+        mine = here.rebuilding
+        going = mine is not None and not mine.task.ended
+        can_edit = gr.update(interactive=here.rebuilt is not None)
+        yield here.photo_shown, gr.update(interactive=not going), gr.update(interactive=going), can_edit, gr.skip()
+        for progress_now, *buttons in follow(here, mine) if mine is not None else ():
+            yield gr.skip(), *buttons, progress_now
 
     def on_stop(visit: Visit | None) -> None:
         here = present(visit)
-        if here.job is not None:
-            here.job.cancel()
+        if here.rebuilding is not None:
+            here.rebuilding.task.cancel.cancel()
 
     def on_send(visit: Visit | None) -> tuple[Any, ...]:
         here = present(visit)
@@ -169,6 +197,7 @@ def build(shell: Shell) -> None:
         trigger_mode="always_last",
         show_progress_on=drop,
     )
+    shell.on(photo.again, on_again, inputs=[shell.visit], outputs=shown, show_progress="hidden", concurrency_id=LONG)
     shell.on(photo.turn, on_turn, inputs=[shell.visit], outputs=shown, show_progress_on=photo)
     shell.on(
         start.click,
@@ -193,8 +222,9 @@ def _show(shell: Shell, visit: Visit, found: PhotoView) -> tuple[Any, ...]:
     with visit.lock:
         previous, visit.photo = visit.photo, found.photo
         rebuilt, visit.rebuilt = visit.rebuilt, None
-        if visit.job is not None:
-            visit.job.cancel()
+        if visit.rebuilding is not None:
+            visit.rebuilding.task.cancel.cancel()
+        visit.rebuilding = None
     if previous is not None and previous not in visit.photos:
         shell.service.close_photo(previous)
     if rebuilt is not None:
@@ -209,11 +239,12 @@ def _show(shell: Shell, visit: Visit, found: PhotoView) -> tuple[Any, ...]:
         "height": found.height,
         "faces": [{"box": list(face.box), "notice": face.notice} for face in found.faces],
     }
+    visit.photo_shown = shown
     off = gr.update(interactive=False, variant="secondary")
     return shown, gr.update(interactive=True), gr.update(interactive=False), off, None
 
 
-def _forget(shell: Shell, last: InversionProgress) -> None:
+def _forget(shell: Shell, visit: Visit, last: InversionProgress) -> None:
     if last.view is not None:
         shell.service.close_session(last.view.session)
 
@@ -229,8 +260,6 @@ def _keep(shell: Shell, visit: Visit, last: InversionProgress) -> None:
         shell.service.close_session(previous)
     if closed:
         shell.service.close_session(last.view.session)
-    for notice in last.notices:
-        tell(notice)
 
 
 def _progress(now: InversionProgress) -> dict[str, Any]:

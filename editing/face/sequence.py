@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,8 @@ ROWS = ("image", "mask", "depth")
 _MIN_SIDE = 256
 _LAST_FRAME_HOLD = 4
 _MAX_FRAME_MS = 10_000
+# Seconds of the device that a composition takes at a time; what is quick waits for no longer than that.
+_TURN = 0.15
 
 
 def composition_order(generator: ComposedGenerator, order: Sequence[str] | None) -> tuple[str, ...]:
@@ -104,18 +107,24 @@ def frames_of(
         latents: (1, K, L, D) codes the parts came from.
         names: see :func:`composition_order`.
         size: side in pixels; None for the full size.
-        run: how each step gets to the device.
+        run: how some steps at a time get to the device.
     """
     frames: list[CompositionFrame] = []
     before: Tensor | None = None
 
-    def add() -> tuple[CompositionFrame, Tensor]:
-        # Every step by itself: the device may have changed since the one before.
-        return composition_frame(*provide(), latents, names, len(frames) + 1, size, before)
+    def add_some() -> None:
+        # Several steps in one turn, as each turn waits for others'. Anew for each: the device may have changed.
+        nonlocal before
+        generator, retrieved = provide()
+        end = time.monotonic() + _TURN
+        while len(frames) < len(names):
+            frame, before = composition_frame(generator, retrieved, latents, names, len(frames) + 1, size, before)
+            frames.append(frame)
+            if time.monotonic() > end:
+                break
 
-    for _ in names:
-        frame, before = run(add)
-        frames.append(frame)
+    while len(frames) < len(names):
+        run(add_some)
     return tuple(frames)
 
 
