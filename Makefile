@@ -14,7 +14,7 @@ TRAIN_STAMP := $(VENV)/.installed-train
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train test env lint format lock clean distclean
+.PHONY: help demo train test env lint format lock space clean distclean
 
 help:
 	@echo "make demo       install what the page needs into $(VENV), then open the page; ARGS='...' goes to the program"
@@ -24,6 +24,7 @@ help:
 	@echo "make lint       ruff, formatting, mypy"
 	@echo "make format     rewrite the code in the house style"
 	@echo "make lock       write requirements.lock, -train.lock and -dev.lock anew from their ranges"
+	@echo "make space      push a snapshot of the last commit to a Hugging Face Space: SPACE=https://huggingface.co/spaces/..."
 	@echo "make clean      remove caches;  make distclean: $(VENV) as well. Neither touches runs/, data/ or weights/"
 	@echo
 	@echo "PYTHON=python3.12 picks the interpreter (3.10 or newer), VENV=path another place for the environment."
@@ -89,6 +90,21 @@ lock:
 	exact "# The developer tools, exact. Written by 'make lock' from the dev group in pyproject.toml; fits both other locks." \
 	  dev > requirements-dev.lock; \
 	cp requirements.lock requirements-train.lock requirements-dev.lock "$(CURDIR)"
+
+# A Space takes no binary files outside Git LFS, and this repository has none inside: so a repository of its own, with one
+# commit and no history, takes what the page needs there.
+SPACE_FILES := app editing memorygan weights docs requirements.txt README.md LICENSE
+SPACE_LFS := "*.safetensors" "*.npz" "*.png" "*.webp"
+space:
+	@test -n "$(SPACE)" || { echo "Name the Space: make space SPACE=https://huggingface.co/spaces/you/studio" >&2; exit 1; }
+	@git lfs version >/dev/null 2>&1 || { echo "This needs Git LFS, see https://git-lfs.com" >&2; exit 1; }
+	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	name=$$(git config user.name || echo studio); mail=$$(git config user.email || echo studio@localhost); \
+	message="MemoryGAN Studio $$(git rev-parse --short HEAD)"; \
+	git archive HEAD $(SPACE_FILES) | tar -x -C "$$tmp"; cd "$$tmp"; \
+	git init --quiet .; git lfs install --local >/dev/null; git lfs track $(SPACE_LFS) >/dev/null; git add --all; \
+	git -c user.name="$$name" -c user.email="$$mail" commit --quiet -m "$$message"; \
+	git push --force "$(SPACE)" HEAD:main
 
 clean:
 	rm -rf .mypy_cache .pytest_cache .ruff_cache build *.egg-info
