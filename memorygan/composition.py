@@ -82,12 +82,17 @@ def fuse(
         feature = memory.feature(retrieved.hidden, weights)  # (B, P, C)
     else:
         feature, projection = unprojected
+    feature = as_map(feature)
+    return Fused(feature, mask.unflatten(2, feature.shape[2:]), projection)
+
+
+def as_map(feature: Tensor) -> Tensor:
+    """(B, P, C) → (B, C, S, S), channels-last."""
     batch, points, channels = feature.shape
     side = round(points**0.5)
     # The (B, P, C) layout is channels-last already: the permutation moves no data. Viewed through the whole shape,
     # because a product's batch stride may be anything for B = 1, and layers after it would lose the layout.
-    feature = feature.reshape(batch, side, side, channels).permute(0, 3, 1, 2)
-    return Fused(feature, mask.unflatten(2, (side, side)), projection)
+    return feature.reshape(batch, side, side, channels).permute(0, 3, 1, 2)
 
 
 class RenderBlock(nn.Module):

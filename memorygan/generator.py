@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from memorygan.composition import RenderNet, fuse
+from memorygan.composition import Fused, RenderNet, fuse
 from memorygan.config import GeneratorConfig
 from memorygan.controller import Controller, QueryCodes
 from memorygan.latents import Latents, PartLatents, seeded_noise
@@ -67,6 +67,8 @@ class ComposedGenerator(nn.Module):
 
     memory: PartMemory
     mean_w: Tensor
+    # Retrieves and fuses whole faces in one, if it can and that is faster; see memorygan/fast/attention.py.
+    attention: Callable[[Latents], tuple[Fused, Tensor] | None] | None = None
 
     def __init__(self, config: GeneratorConfig, mean_slots: int) -> None:
         super().__init__()
@@ -132,14 +134,23 @@ class ComposedGenerator(nn.Module):
         # To multiply weights anew for every pass pays for the batches of training, not for one face.
         project = not (self.training and self.render.can_project)
         fused = fuse(retrieved, self.memory, self.config.parts.transparent, present, project)
-        image, mask = self.render(fused, size)
         side = self.config.coarse_size
-        return Synthesis(image, mask, fused.coarse_mask, retrieved.depth.unflatten(2, (side, side)), latents)
+        return self._drawn(fused, retrieved.depth.unflatten(2, (side, side)), latents, size)
+
+    def _drawn(self, fused: Fused, depth: Tensor, latents: Latents, size: int | None) -> Synthesis:
+        image, mask = self.render(fused, size)
+        return Synthesis(image, mask, fused.coarse_mask, depth, latents)
 
     def synthesize(
         self, latents: Latents, parts: Sequence[str | int] | None = None, size: int | None = None
     ) -> Synthesis:
         """Latent codes → faces. Arguments and errors as in :meth:`compose`."""
+        self.config.check_size(size)
+        asked_for_gradients = torch.is_grad_enabled() and latents.w.requires_grad
+        if self.attention is not None and parts is None and not asked_for_gradients:
+            seen = self.attention(latents)
+            if seen is not None:
+                return self._drawn(*seen, latents, size)
         return self.compose(self.retrieve(latents), latents, parts, size)
 
     def compose_sequence(

@@ -60,7 +60,7 @@ class PartMemory(nn.Module):
         return None
 
 
-def _layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def memory_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """One modulated layer: (N, P, C) points of N queries, (N, C, C') and (1, 1, C') → (N, P, C')."""
     # A row for every query: its gradient is summed over the grid first and then over the queries, which CPUs do two to
     # four times as fast as both at once.
@@ -79,6 +79,7 @@ class LongTermMemory(PartMemory):
         layers, channels = config.local_layers, config.local_channels
         inputs = 2 + 4 * config.fourier_frequencies
         self.base_layers, self.depth_layers = config.base_layers, config.depth_layers
+        self.local_layers = layers
         self.grid: Tensor
         self.register_buffer("grid", coordinate_grid(config.coarse_size, config.fourier_frequencies), persistent=False)
         self.position = nn.Parameter(torch.randn(channels, inputs))
@@ -100,34 +101,46 @@ class LongTermMemory(PartMemory):
                 are computed once per face instead of once per part.
         """
         batch, count = styles.shape[:2]
-        weights = self._weights(styles, dtype)  # L × (B·K', C, C)
-        bias = (self.bias * GAIN).to(dtype)[:, None, None]  # (L, 1, 1, C)
-        position = self.position * (1.0 / math.sqrt(self.position.shape[1]))
-        x, first = (self.grid @ position.T).to(dtype), 0  # (P, C)
+        weights, bias = self.modulated(styles, dtype)  # L × (B·K', C, C), (L, 1, 1, C)
+        x, first = self.inputs(dtype), 0
         if shared_base and count > 2:
             x, first = self._shared_base(x, weights, bias, parts, batch), self.base_layers
         else:
             x = x.expand(batch * count, -1, -1)  # (B·K', P, C)
         depth = None
         for layer in range(first, len(weights)):
-            x = _layer(x, weights[layer], bias[layer])
+            x = memory_layer(x, weights[layer], bias[layer])
             if layer + 1 == self.depth_layers:
                 depth = self._depth(x, parts, batch)
         if depth is None:
             raise RuntimeError("depth_layers lies beyond the last layer")
         return Retrieved(x.unflatten(0, (batch, count)), depth)
 
-    def _weights(self, styles: Tensor, dtype: torch.dtype) -> list[Tensor]:
-        """Modulated, demodulated weights (Eq. 12), transposed for ``x @ weight``: L tensors (B·K', C_in, C_out)."""
-        codes = styles.flatten(0, 1).transpose(0, 1)  # (L, B·K', D)
-        scale = (self.style_weight * (1.0 / math.sqrt(codes.shape[-1]))).transpose(1, 2)
-        style = torch.baddbmm(self.style_bias[:, None], codes, scale)  # (L, B·K', C_in)
-        weight = self.weight * (1.0 / math.sqrt(self.weight.shape[-1]))  # (L, C_out, C_in)
-        norm = torch.rsqrt(style.square() @ weight.square().transpose(1, 2) + EPSILON) * GAIN  # (L, B·K', C_out)
-        return [
+    def inputs(self, dtype: torch.dtype) -> Tensor:
+        """(P, C) the grid before the first layer, the same for all queries."""
+        position = self.position * (1.0 / math.sqrt(self.position.shape[1]))
+        return (self.grid @ position.T).to(dtype)
+
+    def modulated(
+        self, styles: Tensor, dtype: torch.dtype, start: int = 0, stop: int | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Layers ``start`` to ``stop`` as the latent codes (B, K', L, D) write them (Eq. 12).
+
+        Returns:
+            modulated, demodulated weights, transposed for ``x @ weight``: per layer (B·K', C_in, C_out); and biases
+            (layers, 1, 1, C_out).
+        """
+        layers = slice(start, stop)
+        codes = styles[:, :, layers].flatten(0, 1).transpose(0, 1)  # (layers, B·K', D)
+        scale = (self.style_weight[layers] * (1.0 / math.sqrt(codes.shape[-1]))).transpose(1, 2)
+        style = torch.baddbmm(self.style_bias[layers, None], codes, scale)  # (layers, B·K', C_in)
+        weight = self.weight[layers] * (1.0 / math.sqrt(self.weight.shape[-1]))  # (layers, C_out, C_in)
+        norm = torch.rsqrt(style.square() @ weight.square().transpose(1, 2) + EPSILON) * GAIN  # (layers, B·K', C_out)
+        weights = [
             (weight[i].T * style[i][:, :, None] * norm[i][:, None, :]).to(dtype)  # (B·K', C_in, C_out)
             for i in range(len(weight))
         ]
+        return weights, (self.bias[layers] * GAIN).to(dtype)[:, None, None]
 
     def _shared_base(self, x: Tensor, weights: list[Tensor], bias: Tensor, parts: Sequence[int], batch: int) -> Tensor:
         """Base layers on the grid x (P, C) for the background, if wanted, and once for all foreground parts."""
@@ -142,7 +155,7 @@ class LongTermMemory(PartMemory):
         x = x.expand(batch * len(chosen), -1, -1)  # the same grid for every query
         for layer in range(self.base_layers):
             weight = pick(weights[layer].unflatten(0, (batch, count)), chosen)
-            x = _layer(x, weight, bias[layer])
+            x = memory_layer(x, weight, bias[layer])
         shared = chosen.index(foreground)
         rows = [chosen.index(i) if part == 0 else shared for i, part in enumerate(parts)]
         return pick(x.unflatten(0, (batch, len(chosen))), rows)  # (B·K', P, C)

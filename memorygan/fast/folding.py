@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from memorygan.composition import RenderBlock
+from memorygan.fast.attention import HardAttention, pays
 from memorygan.fast.graphs import GraphedMemory, GraphedRender
 from memorygan.fast.hardware import cpu_has, multiplies_cheaply
 from memorygan.fast.operators import convolve, depth_to_space, sub_pixel_kernel
 from memorygan.fast.pieces import PiecewiseMemory, PiecewiseRender
 from memorygan.generator import ComposedGenerator
 from memorygan.layers import ConstantStyleConv, constant_style_conv, finish
+from memorygan.memory import LongTermMemory
 
 Generator = TypeVar("Generator", bound=ComposedGenerator)
 
@@ -124,8 +126,9 @@ def fold(
         folded = copy.deepcopy(generator).to(device).eval().requires_grad_(False)
         blocks = [FoldedBlock(cast(RenderBlock, block), dtype) for block in folded.render.blocks]
         folded.render.blocks = nn.ModuleList(blocks)
-        folded.compute_dtype = dtype
-    config = folded.config
+        folded.compute_dtype, config = dtype, folded.config
+        if isinstance(folded.memory, LongTermMemory) and pays(config, device, dtype):
+            folded.attention = HardAttention(folded.memory, config, dtype)
     if device.type == "cpu":
         folded.memory = PiecewiseMemory(folded.memory, config.coarse_size**2, config.local_channels)
         channels = [config.render_channels(2 * side) for side in folded.render.sides]
