@@ -83,14 +83,17 @@ def build(shell: Shell) -> None:
     def on_photo(visit: Visit | None, file: Any) -> tuple[Any, ...]:
         here = present(visit)
         if not file:
-            return (gr.skip(),) * 6
+            return (gr.skip(),) * (6 + len(shell.opened))
         try:
             found = service.open_photo(uploads.take(file))
         except EditingError as error:
             refuse(error)
             # The drop zone is emptied in any case: what it shows is a file that is gone.
-            return gr.update(value=None), *(gr.skip(),) * 5
-        return gr.update(value=None), *_show(shell, here, found)
+            return gr.update(value=None), *(gr.skip(),) * (5 + len(shell.opened))
+        # It may be the photo that the recipe of the face on show names.
+        met = desk.reunite(here, found.photo)
+        face = shell.on_show(here, desk.run(here, service.view)) if met else (gr.skip(),) * len(shell.opened)
+        return gr.update(value=None), *_show(shell, here, found), *face
 
     def on_turn(visit: Visit | None) -> tuple[Any, ...]:
         here = present(visit)
@@ -192,7 +195,7 @@ def build(shell: Shell) -> None:
         drop.input,
         on_photo,
         inputs=[shell.visit, drop],
-        outputs=[drop, *shown],
+        outputs=[drop, *shown, *shell.opened],
         preprocess=False,
         trigger_mode="always_last",
         show_progress_on=drop,
