@@ -7,7 +7,7 @@ const MODES = [
   ["compare", "Before / after", "Drag the line between the face before every edit and now"],
   ["change", "Change map", "How much each pixel changed: dark is untouched, bright is most"],
   ["whole", "Whole photo", "The whole photo with the edits of all its faces; the frame shows this face"],
-  ["model", "What the model sees", "The model's own picture of this face, which only says what changes in the photo"],
+  ["model", "Model’s view", "The model's own picture of this face, which only says what changes in the photo"],
 ];
 const ICONS = {
   undo: "M9 4 4 9l5 5M4 9h10a5.5 5.5 0 0 1 0 11h-3",

@@ -119,7 +119,7 @@ def build(shell: Shell) -> None:
         cancel, owner = CancelToken(), call_owner() or f"page-{id(here)}"
 
         def steps() -> Iterator[InversionProgress]:
-            return shell.jobs.invert(asked, face, square, count, tuning, cancel, owner)
+            return shell.jobs.invert(asked, face, square, count, tuning, cancel=cancel, owner=owner)
 
         def each(now: InversionProgress) -> None:
             if now.phase == "done":
