@@ -105,7 +105,11 @@ class Piece:
         return {
             "blocks": [{"kind": names[type(block)], **asdict(block)} for block in self.blocks],
             "numbers": {key: _finite(value) for key, value in self.numbers.items()},
-            "bars": [{**asdict(bar), "measured": _finite(bar.measured)} for bar in self.bars],
+            # An infinite factor misses a promise, which is another thing than not being measured.
+            "bars": [
+                {**asdict(bar), "measured": str(bar.measured) if math.isinf(bar.measured) else _finite(bar.measured)}
+                for bar in self.bars
+            ],
             "private": list(self.private),
         }
 
@@ -136,7 +140,7 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _number(value: float | None) -> float:
+def _number(value: float | str | None) -> float:
     return math.nan if value is None else float(value)
 
 
