@@ -188,7 +188,8 @@ class Programs:
 
         Returns:
             The reconstruction, its recipe, and scores: mean difference to the photo in 8-bit steps, share of pixels
-            whose part is the same, and likeness (cosine; null without a judge).
+            whose part is the same, the cosine of the two faces' identities, and likeness in words ("same person",
+            "similar" or "someone else"); null without a judge.
         """
         data = uploads.take(photo)
         square = None
@@ -210,7 +211,9 @@ class Programs:
             raise EditingError("the photo could not be reconstructed; try again")
         with self._closing(last.view) as view:
             scores = {"error": last.error, "mask_agreement": last.mask_agreement, "identity": last.identity}
-            return self._picture(view), self._recipe(view), {name: _finite(value) for name, value in scores.items()}
+            told = None if last.identity is None else self._service.likeness(last.identity)
+            found = {name: _finite(value) for name, value in scores.items()} | {"likeness": told and told.word}
+            return self._picture(view), self._recipe(view), found
 
     def model(self) -> dict[str, Any]:
         """Tell what is in use.

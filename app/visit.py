@@ -72,11 +72,13 @@ class Rebuilding:
         photo: its token.
         task: does it.
         told: whether what there was to say at its end was said.
+        most: whether as much is done for the likeness as can be.
     """
 
     photo: str
     task: Task[InversionProgress]
     told: bool = False
+    most: bool = False
 
 
 @dataclass(eq=False)

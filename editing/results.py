@@ -229,6 +229,21 @@ class CompositionFrame:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """How much two faces look like one person.
+
+    Attributes:
+        word: "same person", "similar" or "someone else".
+        cosine: of the two identity vectors, in [−1, 1].
+        meaning: what that number means on the judge's scale, a plain phrase.
+    """
+
+    word: str
+    cosine: float
+    meaning: str
+
+
+@dataclass(frozen=True)
 class JudgeInfo:
     """A network that judges pictures while a face is edited.
 

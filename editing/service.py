@@ -10,6 +10,7 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
     service.capabilities         dict name → "" if available, else one sentence that says why not
                                  (names: "sliders", "resample", "align", "parse", "encode", "text", "identity", "mp4")
     service.guidance()           which judges of words and identity are in use
+    service.likeness(cosine)     same person, similar, or someone else: what the identity judge's number means
     service.sliders(part=None)   tuple[Slider]; part may be a part name or "base" (pose and framing)
     service.health()             dict of plain JSON values: device, sessions, queue, timings …
     service.close()
@@ -99,6 +100,7 @@ from editing.face.session import Edits, Session
 from editing.face.sources import SeedSource
 from editing.face.state import BASE
 from editing.face.swap import variant_edits
+from editing.guidance.likeness import SCALES, LikenessScale
 from editing.guidance.registry import Guides
 from editing.own_photo import OwnPhotos
 from editing.photo.inversion import IdentityJudge
@@ -111,6 +113,7 @@ from editing.results import (
     CompositionFrame,
     FaceView,
     GuidanceInfo,
+    Likeness,
     PartInfo,
     Variant,
 )
@@ -219,6 +222,16 @@ class EditingService(OwnPhotos):
     def guidance(self) -> GuidanceInfo:
         """Which judges of words and identity are in use, or will be when they are needed; nothing is loaded."""
         return GuidanceInfo(None, None) if self._guides is None else self._guides.info()
+
+    def likeness_scale(self) -> LikenessScale | None:
+        """How the cosines of the identity judge are read; None without one, or for one whose scale is not known."""
+        judge = self.guidance().identity
+        return None if judge is None or self._identity is not None else SCALES.get(judge.name)
+
+    def likeness(self, cosine: float) -> Likeness | None:
+        """What a progress's ``identity`` means in words; None where the scale is not known."""
+        scale = self.likeness_scale()
+        return None if scale is None else scale.read(cosine)
 
     def health(self) -> dict[str, Any]:
         """Plain JSON values: is it well, what is it doing, how fast was it."""

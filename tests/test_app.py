@@ -30,12 +30,14 @@ from app.api import Programs
 from app.curves import History
 from app.desk import Desk, face_label
 from app.server import MAX_BODY, Settings, launch
+from app.tabs.photo import _progress as photo_progress
 from app.tasks import Task
 from app.visit import MAX_FACES, Description, Rebuilding, Visit, close_visit
 from editing.device.loading import Assets
 from editing.errors import EditingError
+from editing.guidance.likeness import LikenessScale
 from editing.photo.detect import Detection
-from editing.results import Change
+from editing.results import Change, InversionProgress
 from editing.service import EditingService, Limits
 from memorygan.analysis.blocks import Bar, Piece
 
@@ -642,3 +644,26 @@ def test_the_page_has_nothing_gradio_cannot_copy(desk):
 def test_nothing_writes_beside_the_sources():
     """Gradio leaves a stub file beside every module that subclasses one of its components."""
     assert list((ROOT / "app").rglob("*.pyi")) == []
+
+
+@pytest.mark.parametrize(
+    ("cosine", "more", "told"),
+    [
+        (0.9, True, []),
+        (0.45, True, ["only similar to the person", "Rebuild closer"]),
+        (0.1, True, ["someone other than the person", "Rebuild closer"]),
+        (0.1, False, ["someone other than the person", "may not get nearer"]),
+    ],
+)
+def test_a_reconstruction_that_lost_the_person_says_so(service, cosine, more, told):
+    view = service.new_face(3)
+    likeness = LikenessScale(same=0.6, similar=0.4, strangers=0.0, another_photo=0.7, measured="").read(cosine)
+    picture = np.zeros((8, 8, 3), np.uint8)
+    done = InversionProgress("done", 5, 5, picture, picture, identity=cosine, view=view)
+    shown = photo_progress(done, likeness, more)
+    assert all(words in shown["words"] for words in told)
+    assert told or "person" not in shown["words"]
+    (score,) = [score for score in shown["scores"] if score[0] == "Likeness"]
+    assert score[1] == f"{likeness.word}, {cosine:.2f}" and "strangers" in score[2]
+    under_way = photo_progress(replace(done, phase="refine", view=None), likeness)
+    assert "person" not in under_way["words"], "nothing is lost before it is done"

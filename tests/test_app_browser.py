@@ -15,7 +15,9 @@ from test_app import full_service, photo_bytes, serve  # type: ignore[import-not
 
 from app import queue
 from app.server import Settings
+from app.tabs import photo
 from editing.errors import EditingError
+from editing.guidance.likeness import LikenessScale
 from editing.service import EditingService
 from editing.text.optimize import STRENGTHS
 
@@ -717,6 +719,19 @@ def test_photo(desk, served, monkeypatch):
     page.click("#stop")
     page.wait_for_function("document.querySelector('#progress .progress-words').innerText.startsWith('Stopped')")
     assert "of 255" in page.inner_text("#progress .scores")
+    assert page.is_hidden("#nearer"), "a judge whose scale is not known says nothing"
+    scale = LikenessScale(same=0.9, similar=-0.9, strangers=-1.0, another_photo=1.0, measured="")
+    words = "document.querySelector('#progress .progress-words').innerText"
+    with monkeypatch.context() as patch:
+        patch.setattr(served.service, "likeness", lambda cosine: scale.read(0.0))
+        patch.setitem(photo.STEPS, "careful", 1)
+        patch.setattr(photo, "TUNE_STEPS", 0)  # there is nothing to tune in the toy
+        page.click("#rebuild")
+        page.wait_for_function(f"{words}.includes('only similar to the person')")
+        assert "similar, 0.00" in page.inner_text("#progress .scores")
+        page.click("#nearer")
+        page.wait_for_function(f"{words}.includes('may not get nearer')")
+        assert page.is_checked("#tune input") and page.is_hidden("#nearer")
     page.click("#send")
     desk.wait("Studio.tab === 'edit' && Studio.face.title === 'Photo'")
     page.click(".tool-undo")

@@ -31,7 +31,7 @@ from editing.guidance.captions import (
 )
 from editing.guidance.face_net import FaceEmbedder, FaceNetConfig, load_face_net, save_face_net
 from editing.guidance.measures import DIRECTIONS, MEASURES, measure
-from editing.guidance.training import identity, text, text_eval, text_refine
+from editing.guidance.training import text, text_eval, text_refine
 from editing.guidance.training.counterfactual import slide, sliders_beside
 from editing.guidance.training.faces import (
     ATTRIBUTES,
@@ -48,7 +48,7 @@ from memorygan.manifest import default_checkpoint
 from memorygan.parts import FACE_PARTS
 from memorygan.training.procedural import ProceduralSource
 
-TINY = FaceNetConfig(size=32, widths=(4, 6, 8), dim=12)
+TINY = FaceNetConfig(size=32, widths=(4, 6, 8), blocks=(1, 0), dim=12)
 SIDE = 128
 _Y, _X = np.mgrid[0:SIDE, 0:SIDE] + 0.5
 
@@ -605,12 +605,12 @@ def _no_config(file: Path) -> None:
 
 
 def _other_shape(file: Path) -> None:
-    config = {"size": 32, "widths": [4, 6, 8], "dim": 13}
+    config = {"size": 32, "widths": [4, 6, 8], "blocks": [1, 0], "dim": 13}
     save_module(file, FaceEmbedder(TINY).state_dict(), {"kind": "face-embedder", "config": config})
 
 
 def _huge(file: Path) -> None:
-    config = {"size": 32, "widths": [4, 6, 10**9], "dim": 12}
+    config = {"size": 32, "widths": [4, 6, 10**9], "blocks": [1, 0], "dim": 12}
     save_module(file, FaceEmbedder(TINY).state_dict(), {"kind": "face-embedder", "config": config})
 
 
@@ -636,28 +636,21 @@ def test_an_embedder_with_values_that_are_not_finite_is_refused(tmp_path: Path) 
         load_face_net(tmp_path / "net.safetensors")
 
 
-@pytest.mark.parametrize(("size", "widths", "dim"), [(60, (8, 16, 32), 8), (64, (8,), 8), (64, (8, 16), 1)])
-def test_impossible_embedders_are_refused(size: int, widths: tuple[int, ...], dim: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "widths", "blocks", "dim"),
+    [
+        (60, (8, 16, 32), (1, 1), 8),
+        (64, (8,), (), 8),
+        (64, (8, 16), (1,), 1),
+        (64, (8, 16), (1, 1), 8),
+        (64, (8, 16), (9,), 8),
+    ],
+)
+def test_impossible_embedders_are_refused(
+    size: int, widths: tuple[int, ...], blocks: tuple[int, ...], dim: int
+) -> None:
     with pytest.raises(ValueError, match="must"):
-        FaceNetConfig(size, widths, dim)
-
-
-def test_identity_command_trains_and_writes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "identity.safetensors"
-    arguments = ["--data", str(folder), "--out", str(out), "--cache", str(tmp_path / "cache"), "--hold-out", "4"]
-    identity.main([*arguments, "--images", "16", "--batch", "8", "--size", "64"])
-    printed = capsys.readouterr().out
-    assert "16 images shown" in printed
-    assert "other head, against the owner of the head" in printed
-    assert load_face_net(out)(torch.zeros(1, 3, 64, 64)).shape == (1, FaceNetConfig().dim)
-
-
-def test_heads_are_exchanged_around_the_inner_face() -> None:
-    images, inner = torch.rand(3, 3, 8, 8), torch.zeros(3, 1, 8, 8)
-    inner[..., 2:6, 2:6] = 1
-    swapped = identity.other_heads(images, inner, torch.tensor([1, 2, 0]))
-    assert torch.equal(swapped[0, :, 2:6, 2:6], images[0, :, 2:6, 2:6])
-    assert torch.equal(swapped[0, :, :2], images[1, :, :2])
+        FaceNetConfig(size, widths, blocks, dim)
 
 
 def test_bundled_embedder_keeps_a_face_together(generated: LabelledFaces) -> None:

@@ -104,7 +104,15 @@ def _facts(shell: Shell) -> str:
     ]
     guidance = service.guidance()
     rows.append(_judge("Text judge", guidance.text, "tells whether a picture fits a description"))
-    rows.append(_judge("Identity judge", guidance.identity, "tells whether it is still the same person"))
+    scale = service.likeness_scale()
+    person = "tells whether it is still the same person"
+    rows.append(
+        _judge(
+            "Identity judge",
+            guidance.identity,
+            person if scale is None else f"{person}: {scale.meaning}. {scale.measured}",
+        )
+    )
     if shell.jobs is not service:
         rows.append(("Long jobs", "on a GPU of their own", "descriptions and photos; lent by Hugging Face (ZeroGPU)"))
     if render:

@@ -17,11 +17,14 @@ from app.shell import Shell, number, present, record
 from app.tasks import Task
 from app.visit import Rebuilding, Visit
 from editing.errors import EditingError
+from editing.guidance.likeness import SAME_PERSON, SIMILAR
 from editing.photo.store import Square
-from editing.results import CancelToken, InversionProgress, PhotoView
+from editing.results import CancelToken, InversionProgress, Likeness, PhotoView
 
 STEPS = {"quick": 60, "normal": 200, "careful": 600}
 TUNE_STEPS = 120
+# The most that can be done for the likeness: what “Rebuild closer” asks for in the end.
+MOST = ("careful", True)
 _PHASES = {
     "waiting": "Waiting",
     "encode": "First guess",
@@ -77,19 +80,20 @@ def build(shell: Shell) -> None:
         start = gr.Button("Rebuild this face", variant="primary", interactive=False, elem_id="rebuild", min_width=140)
         stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", min_width=80)
         send = gr.Button("Edit it", interactive=False, elem_id="send", min_width=80)
+        nearer = gr.Button("Rebuild closer", visible=False, elem_id="nearer", min_width=120)
     progress = widgets.panel("rebuild.js", None, elem_id="progress", name="Progress of the reconstruction")
     busy, idle = gr.update(interactive=False), gr.update(interactive=True)
 
     def on_photo(visit: Visit | None, file: Any) -> tuple[Any, ...]:
         here = present(visit)
         if not file:
-            return (gr.skip(),) * (6 + len(shell.opened))
+            return (gr.skip(),) * (7 + len(shell.opened))
         try:
             found = service.open_photo(uploads.take(file))
         except EditingError as error:
             refuse(error)
             # The drop zone is emptied in any case: what it shows is a file that is gone.
-            return gr.update(value=None), *(gr.skip(),) * (5 + len(shell.opened))
+            return gr.update(value=None), *(gr.skip(),) * (6 + len(shell.opened))
         # It may be the photo that the recipe of the face on show names.
         met = desk.reunite(here, found.photo)
         face = shell.on_show(here, desk.run(here, service.view)) if met else (gr.skip(),) * len(shell.opened)
@@ -125,10 +129,10 @@ def build(shell: Shell) -> None:
             if now.phase == "done":
                 (_keep if still(here, mine) else _forget)(shell, here, now)
 
-        mine = here.rebuilding = Rebuilding(asked, Task(steps, each, cancel))
+        mine = here.rebuilding = Rebuilding(asked, Task(steps, each, cancel), most=(care, closer) == MOST)
         mine.task.start()
         # At once, since loading the judges may take a while: what stood there was of an earlier reconstruction.
-        yield _STARTING, busy, idle, gr.update(interactive=False, variant="secondary")
+        yield _STARTING, busy, idle, gr.update(interactive=False, variant="secondary"), gr.update(visible=False)
         yield from follow(here, mine)
 
     def still(here: Visit, mine: Rebuilding) -> bool:
@@ -141,25 +145,27 @@ def build(shell: Shell) -> None:
         try:
             with closing(mine.task.follow()) as steps:
                 for now in steps:
+                    likeness = None if now.identity is None else service.likeness(now.identity)
                     if not still(here, mine):
                         # Something is said all the same: at the end Gradio repeats what was said last.
-                        yield (gr.skip(),) * 4
+                        yield (gr.skip(),) * 5
                     elif now.phase == "done":
                         for notice in () if mine.told else now.notices:
                             tell(notice)
                         mine.told = True
                         can_edit = gr.update(interactive=here.rebuilt is not None, variant="primary")
-                        yield _progress(now), idle, busy, can_edit
+                        more = likeness is not None and likeness.word != SAME_PERSON and not mine.most
+                        yield _progress(now, likeness, more), idle, busy, can_edit, gr.update(visible=more)
                     elif pace.due() and not call_behind():
-                        yield _progress(now), gr.skip(), gr.skip(), gr.skip()
+                        yield _progress(now, likeness), *(gr.skip(),) * 4
         except Exception as error:
             # Whatever it was, the buttons must be usable again.
             if still(here, mine):
                 here.rebuilding = None
                 refuse(error)
-                yield None, idle, busy, gr.update(interactive=here.rebuilt is not None)
+                yield None, idle, busy, gr.update(interactive=here.rebuilt is not None), gr.skip()
             else:
-                yield (gr.skip(),) * 4
+                yield (gr.skip(),) * 5
 
     def on_again(visit: Visit | None) -> Iterator[tuple[Any, ...]]:
         """A page that is loaded again shows its photo, and the reconstruction that it was following."""
@@ -170,9 +176,13 @@ def build(shell: Shell) -> None:
         mine = here.rebuilding
         going = mine is not None and not mine.task.ended
         can_edit = gr.update(interactive=here.rebuilt is not None)
-        yield here.photo_shown, gr.update(interactive=not going), gr.update(interactive=going), can_edit, gr.skip()
+        can_stop = gr.update(interactive=going)
+        yield here.photo_shown, gr.update(interactive=not going), can_stop, can_edit, gr.skip(), gr.skip()
         for progress_now, *buttons in follow(here, mine) if mine is not None else ():
             yield gr.skip(), *buttons, progress_now
+
+    def on_nearer(care: str, closer: bool) -> tuple[str, bool]:
+        return (MOST[0] if closer else care), True
 
     def on_stop(visit: Visit | None) -> None:
         here = present(visit)
@@ -190,7 +200,7 @@ def build(shell: Shell) -> None:
         desk.enter(here, view, "Photo")
         return (*shell.on_show(here, view), gr.Tabs(selected="edit"))
 
-    shown = [photo, start, stop, send, progress]
+    shown = [photo, start, stop, send, nearer, progress]
     shell.on(
         drop.input,
         on_photo,
@@ -202,16 +212,18 @@ def build(shell: Shell) -> None:
     )
     shell.on(photo.again, on_again, inputs=[shell.visit], outputs=shown, show_progress="hidden", concurrency_id=LONG)
     shell.on(photo.turn, on_turn, inputs=[shell.visit], outputs=shown, show_progress_on=photo)
-    shell.on(
-        start.click,
-        on_start,
-        inputs=[shell.visit, choice, effort, tune],
-        outputs=[progress, start, stop, send],
-        show_progress="hidden",
-        # The next photo may be rebuilt while the job of the last one is still ending.
-        trigger_mode="multiple",
-        concurrency_id=LONG,
-    )
+    wish = shell.on(nearer.click, on_nearer, inputs=[effort, tune], outputs=[effort, tune], show_progress="hidden")
+    for event in (start.click, wish.success):
+        shell.on(
+            event,
+            on_start,
+            inputs=[shell.visit, choice, effort, tune],
+            outputs=[progress, start, stop, send, nearer],
+            show_progress="hidden",
+            # The next photo may be rebuilt while the job of the last one is still ending.
+            trigger_mode="multiple",
+            concurrency_id=LONG,
+        )
     shell.on(stop.click, on_stop, inputs=[shell.visit], queue=False, show_progress="hidden")
     shell.on(send.click, on_send, inputs=[shell.visit], outputs=[*shell.opened, shell.tabs])
 
@@ -220,7 +232,7 @@ def _show(shell: Shell, visit: Visit, found: PhotoView) -> tuple[Any, ...]:
     """Puts a photo in the place of the last one, and ends what went on with that.
 
     Returns:
-        Values for the photo, the buttons to start, stop and edit, and the progress.
+        Values for the photo, the buttons to start, stop, edit and get nearer, and the progress.
     """
     with visit.lock:
         previous, visit.photo = visit.photo, found.photo
@@ -244,7 +256,7 @@ def _show(shell: Shell, visit: Visit, found: PhotoView) -> tuple[Any, ...]:
     }
     visit.photo_shown = shown
     off = gr.update(interactive=False, variant="secondary")
-    return shown, gr.update(interactive=True), gr.update(interactive=False), off, None
+    return shown, gr.update(interactive=True), gr.update(interactive=False), off, gr.update(visible=False), None
 
 
 def _forget(shell: Shell, visit: Visit, last: InversionProgress) -> None:
@@ -265,13 +277,18 @@ def _keep(shell: Shell, visit: Visit, last: InversionProgress) -> None:
         shell.service.close_session(last.view.session)
 
 
-def _progress(now: InversionProgress) -> dict[str, Any]:
+def _progress(now: InversionProgress, likeness: Likeness | None, more: bool = False) -> dict[str, Any]:
+    """What the panel shows; ``more``: a closer reconstruction can be had."""
     if now.phase == "waiting":
         words = f"Waiting: {now.position} reconstruction{'s' * (now.position != 1)} ahead of this one."
     elif now.phase == "done":
         words = "Stopped; this is the best so far." if now.cancelled else "Done. “Edit it” takes the face over."
         if now.view is None:
             words = "Stopped before it began."
+        elif likeness is not None and likeness.word != SAME_PERSON:
+            lost = "is only similar to" if likeness.word == SIMILAR else "looks like someone other than"
+            hint = "“Rebuild closer” tries harder." if more else "This model may not get nearer."
+            words = f"{words} The reconstruction {lost} the person in the photo. {hint}"
     else:
         left = "" if now.seconds_left is None else f", about {max(1, round(now.seconds_left))} s left"
         words = f"{_PHASES.get(now.phase, now.phase)}: step {now.step} of {now.steps}{left}."
@@ -280,7 +297,9 @@ def _progress(now: InversionProgress) -> dict[str, Any]:
         scores.append(("Difference", f"{now.error:.1f} of 255", "Mean difference between photo and reconstruction"))
     if not math.isnan(now.mask_agreement):
         scores.append(("Parts in place", f"{now.mask_agreement:.0%}", "Share of pixels that belong to the same part"))
-    if now.identity is not None:
+    if likeness is not None:
+        scores.append(("Likeness", f"{likeness.word}, {likeness.cosine:.2f}", likeness.meaning))
+    elif now.identity is not None:
         scores.append(("Likeness", f"{now.identity:.2f}", "Cosine similarity of the two faces’ identities, at most 1"))
     return {
         "fraction": 1.0 if now.phase == "done" and not now.cancelled else now.step / max(1, now.steps),

@@ -116,7 +116,7 @@ def generated_faces(
             with torch.no_grad():
                 latents = loaded.generator.sample(seeds, truncation)
                 if dice is not None:
-                    latents = latents.with_w(_mix(latents.w, dice))
+                    latents = latents.with_w(mix_parts(latents.w, dice))
                     latents = latents if sliders is None else slide(latents, sliders, dice)
                 faces = loaded.generator.synthesize(latents)
             images.append(to_uint8(faces.image))
@@ -129,7 +129,7 @@ def generated_faces(
     return _labelled(kind, resize(stored["images"], size), stored["raw"], [(None, None)] * len(stored["raw"]))
 
 
-def _mix(w: Tensor, dice: torch.Generator, chance: float = 0.6) -> Tensor:
+def mix_parts(w: Tensor, dice: torch.Generator, chance: float = 0.6) -> Tensor:
     """(B, K, L, D) codes of which each part but the background may be that of another face of the batch."""
     mixed = w.clone()
     for part in range(1, w.shape[1]):

@@ -1,13 +1,15 @@
-"""Train or evaluate the identity judge.
+"""Train the identity judge, by distilling a recognition network that has seen many real people.
 
-    python -m editing.guidance.training.identity --data data/synthetic data/celebamask
-    python -m editing.guidance.training.identity --data data/synthetic data/celebamask --evaluate
+    python -m editing.guidance.training.identity --teacher mobilefacenet.safetensors --data data/ffhq data/celebamask \\
+        --generator weights/faces-128.safetensors --minutes 80
 
-No names are needed: two pictures of one face are made from one picture. Its inner face is put on the head of another,
-its hair takes another colour, its mouth moves, light, crop and sharpness change; a generator adds faces that keep
-skin, eyes and nose and take hair, clothes and mouth from another. The network learns which of a batch of such pictures
-belong together (normalised temperature-scaled cross-entropy, Chen et al. 2020). Heads are exchanged within the batch,
-so that hair and background tell nothing.
+The teacher looks at every face at its true landmarks; the student at the framing in which the product keeps faces,
+turned, shifted and degraded a little. It learns the teacher's code of each picture, its last maps, and, inside a batch,
+the cosine of every two codes (relational distillation, Park et al. 2019). Blends, fused halves, broken rebuilds and
+other distortions are shown beside the faces they were made of: pairs that are neither the same nor strangers.
+
+The run is kept in ``--state`` every few minutes and gone on from if it is there; a larger ``--minutes`` continues a
+finished run from where its learning rate began to fall. ``--evaluate`` only measures the weights in ``--out``.
 """
 
 from __future__ import annotations
@@ -15,365 +17,316 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from editing.guidance.face_net import (
     DEFAULT_WEIGHTS,
-    KIND,
+    RECOGNITION_FRAME,
     FaceEmbedder,
-    inner_face,
     load_face_net,
     save_face_net,
 )
-from editing.guidance.training.augment import degrade, place
-from editing.guidance.training.faces import resize, to_float
-from editing.guidance.training.schedule import (
-    Budget,
-    add_arguments,
-    add_start_arguments,
-    learning_rate,
-    provenance_of,
-    run,
-    share_spent,
-    update_average,
-)
-from memorygan.checkpoint import load_generator, load_module
-from memorygan.command import command
+from editing.guidance.training.faces import to_float
+from editing.guidance.training.identity_eval import report
+from editing.guidance.training.schedule import Budget, provenance_of, share_spent, update_average
+from editing.guidance.training.taught import NOBODY, Recorder, TaughtFaces
+from editing.guidance.training.teacher import DIM, load_teacher
+from memorygan.checkpoint import load_generator
+from memorygan.command import add_threads, command
+from memorygan.encoder import load_encoder
+from memorygan.generator import MemoryGAN
 from memorygan.layers import channels_last
-from memorygan.parts import FACE_PARTS
-from memorygan.training.parser_data import PackedFaces, pack
-
-_INNER = [FACE_PARTS.index(name) for name in ("skin", "eyes", "eyebrows", "mouth", "nose", "eyeglass")]
-_HAIR = FACE_PARTS.index("hair")
-# What the second and third picture of a generated face take from another one; skin, eyes, eyebrows, nose stay.
-_TAKEN = (
-    ("background", "hair", "cloth", "hat"),
-    ("background", "hair", "cloth", "hat", "mouth", "eyeglass", "earring"),
-)
-# A generated face takes its hair from the one so many places further on.
-_DONOR = 1
+from memorygan.manifest import WEIGHTS_DIR
+from memorygan.parser import load_parser
 
 
 @dataclass(frozen=True)
 class IdentityTrainingConfig(Budget):
-    """How the embedder is trained, beside its :class:`Budget`.
+    """How the embedder is trained, beside its :class:`Budget`, which earlier parts of the run count towards.
 
     Attributes:
-        real, generated: identities per step.
-        lr: peak learning rate of AdamW.
-        temperature: of the contrast.
+        batch: images per step; a sixth were made of photos, beside a quarter that shows these.
+        lr: learning rate of AdamW; it falls to 0 over the last share ``fall`` of the budget.
+        fall: see ``lr``.
+        relations: weight of the cosines inside a batch.
+        maps: weight of the teacher's last maps.
 
     Raises:
         ValueError: for a budget or a batch that nothing can be learned from.
     """
 
-    minutes: float = 10.0
-    real: int = 96
-    generated: int = 32
+    minutes: float = 80.0
+    ema: float = 0.995
+    batch: int = 64
     lr: float = 2e-3
-    temperature: float = 0.1
+    fall: float = 0.3
+    relations: float = 4.0
+    maps: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.real < 2 or self.generated < 0:
-            raise ValueError("need two real identities or more per step")
-
-
-def generated_identities(checkpoint: Path, count: int, cache: Path, size: int) -> np.ndarray:
-    """(N, 3, S, S, 3) uint8: faces of a generator as they are, and twice with parts of the next face.
-
-    Raises:
-        CheckpointError: if the checkpoint cannot be read.
-    """
-    loaded = load_generator(checkpoint)
-    generator = loaded.generator
-    file = cache / f"identities-{loaded.sha256[:12]}-{count}.npy"
-    if not file.is_file():
-        pieces = []
-        for start in tqdm(range(0, count, 8), desc="generating identities", mininterval=5):
-            seeds = [2 * 10**6 + start + i for i in range(min(8, count - start) + _DONOR)]
-            with torch.no_grad():
-                latents = generator.sample(seeds, 0.9)
-                own, other = latents[:-_DONOR], latents[_DONOR:]
-                shown = [own, *(own.mix(other, parts=parts) for parts in _TAKEN)]
-                faces = [generator.synthesize(face).image.clamp(-1, 1) for face in shown]
-            pieces.append(torch.stack(faces, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2))
-        cache.mkdir(parents=True, exist_ok=True)
-        np.save(file, torch.cat(pieces).numpy())
-    stored = np.load(file)
-    return resize(stored.reshape(-1, *stored.shape[2:]), size).reshape(count, -1, size, size, 3)
-
-
-def soft_inner(ids: np.ndarray) -> Tensor:
-    """(B, S, S) part ids → (B, 1, S, S) in [0, 1], 1 on the inner face, with a soft border."""
-    inner = torch.from_numpy(np.isin(ids, _INNER)).float()[:, None]
-    reach = max(ids.shape[-1] // 32, 1)
-    return F.avg_pool2d(inner, 2 * reach + 1, 1, reach, count_include_pad=False)
-
-
-def other_heads(images: Tensor, inner: Tensor, donors: Tensor) -> Tensor:
-    """Every inner face on the head of the face that ``donors`` (B,) names."""
-    return inner * images + (1 - inner) * images[donors]
-
-
-def recolour_hair(images: Tensor, ids: np.ndarray, dice: torch.Generator) -> Tensor:
-    """Hair (B, 3, S, S) in another lightness and tint."""
-    hair = torch.from_numpy(ids == _HAIR).float()[:, None]
-    hair = F.avg_pool2d(hair, 3, 1, 1)
-    gain = torch.exp(0.7 * torch.randn(len(images), 1, 1, 1, generator=dice))
-    tint = 1 + 0.3 * torch.randn(len(images), 3, 1, 1, generator=dice)
-    return torch.lerp(images, (images * gain * tint + 0.1 * (gain - 1)).clamp(0, 1), hair)
-
-
-def move_mouth(images: Tensor, dice: torch.Generator, reach: float = 0.035) -> Tensor:
-    """Stretches and shifts the region of the mouth, where an aligned face has it."""
-    batch, side = len(images), images.shape[-1]
-    line = (torch.arange(side) + 0.5) / side
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    u, v = (x - 0.5) / 0.16, (y - 0.74) / 0.1
-    bump = torch.exp(-(u * u + v * v))
-    a = reach * torch.randn(5, batch, 1, 1, generator=dice)
-    dx = (a[0] * u + 0.3 * a[1]) * bump
-    dy = (a[2] * v + 0.3 * a[3] + a[4] * (u * u - 0.5)) * bump
-    grid = torch.stack([(x + dx) * 2 - 1, (y + dy) * 2 - 1], dim=-1)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        if self.batch < 8 or not 0 < self.fall <= 1:
+            raise ValueError("need batches of 8 or more and a fall in (0, 1]")
 
 
 class IdentityTrainer:
     """One training run."""
 
     def __init__(
-        self,
-        config: IdentityTrainingConfig,
-        faces: Sequence[PackedFaces],
-        identities: np.ndarray | None,
-        start: Path | None = None,
+        self, config: IdentityTrainingConfig, photos: Sequence[TaughtFaces], made: Sequence[TaughtFaces] = ()
     ) -> None:
-        """Prepare a run from random weights, or from those of a file.
+        """Prepare a run from random weights.
+
+        Args:
+            config: see there.
+            photos: faces that may be parents, in the order in which ``parents`` counts.
+            made: faces made of them: rebuilt, distorted.
 
         Raises:
             ValueError: if there are fewer faces than a step shows.
-            CheckpointError: if the file to start from cannot be read.
         """
-        if sum(len(f) for f in faces) < config.real:
-            raise ValueError(f"need at least {config.real} faces, got {sum(len(f) for f in faces)}")
+        self.config, self.sources = config, [*photos, *made]
+        self.offsets = np.cumsum([0, *(len(s) for s in self.sources)])
+        self.first_made = int(self.offsets[len(photos)])
+        kept = np.concatenate([~s.held for s in photos])
+        parents = [s.parents for s in made]
+        # What was made of a held-out face is held out too; sources are made per side of the split.
+        self.parents = np.concatenate([np.full((self.first_made, 2), NOBODY), *parents])
+        self.photos = np.flatnonzero(kept)
+        whole = np.append(kept, True)
+        self.made = self.first_made + np.flatnonzero(whole[self.parents[self.first_made :]].all(1))
+        if len(self.photos) < config.batch:
+            raise ValueError(f"need at least {config.batch} faces to train on, got {len(self.photos)}")
         torch.manual_seed(config.seed)
-        self.config = config
-        self.images = np.concatenate([np.asarray(f.images) for f in faces])
-        self.masks = np.concatenate([np.asarray(f.masks) for f in faces])
-        self.identities = identities
-        net = load_face_net(start).requires_grad_(True) if start else FaceEmbedder()
-        self.images_before = load_module(start, KIND)[1]["provenance"]["images_seen"] if start else 0
-        self.net = channels_last(net.train())
-        self.average = FaceEmbedder(self.net.config).eval()
+        self.net = channels_last(FaceEmbedder().train())
+        self.average = channels_last(FaceEmbedder().eval())
         self.average.load_state_dict(self.net.state_dict())
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=0.05, betas=(0.9, 0.98))
+        sample = torch.from_numpy(np.array(self.sources[0].maps[:512])).float()
+        self.middle, self.spread = sample.mean((0, 1, 3, 4)).view(-1, 1, 1), sample.std((0, 1, 3, 4)).view(-1, 1, 1)
+        self.reader = nn.Conv2d(self.net.config.widths[-1], DIM, 1)
+        self.optimizer = torch.optim.AdamW(
+            [*self.net.parameters(), *self.reader.parameters()],
+            lr=config.lr,
+            weight_decay=0.05,
+            betas=(0.9, 0.99),
+            fused=True,
+        )
         self.dice = torch.Generator().manual_seed(config.seed)
-        self.shown, self.seconds, self.steps = 0, 0.0, 0
+        self.shown, self.images_before, self.seconds, self.steps = 0, 0, 0.0, 0
+        self.parts: dict[str, float] = {}
 
     @property
     def progress(self) -> float:
         """Share of the budget spent."""
         return share_spent(self.config, self.shown, self.seconds)
 
-    def _chosen(self, count: int, chance: float) -> Tensor:
-        return torch.rand(count, generator=self.dice) < chance
+    def state(self) -> dict[str, Any]:
+        """All that another process needs to go on."""
+        return {
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "reader": self.reader.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "dice": self.dice.get_state(),
+            "counts": [self.shown, self.seconds, self.steps],
+        }
 
-    def _views(self) -> tuple[Tensor, Tensor]:
-        """Two pictures of every identity of a batch, both (B, 3, S, S) in [0, 1]."""
-        picks = torch.randperm(len(self.images), generator=self.dice)[: self.config.real].numpy()
-        images, ids = to_float(self.images[picks]), self.masks[picks]
-        inner, donors = soft_inner(ids), torch.arange(len(picks)).roll(1)
-        views = []
-        for chance in (0.25, 0.6):
-            recoloured = recolour_hair(images, ids, self.dice)
-            view = torch.where(self._chosen(len(picks), 0.6)[:, None, None, None], recoloured, images)
-            swapped = other_heads(view, inner, donors)
-            view = torch.where(self._chosen(len(picks), chance)[:, None, None, None], swapped, view)
-            moved = move_mouth(view, self.dice)
-            views.append(torch.where(self._chosen(len(picks), 0.6)[:, None, None, None], moved, view))
-        if self.identities is not None and self.config.generated:
-            # A run of neighbours, so that the owner of the hair is among the negatives.
-            count = min(self.config.generated, len(self.identities))
-            start = int(torch.randint(len(self.identities) - count + 1, (1,), generator=self.dice))
-            run = self.identities[start : start + count]
-            order = torch.stack([torch.randperm(run.shape[1], generator=self.dice)[:2] for _ in range(count)]).numpy()
-            for index in range(2):
-                generated = to_float(run[np.arange(count), order[:, index]])
-                views[index] = torch.cat([views[index], generated])
-        return self._look(views[0]), self._look(views[1])
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from :meth:`state`."""
+        for name in ("net", "average", "reader", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.dice.set_state(state["dice"])
+        self.shown, self.seconds, self.steps = state["counts"]
 
-    def _look(self, images: Tensor) -> Tensor:
-        """Crop, mirror, light, colour, sharpness, noise."""
-        flip = self._chosen(len(images), 0.5)
-        size = images.shape[-1]
-        moved = place(images, size, self.dice, flip=flip, shift=0.03, zoom=(0.93, 1.08), tilt=6)
-        return degrade(moved, self.dice, light=0.3, cast=0.12)
+    def _draw(self, among: np.ndarray, count: int) -> np.ndarray:
+        return among[torch.randint(len(among), (count,), generator=self.dice).numpy()]
+
+    def _picks(self) -> np.ndarray:
+        """Faces of one step: distorted ones, their parents, and others."""
+        batch = self.config.batch
+        made = self._draw(self.made, batch // 6) if len(self.made) else self.made
+        parents = self.parents[made]
+        second = parents[parents[:, 1] != NOBODY, 1][: batch // 12]
+        picks = np.concatenate([made, parents[parents[:, 0] != NOBODY, 0], second])
+        return np.concatenate([picks, self._draw(self.photos, batch - len(picks))])
+
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Crops (B, 3, S, S) in [−1, 1], codes (B, 128) and standardised maps (B, 128, 7, 7)."""
+        picks = self._picks()
+        which = np.searchsorted(self.offsets, picks, side="right") - 1
+        found = [(self.sources[k], i - self.offsets[k]) for k, i in zip(which, picks, strict=True)]
+        flips = torch.rand(len(picks), generator=self.dice) < 0.5
+        pictures = to_float(np.stack([source.pictures[i] for source, i in found]))
+        codes = torch.from_numpy(np.stack([source.codes[i] for source, i in found])).float()
+        maps = np.stack([s.maps[i, int(f)] for (s, i), f in zip(found, flips.tolist(), strict=True)])
+        maps_there = (torch.from_numpy(maps).float() - self.middle) / self.spread
+        return self._look(pictures, flips).mul_(2).sub_(1), codes, maps_there
+
+    def _look(self, pictures: Tensor, flips: Tensor) -> Tensor:
+        """What the student sees: the frame, a little off, mirrored or not, in other light, less sharp, noisy."""
+        count, size = len(pictures), self.net.config.size
+
+        def spread(reach: float, *dims: int) -> Tensor:
+            return reach * (torch.rand(count, *dims, generator=self.dice) * 2 - 1)
+
+        left, top, right, bottom = RECOGNITION_FRAME
+        angle, scale = torch.deg2rad(spread(5)), (right - left) * torch.exp(spread(0.07))
+        cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+        side = torch.where(flips, -1.0, 1.0)
+        x, y = left + right - 1 + spread(0.05), top + bottom - 1 + spread(0.05)
+        theta = torch.stack([cos * side, -sin, x, sin * side, cos, y], 1).view(count, 2, 3)
+        grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
+        crops = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+        low = int(size * (0.45 + 0.5 * float(torch.rand(1, generator=self.dice))))
+        some = torch.rand(count, generator=self.dice) < 0.35
+        small = F.interpolate(crops[some], size=(low, low), mode="bilinear", antialias=True, align_corners=False)
+        crops[some] = F.interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
+        mean = crops.mean((1, 2, 3), keepdim=True)
+        crops.sub_(mean).mul_(1 + spread(0.2, 1, 1, 1)).add_(mean).mul_(1 + spread(0.12, 3, 1, 1))
+        crops += torch.randn(crops.shape, generator=self.dice) * spread(0.03, 1, 1, 1).clamp(min=0)
+        return crops.clamp_(0, 1)
+
+    def _loss(self, maps: Tensor, codes: Tensor, taught_codes: Tensor, taught_maps: Tensor) -> Tensor:
+        own = 1 - (codes * taught_codes).sum(1).mean()
+        off = ~torch.eye(len(codes), dtype=torch.bool)
+        wanted, found = (taught_codes @ taught_codes.T)[off], (codes @ codes.T)[off]
+        errors = (found - wanted).square()
+        near = wanted > 0.3
+        relations = errors.mean() + (errors[near].mean() if near.any() else errors.mean())
+        read = F.interpolate(self.reader(maps.float()), size=taught_maps.shape[-2:], mode="bilinear")
+        shown = F.mse_loss(read, taught_maps)
+        parts = {"code": own, "relations": relations, "maps": shown}
+        self.parts = {name: float(part.detach()) for name, part in parts.items()}
+        return own + self.config.relations * relations + self.config.maps * shown
 
     def step(self) -> float:
         """One optimiser step; returns the loss."""
         started = time.perf_counter()
+        rate = self.config.lr * min(1.0, (self.steps + 1) / 100, max((1 - self.progress) / self.config.fall, 0.01))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.lr, self.progress, warm=0.06)
-        first, second = self._views()
-        count = len(first)
+            group["lr"] = rate
+        crops, codes, taught_maps = self._batch()
         with torch.autocast("cpu", torch.bfloat16):
-            vectors = self.net(torch.cat([first, second]).mul_(2).sub_(1))
-        scores = vectors @ vectors.T / self.config.temperature
-        scores = scores.masked_fill(torch.eye(2 * count, dtype=torch.bool), -1e4)
-        partner = torch.arange(2 * count).roll(count)
-        loss = F.cross_entropy(scores, partner)
+            maps = self.net.maps_of(crops)
+            vectors = self.net.vector(maps)
+        loss = self._loss(maps, vectors, codes, taught_maps)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 3.0)
+        nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         self.optimizer.step()
         update_average(self.average, self.net, self.config.ema, self.steps)
         self.steps += 1
-        self.shown += 2 * count
+        self.shown += len(crops)
         self.seconds += time.perf_counter() - started
         return float(loss.detach())
 
 
-Embed = Callable[[Tensor], Tensor]
+def save_state(path: Path, trainer: IdentityTrainer) -> None:
+    """Write what :meth:`IdentityTrainer.restore` reads; a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    torch.save(trainer.state(), temporary)
+    temporary.replace(path)
 
 
-def pixels(images: Tensor) -> Tensor:
-    """What a network has to beat: the inner face's pixels, without their mean, as a unit vector."""
-    x = inner_face(images, 32)
-    return F.normalize((x - x.mean(dim=(2, 3), keepdim=True)).flatten(1), dim=-1)
+def train(trainer: IdentityTrainer, state: Path, every: float = 120.0) -> None:
+    """Train until the budget is spent, keeping the run in ``state`` and, before its rate falls, in ``state.high``."""
+    high = state.with_suffix(".high")
+    trainer_high = trainer.progress < 1 - trainer.config.fall
+    saved, losses = time.monotonic(), []
+    while trainer.progress < 1:
+        losses.append([trainer.step(), *trainer.parts.values()])
+        falling = trainer.progress >= 1 - trainer.config.fall
+        if falling and trainer_high:
+            save_state(high, trainer)
+            trainer_high = False
+        if time.monotonic() - saved > every or trainer.progress >= 1:
+            save_state(state, trainer)
+            means = zip(("loss", *trainer.parts), np.mean(losses, 0), strict=True)
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in means)
+            print(f"{trainer.shown} images, {trainer.seconds / 60:.1f} minutes: {shown}", flush=True)
+            saved, losses = time.monotonic(), []
 
 
-@torch.no_grad()
-def evaluate_real(embed: Embed, faces: PackedFaces, seed: int = 0) -> dict[str, float]:
-    """Area under the ROC curve of "same face?", each face against its changed self and all changed others.
-
-    Args:
-        embed: (B, 3, H, W) in [-1, 1] → unit vectors.
-        faces: held-out faces.
-        seed: of the changes.
-
-    Returns:
-        change → area; 0.5 is guessing. "other head, against the owner of the head" has the hardest negatives: the
-        face whose hair and background the picture shows.
-    """
-    dice = torch.Generator().manual_seed(seed)
-    images, ids = to_float(np.array(faces.images)), np.array(faces.masks)
-    size, count = images.shape[-1], len(images)
-    heads = other_heads(images, soft_inner(ids), torch.arange(count).roll(1))
-    changed = {
-        "crop, tilt, mirror": place(images, size, dice, flip=torch.rand(count, generator=dice) < 0.5, zoom=(0.9, 1.1)),
-        "light and colour": _lit(images, dice),
-        "blur and low resolution": F.interpolate(
-            F.interpolate(images, size=(32, 32), mode="bilinear", antialias=True), size=(size, size), mode="bilinear"
-        ),
-        "other hair colour": recolour_hair(images, ids, dice),
-        "mouth moved": move_mouth(images, dice),
-        "other head": heads,
-        "everything": degrade(
-            place(move_mouth(heads, dice), size, dice, flip=torch.rand(count, generator=dice) < 0.5, zoom=(0.93, 1.08)),
-            dice, light=0.3, cast=0.12,
-        ),
-    }  # fmt: skip
-    anchors = _embed_all(embed, images)
-    result = {name: _area(anchors @ _embed_all(embed, other).T) for name, other in changed.items()}
-    scores = anchors @ _embed_all(embed, heads).T
-    # Row i shows face i, column i + 1 shows face i + 1 on the head of face i.
-    same, owner = scores.diagonal(), scores.roll(-1, dims=1).diagonal()
-    result["other head, against the owner of the head"] = _auc(same, owner)
-    return result
-
-
-@torch.no_grad()
-def evaluate_generated(embed: Embed, identities: np.ndarray) -> dict[str, float]:
-    """The same for generated faces (N, 3, S, S, 3), see :func:`generated_identities`."""
-    own, hair, more = (_embed_all(embed, to_float(identities[:, view])) for view in range(3))
-    scores = own @ more.T
-    return {
-        "other hair, clothes, background": _area(own @ hair.T),
-        "and other mouth": _area(scores),
-        # Face i + 1 is the donor of what picture i shows beside its inner face.
-        "and other mouth, against the donor": _auc(scores.diagonal()[1:], scores.roll(1, dims=1).diagonal()[1:]),
-    }
-
-
-def _lit(images: Tensor, dice: torch.Generator) -> Tensor:
-    shape = (len(images), 3, 1, 1)
-    gain = 1 + 0.3 * (torch.rand(len(images), 1, 1, 1, generator=dice) * 2 - 1)
-    return (images * gain * (1 + 0.15 * (torch.rand(shape, generator=dice) * 2 - 1))).clamp(0, 1)
-
-
-def _embed_all(embed: Embed, images: Tensor) -> Tensor:
-    return torch.cat([embed(part * 2 - 1) for part in images.split(64)])
-
-
-def _area(scores: Tensor) -> float:
-    """Diagonal (same face) against everything off it."""
-    off = ~torch.eye(len(scores), dtype=torch.bool)
-    return _auc(scores.diagonal(), scores[off])
-
-
-def _auc(same: Tensor, different: Tensor) -> float:
-    from sklearn.metrics import roc_auc_score  # slow to import, and only wanted here
-
-    truth = np.r_[np.ones(len(same)), np.zeros(len(different))]
-    return float(roc_auc_score(truth, torch.cat([same, different]).numpy()))
-
-
-def format_table(columns: dict[str, dict[str, float]]) -> str:
-    """A Markdown table: one row per change, one column per embedding and set."""
-    names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    rows = [["", *columns], ["---", *("---:" for _ in columns)]]
-    rows += [[n, *(f"{c[n]:.3f}" if n in c else "" for c in columns.values())] for n in names]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+def go_on(trainer: IdentityTrainer, state: Path) -> None:
+    """Restore the run kept in ``state``, if there is one; a finished one, from where its rate began to fall."""
+    for file in (state, state.with_suffix(".high")):
+        if file.is_file() and trainer.progress < 1 - trainer.config.fall:
+            trainer.restore(torch.load(file, weights_only=True))
 
 
 @command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     options = _parse_arguments(arguments)
-    splits = [pack(folder, options.cache, options.size).split(options.hold_out) for folder in options.data]
-    identities = held_identities = None
+    recorder = Recorder(load_teacher(options.teacher), options.cache)
+    photos = [recorder.folder(folder) for folder in options.data]
+    quick = Recorder(recorder.teacher, options.cache, quick=True)
+    made, held = [], []
     if options.generator:
-        everyone = generated_identities(options.generator, options.generated, options.cache, options.size)
-        cut = len(everyone) - min(options.hold_out, len(everyone) // 4)
-        identities, held_identities = everyone[:cut], everyone[cut:]
+        loaded = load_generator(options.generator)
+        if not isinstance(loaded.generator, MemoryGAN):
+            raise ValueError(f"{options.generator} has no encoder that fits; use a MemoryGAN checkpoint")
+        tools = (loaded.generator, load_encoder(options.encoder), load_parser(), photos)
+        title = loaded.sha256[:8]
+        made = [
+            quick.generated(loaded.generator, options.generated, title),
+            quick.rebuilt(*tools, options.rebuilt, title),
+        ]
+        held = [recorder.rebuilt(*tools, max(options.rebuilt // 5, 1), title, held=True)]
+    made += [quick.distorted(photos, options.distorted, seed) for seed in range(1, options.rounds + 1)]
+    held.append(recorder.distorted(photos, max(options.distorted // 4, 1), 0, held=True))
     if not options.evaluate:
-        config = IdentityTrainingConfig(options.minutes, options.images, seed=options.seed, real=options.batch)
-        trainer = IdentityTrainer(config, [kept for kept, _ in splits], identities, options.start)
-        run(trainer)
-        data = [f"{kept.name} ({len(kept)} faces)" for kept, _ in splits]
-        data += [] if identities is None else [f"generated ({len(identities)} faces, 3 pictures each)"]
-        module, notes = "editing.guidance.training.identity", "exponential moving average of the weights"
+        config = IdentityTrainingConfig(
+            options.minutes, options.images, seed=options.seed, batch=options.batch, lr=options.lr
+        )
+        trainer = IdentityTrainer(config, photos, made)
+        go_on(trainer, options.state)
+        train(trainer, options.state)
+        data = [f"{s.name} ({len(s) - int(s.held.sum())} faces)" for s in photos]
+        data += [f"{s.name} ({len(s)} pictures)" for s in made]
+        notes = f"distilled from {options.teacher.name}; exponential moving average of the weights"
+        module = "editing.guidance.training.identity"
         provenance = provenance_of(trainer, data, options.licence, module, notes)
         save_face_net(options.out, trainer.average, provenance)
         print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {trainer.shown} images shown")
-    net = load_face_net(options.out)
-    columns = {}
-    for _, held in splits:
-        columns[held.name] = evaluate_real(net, held)
-        columns[f"{held.name}, pixels"] = evaluate_real(pixels, held)
-    print(format_table(columns))
-    if held_identities is not None:
-        generated = {"generated": evaluate_generated(net, held_identities)}
-        generated["generated, pixels"] = evaluate_generated(pixels, held_identities)
-        print(f"\n{format_table(generated)}")
+    print(report(load_face_net(options.out), photos, held, options.sizes))
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m editing.guidance.training.identity", description="Train the identity judge."
     )
-    defaults = IdentityTrainingConfig()
-    add_arguments(parser, DEFAULT_WEIGHTS, defaults.minutes, defaults.real, generated=1000)
-    add_start_arguments(parser)
+    parser.add_argument("--teacher", type=Path, required=True, help="safetensors file of MobileFaceNet")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/, framed faces")
+    parser.add_argument("--generator", type=Path, help="checkpoint whose faces and rebuilt photos are mixed in")
+    parser.add_argument("--encoder", type=Path, default=WEIGHTS_DIR / "encoder.safetensors", help="its encoder")
+    parser.add_argument("--generated", type=int, default=2000, help="how many of its faces")
+    parser.add_argument("--rebuilt", type=int, default=2000, help="how many rebuilt photos")
+    parser.add_argument("--distorted", type=int, default=4096, help="distorted faces per round")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of distorted faces")
+    parser.add_argument("--out", type=Path, default=DEFAULT_WEIGHTS, help="weights to write, or to evaluate")
+    parser.add_argument("--state", type=Path, default=Path("runs/identity/state.pt"), help="where the run is kept")
+    parser.add_argument("--minutes", type=float, default=IdentityTrainingConfig.minutes, help="budget of the whole run")
+    parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
+    parser.add_argument("--batch", type=int, default=IdentityTrainingConfig.batch, help="images per step")
+    parser.add_argument("--lr", type=float, default=IdentityTrainingConfig.lr, help="learning rate")
+    add_threads(parser)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, default=Path("runs/identity/faces"), help="what the teacher said")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 160], help="picture sizes to measure at")
+    parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
+    parser.add_argument(
+        "--licence", default="non-commercial research and demonstration only", help="terms written into the weights"
+    )
     return parser.parse_args(arguments)
 
 

@@ -1,0 +1,68 @@
+"""What the cosine of two identity vectors means in words; each judge has a scale of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from editing.results import Likeness
+
+SAME_PERSON, SIMILAR, SOMEONE_ELSE = "same person", "similar", "someone else"
+
+
+@dataclass(frozen=True)
+class LikenessScale:
+    """How to read a judge's cosine.
+
+    Attributes:
+        same: from here on it is the same person.
+        similar: from here on somebody similar; below, someone else.
+        strangers, another_photo: means of photos of two people, and of two photos of one.
+        measured: a plain sentence on how these numbers were found.
+
+    Raises:
+        ValueError: for numbers out of order.
+    """
+
+    same: float
+    similar: float
+    strangers: float
+    another_photo: float
+    measured: str
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.strangers < self.similar < self.same <= 1 or self.another_photo <= self.strangers:
+            raise ValueError(f"need strangers < similar < same within −1 and 1, got {self}")
+
+    @property
+    def meaning(self) -> str:
+        """What the numbers mean, a plain phrase."""
+        return (
+            f"strangers have about {self.strangers:.1f}, another photo of the same person about "
+            f"{self.another_photo:.1f}; same person from {self.same:.2f}, similar from {self.similar:.2f}"
+        )
+
+    def read(self, cosine: float) -> Likeness:
+        """Puts a cosine in [−1, 1] into words."""
+        word = SAME_PERSON if cosine >= self.same else SIMILAR if cosine >= self.similar else SOMEONE_ELSE
+        return Likeness(word, cosine, f"{cosine:.2f} on a scale where {self.meaning}")
+
+
+# By the name of the judge. The limits of the bundled one are cosines that one in a hundred and one in ten pairs of
+# strangers reach, among held-out photos; see weights/identity.md, and measure anew with new weights.
+SCALES = {
+    "bundled": LikenessScale(
+        same=0.60,
+        similar=0.43,
+        strangers=0.2,
+        another_photo=0.5,
+        measured="Of 100 pairs of strangers it takes 1 for the same person and 9 for similar.",
+    ),
+    # FaceNet's usual limit for one person is a cosine of 0.6.
+    "vggface2": LikenessScale(
+        same=0.6,
+        similar=0.4,
+        strangers=0.1,
+        another_photo=0.75,
+        measured="Its limits are the usual ones of FaceNet; they were not measured here.",
+    ),
+}
