@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -40,6 +41,8 @@ class Programs:
 
     def __init__(self, service: EditingService, jobs: LongJobs) -> None:
         self._service, self._jobs, self._results = service, jobs, uploads.Results()
+        # Opening faces and reading sentences is quick, but many at once would hold up what others do on the page.
+        self._starting = threading.BoundedSemaphore(2)
 
     def generate(self, seed: float | None = None, truncation: float = 0.7) -> tuple[str, dict[str, Any]]:
         """Sample a face.
@@ -136,16 +139,13 @@ class Programs:
             whole(seed, "seed"),
         )
         region = one_of(layers, "layers", [*PART_LAYERS])
-        with self._opened(recipe) as view:
-            last = _last(
-                self._jobs.describe(
-                    view.session,
-                    *asked,
-                    cancel=call_token(),
-                    owner=call_owner(),
-                    layers=region,
+        with ExitStack() as opened:
+            with self._starting:
+                view = opened.enter_context(self._opened(recipe))
+                steps_of = self._jobs.describe(
+                    view.session, *asked, cancel=call_token(), owner=call_owner(), layers=region
                 )
-            )
+            last = _last(steps_of)
             if last.proposal is None:
                 raise EditingError("the description could not be followed; try again")
             return self._answer(self._service.apply_description(view.session, last.proposal))

@@ -21,16 +21,19 @@ class LimitBody:
         app: the application behind it.
         limit: bytes of an ordinary request.
         upload_limit: bytes of a file upload; Gradio checks the file itself again.
+        most: bytes of all ordinary requests that are under way; they are kept in memory.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, upload_limit: int) -> None:
-        self._app, self._limit, self._upload_limit = app, limit, upload_limit
+    def __init__(self, app: ASGIApp, limit: int, upload_limit: int, most: int = 96 * 2**20) -> None:
+        self._app, self._limit, self._upload_limit, self._most = app, limit, upload_limit, most
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._upload_limit if str(scope["path"]).rstrip("/").endswith("/upload") else self._limit
+        upload = str(scope["path"]).rstrip("/").endswith("/upload")  # goes to the disk as it comes
+        limit = self._upload_limit if upload else self._limit
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > limit:
             await _refuse(scope, receive, send, limit)
@@ -40,13 +43,18 @@ class LimitBody:
         async def counted() -> Message:
             nonlocal arrived
             message = await receive()
-            arrived += len(message.get("body", b""))
-            if arrived > limit:
-                # A body without an announced length: what is behind sees the connection end.
+            size = len(message.get("body", b""))
+            arrived += size
+            self._under_way += 0 if upload else size
+            if arrived > limit or self._under_way > self._most:
+                # A body without an announced length, or one too many: what is behind sees the connection end.
                 return {"type": "http.disconnect"}
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._under_way -= 0 if upload else arrived
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, limit: int) -> None:

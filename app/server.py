@@ -29,6 +29,7 @@ from app.states import CLOSED_AGE, States
 from app.stopping import Stop
 from app.theme import StudioTheme
 from app.widgets import STATIC, static
+from editing.photo.decode import give_back
 from editing.service import EditingService
 
 # Long enough for a recipe with many photos' codes in it; photos come another way, with a limit of their own.
@@ -158,6 +159,8 @@ async def _tidy(demo: gr.Blocks) -> None:
     while True:
         await asyncio.sleep(60)
         uploads.forget_removed(demo.upload_file_set, *demo.temp_file_sets)
+        # Large requests leave gaps that the C library would keep.
+        await asyncio.to_thread(give_back)
 
 
 async def misshapen(request: Request, error: RequestValidationError) -> JSONResponse:
