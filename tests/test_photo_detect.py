@@ -82,6 +82,15 @@ def test_sharp_faces_come_first_by_size_and_what_is_none_is_left_out(faces):
     assert found == [sharp, small, blurred]
 
 
+def test_a_face_that_fills_the_photo_is_framed_beyond_it(faces, detector):
+    cut = np.asarray(faces[0].crop((48, 56, 208, 216)).resize((480, 480), Image.Resampling.BICUBIC))
+    (found,) = detector(cut)
+    wanted = (POINTS - [48, 56]) * 3
+    assert np.abs(found.landmarks - wanted).max() < 0.12 * 256 * 3
+    frame = frame_of(found.landmarks)
+    assert frame.side == pytest.approx(768, rel=0.15) and frame.outside(480, 480) > 0.4
+
+
 def test_more_than_a_dozen_faces_are_listed():
     pixels = np.random.default_rng(0).integers(0, 255, (400, 1500, 3), dtype=np.uint8)
     many = [detection((60 + 58 * i, 200), 50) for i in range(24)]

@@ -19,6 +19,11 @@ _MIN_SCORE = 0.9
 # Of 40 held-out portraits 38 score more the right way up, and none that lies on its side or stands on its head.
 _SURE = 0.999
 _MAX_FACES = 48
+# Around a photo, as a share of its shorter side, by its border's colours: of 30 held-out portraits cut to their inner
+# 60 %, all are framed well with it and 14 without.
+_MARGIN = 0.2
+# How far beyond the photo a landmark may be guessed, as a share of the face's box.
+_BEYOND = 0.08
 # Landmarks farther from those of a mean face, in units of its size, are no face; a profile comes to 0.4.
 _MAX_SHAPE_ERROR = 0.5
 # Beyond this tilt a face is looked at again, turned upright.
@@ -56,6 +61,11 @@ class Detection:
         left, top, right, bottom = (value * ratio for value in self.box)
         return replace(self, box=(left, top, right, bottom), landmarks=np.asarray(self.landmarks) * ratio)
 
+    def moved(self, by: float) -> Detection:
+        """The same face with all its places that much farther right and down."""
+        left, top, right, bottom = (value + by for value in self.box)
+        return replace(self, box=(left, top, right, bottom), landmarks=np.asarray(self.landmarks) + by)
+
 
 class Detector(Protocol):
     """Anything that finds faces."""
@@ -68,7 +78,8 @@ class Detector(Protocol):
 class MtcnnDetector:
     """MTCNN of facenet-pytorch, whose small weights come with the package; runs on the CPU.
 
-    It knows upright faces. Where it is sure of none, the photo is looked at the other three ways round as well, and of
+    It knows upright faces that are whole. Where one touches the border, the photo is looked at with its border's
+    colours around it. Where it is sure of none, the photo is looked at the other three ways round as well, and of
     findings in the same place the surest stays; a tilted face is then looked at again by itself, upright.
 
     Raises:
@@ -95,9 +106,12 @@ class MtcnnDetector:
             small = np.asarray(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))))
             scale = small.shape[1] / pixels.shape[1]
         found = self._find(small)
+        if not any(face.score >= _SURE for face in found) or any(_at_border(face, small) for face in found):
+            # A face that the border cuts is seen where it is only with something around it.
+            found = self._find_with_margin(small)
         if not any(face.score >= _SURE for face in found):
             for quarters in (1, 2, 3):
-                there = self._find(np.ascontiguousarray(np.rot90(small, quarters)))
+                there = self._find_with_margin(np.ascontiguousarray(np.rot90(small, quarters)))
                 found += [_turned_back(face, quarters, small.shape[1], small.shape[0]) for face in there]
             found = _surest(found)
         found = [self._straightened(small, face) for face in found]
@@ -117,25 +131,28 @@ class MtcnnDetector:
             if score is not None
         ]
 
+    def _find_with_margin(self, pixels: np.ndarray) -> list[Detection]:
+        margin = round(_MARGIN * min(pixels.shape[:2]))
+        wide = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+        return [face.moved(-margin) for face in self._find(wide)]
+
     def _straightened(self, pixels: np.ndarray, face: Detection) -> Detection:
-        """The face as it is found when it is looked at upright, if that is surer."""
-        try:
-            frame = frame_of(face.landmarks)
-        except EditingError:
-            return face
-        if abs(np.degrees(np.arctan2(frame.down, frame.across))) < _TILTED:
-            return face
-        wide, size = _widened(frame, 1.6), 320
-        there = self._find(framed(pixels, wide, size))
-        if not there:
-            return face
-        matrix = wide.matrix(size)
-        best = max(there, key=lambda other: other.score - np.abs(other.landmarks.mean(axis=0) / size - 0.5).max())
-        if best.score < face.score:
-            return face
-        left, top, right, bottom = best.box
-        corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-        return Detection(_box(_mapped(corners, matrix)), best.score, _mapped(best.landmarks, matrix))
+        """A tilted face as it is found when it is looked at upright, twice, since the first tilt is a guess."""
+        tilt, limit, size = _tilt(face.landmarks), _TILTED, 320
+        for _ in range(2):
+            if abs(tilt) < limit:
+                break
+            limit = _TILTED / 3
+            wide = _widened(frame_of(face.landmarks), 1.6)
+            there = self._find(framed(pixels, wide, size))
+            best = max(there, key=lambda other: other.score - _off_middle(other, size), default=None)
+            if best is None or best.score < min(face.score, _SURE):
+                break
+            matrix, tilt = wide.matrix(size), _tilt(best.landmarks)
+            left, top, right, bottom = best.box
+            corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+            face = Detection(_box(_mapped(corners, matrix)), best.score, _mapped(best.landmarks, matrix))
+        return face
 
 
 def ranked(pixels: np.ndarray, faces: list[Detection]) -> list[Detection]:
@@ -166,13 +183,33 @@ def shape_error(landmarks: np.ndarray) -> float:
 
 def _is_face(face: Detection, width: int, height: int) -> bool:
     """Landmarks make a face that lies in the photo: two eyes or a mouth beyond the border cannot have been seen."""
-    points = np.asarray(face.landmarks)
-    inside = ((points >= 0) & (points <= [width, height])).all(axis=1)
+    points, slack = np.asarray(face.landmarks), _BEYOND * face.side
+    inside = ((points >= -slack) & (points <= np.array([width, height]) + slack)).all(axis=1)
     try:
         frame_of(points)
     except EditingError:
         return False
     return int(inside.sum()) >= 4 and shape_error(points) < _MAX_SHAPE_ERROR
+
+
+def _tilt(landmarks: np.ndarray) -> float:
+    """Of a face against upright, in degrees; 0 if its landmarks coincide."""
+    try:
+        frame = frame_of(landmarks)
+    except EditingError:
+        return 0.0
+    return float(np.degrees(np.arctan2(frame.down, frame.across)))
+
+
+def _off_middle(face: Detection, size: int) -> float:
+    """How far a face lies from the middle of a square, as a share of its side."""
+    return float(np.abs(np.asarray(face.landmarks).mean(axis=0) / size - 0.5).max())
+
+
+def _at_border(face: Detection, pixels: np.ndarray) -> bool:
+    left, top, right, bottom = face.box
+    near = 0.02 * face.side
+    return min(left, top) < near or right > pixels.shape[1] - near or bottom > pixels.shape[0] - near
 
 
 def _sharpness(pixels: np.ndarray, face: Detection) -> float:

@@ -116,9 +116,7 @@ def unpack(image: Image.Image, data: bytes, given: int, read: int) -> Original:
         if deep:
             values, white = _grey_depth(np.asarray(image))
         else:
-            if kind not in (*_JPEG, "JPEG2000") and given > 1:
-                image = _plain(image).reduce(given)
-            values = _array(_plain(image))
+            values = _array(image, 1 if kind in (*_JPEG, "JPEG2000") else given)
     channels = values.shape[2]
     alpha = None
     if channels in (2, 4) and image.mode != "CMYK":
@@ -173,13 +171,17 @@ def _plain(image: Image.Image) -> Image.Image:
     return image.convert("RGBA" if clear or image.mode in ("PA", "RGBa", "La") else "RGB")
 
 
-def _array(image: Image.Image) -> np.ndarray:
-    """(h, w, C) uint8, in strips, since Pillow makes two copies on the way."""
+def _array(image: Image.Image, factor: int) -> np.ndarray:
+    """(h, w, C) uint8, made smaller by a whole number; in strips, since Pillow makes copies of what it works on."""
     width, height = image.size
-    values = np.empty((height, width, len(image.getbands())), dtype=np.uint8)
-    for top in range(0, height, _STRIP):
-        strip = image.crop((0, top, width, min(height, top + _STRIP)))
-        values[top : top + _STRIP] = np.asarray(strip).reshape(strip.height, width, -1)
+    values: np.ndarray | None = None
+    for top in range(0, height, _STRIP * factor):
+        strip = _plain(image.crop((0, top, width, min(height, top + _STRIP * factor)))).reduce(factor)
+        if values is None:
+            values = np.empty((-(-height // factor), strip.width, len(strip.getbands())), dtype=np.uint8)
+        values[top // factor :][: strip.height] = np.asarray(strip).reshape(strip.height, strip.width, -1)
+    if values is None:
+        raise OSError("the picture has no rows")
     return values
 
 
