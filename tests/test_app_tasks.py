@@ -21,7 +21,8 @@ def counting(gate: threading.Semaphore, token: CancelToken, count: int = 5) -> I
 
 
 def task_of(count: int = 5) -> tuple[Task[int], threading.Semaphore, list[int]]:
-    gate, token, told = threading.Semaphore(0), CancelToken(), []
+    gate, token = threading.Semaphore(0), CancelToken()
+    told: list[int] = []
     task: Task[int] = Task(lambda: counting(gate, token, count), told.append, token)
     return task, gate, told
 
@@ -42,7 +43,7 @@ def test_a_job_goes_on_while_one_of_its_followers_is_there():
     first, second = task.follow(), task.follow()
     assert next(first) == next(second) == 1
     first.close()
-    assert not task.cancel.cancelled
+    assert not bool(task.cancel.cancelled)
     gate.release()
     assert next(second) == 2
     second.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -82,7 +83,8 @@ def test_an_untrained_memory_is_asked_in_full(always):
     folded = fold(generator, torch.float32)
     with torch.no_grad():
         latents = generator.sample([1])
-        assert folded.attention.see(latents) is None
+        attention: Any = folded.attention
+        assert attention.see(latents) is None
         face = folded.synthesize(latents)
         folded.attention = None
         assert torch.equal(face.image, folded.synthesize(latents).image)
