@@ -382,9 +382,23 @@ def test_parsers_are_averaged_by_their_shares(tmp_path: Path, capsys: pytest.Cap
     stored = load_parser(out).head.weight
     torch.testing.assert_close(stored, 0.75 * parsers[0].head.weight + 0.25 * parsers[1].head.weight, atol=1e-3, rtol=0)
     assert hashlib.sha256(out.read_bytes()).hexdigest() in capsys.readouterr().out
-    assert average_main([files[0], "--out", str(out)]) == 2
+    assert average_main([files[0], "--shares", "0", "--out", str(out)]) == 2
     with pytest.raises(ValueError, match="different widths"):
         average_parsers([parsers[0], FaceParser(ParserConfig(32, (4, 4, 4)))], [1.0, 1.0])
+
+
+def test_odds_of_an_overdrawn_part_are_divided(tmp_path: Path) -> None:
+    parser, photo = FaceParser(TINY).eval(), torch.rand(1, 3, 32, 32) * 2 - 1
+    file, out = tmp_path / "p.safetensors", tmp_path / "q.safetensors"
+    save_parser(file, parser, Provenance())
+    assert average_main([str(file), "--drawn", "hat=4", "--out", str(out)]) == 0
+    before, after = (load_parser(path)(photo)[0] for path in (file, out))
+    hat = FACE_PARTS.index("hat")
+    expected = torch.zeros(len(FACE_PARTS))
+    expected[hat] = -math.log(4)
+    torch.testing.assert_close((after - before).mean(dim=(1, 2)), expected, atol=2e-3, rtol=0)  # half precision
+    assert average_main([str(file), "--drawn", "hat=0", "--out", str(out)]) == 2
+    assert average_main([str(file), "--drawn", "wig=2", "--out", str(out)]) == 2
 
 
 def test_the_bundled_parser() -> None:

@@ -115,7 +115,7 @@ def doubts(ids: np.ndarray, probabilities: np.ndarray, attributes: Mapping[str, 
             band = ids[top:bottom]
             band[np.isin(band, (SKIN, NOSE, HAIR))] = IGNORE
             band[probabilities[GLASSES, top:bottom] > 0.2] = GLASSES
-    if attributes.get("headwear") == "1" and (ids == HAT).mean() < 0.01:
+    if float(attributes.get("headwear") or 0) >= 0.5 and (ids == HAT).mean() < 0.01:
         seen = np.nonzero(brows)[0]
         upper = ids[: int(seen.min()) if len(seen) else size // 3]
         upper[upper != SKIN] = IGNORE
