@@ -31,6 +31,7 @@ Public methods, safe to call from many threads (pictures are uint8 numpy arrays,
                                                                         group "all", "shape" or "texture"
     blend(session, other, amount, parts=None) / preview_blend(...)      interpolation of every layer; parts=None is all
     variants(session, part, count=6, seed=None, group="all") -> tuple[Variant, ...]; apply_variant(session, variant)
+    apply_edits(session, recipe) -> FaceView                            what was done to another face
     undo(session), redo(session), reset_part(session, part), reset_all(session) -> FaceView
                                                                         reset_part("base") resets pose and framing
 
@@ -474,6 +475,15 @@ class EditingService(OwnPhotos):
             Variant(session, revision, part, seed, group, edit.code.tensor().numpy(), score, picture.image)
             for edit, score, picture in zip(edits, scores, pictures, strict=True)
         )
+
+    def apply_edits(self, session: str, recipe: Recipe) -> FaceView:
+        """Does to a face what was done to another one, as one step that can be undone.
+
+        Raises:
+            EditingError: for a recipe of another model, or an edit that does not fit.
+        """
+        recipe.require(self.checkpoint)
+        return self._commit(session, lambda found: (*found.edits, *recipe.edits))
 
     def apply_variant(self, session: str, variant: Variant) -> FaceView:
         """Takes a variant over into the face.
