@@ -1,4 +1,5 @@
-"""Endpoints for programs: ``generate``, ``edit``, ``swap``, ``describe``, ``compose``, ``invert`` and ``model``.
+"""Endpoints for programs: ``generate``, ``edit``, ``swap``, ``describe``, ``compose``, ``invert``, ``retouch`` and
+``model``.
 
 A face travels as its recipe, so nothing of a caller is kept between two calls. Reach them with ``gradio_client``, over
 HTTP, or, if the program was started with ``--mcp``, as tools of an MCP server; names and arguments are stable.
@@ -12,28 +13,40 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import gradio as gr
 
 from app import uploads
-from app.arguments import names, number, one_of, table, text, whole
+from app.arguments import flag, names, number, one_of, table, text, whole
 from app.guard import endpoint
 from app.jobs import LongJobs
 from app.queue import CONCURRENT, LONG, PROGRAM, RENDER, call_owner, call_token
 from app.sizes import RECIPE, allow
 from editing.errors import EditingError, quoted
 from editing.face.edits import PART_LAYERS
+from editing.photo.store import Square
 from editing.results import Change, FaceView
 from editing.service import EditingService
 from editing.text.optimize import STRENGTHS
 
 T = TypeVar("T")
 RECORD: dict[str, Any] = {"type": "object"}
-TRUNCATION, STEPS, REFINEMENT, PAUSE = 0.7, 300, 200, 400
+TRUNCATION, STEPS, REFINEMENT, BRIEF, PAUSE = 0.7, 300, 200, 60, 400
 KINDS = ("gif", "mp4")
 PARTS = '["hair", "mouth"]'
 Answer = tuple[str, dict[str, Any], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A face of a photo, and how well it was rebuilt; see :class:`editing.results.InversionProgress`."""
+
+    view: FaceView
+    error: float
+    mask_agreement: float
+    identity: float | None
 
 
 class Programs:
@@ -58,13 +71,16 @@ class Programs:
         with self._closing(self._service.new_face(wanted, share)) as view:
             return self._picture(view), self._recipe(view)
 
-    def edit(self, recipe: Any, sliders: Any) -> Answer:
+    def edit(self, recipe: Any, sliders: Any, photo: Any = None, face_only: bool = False) -> Answer:
         """Move sliders of a face; the endpoint `model` lists them.
 
         Args:
             recipe: that of the face, as `generate` returns it.
             sliders: an object of slider ids and values from -3 to 3, for example {"hair.lightness": 2}; 0 is the
                 middle.
+            photo: the file of the photo that the recipe names, if the face comes from one; the picture is then the
+                whole photo with the edits in it, in the format it came in. Leave it out otherwise.
+            face_only: true for the framed face alone as PNG.
 
         Returns:
             The picture, the new recipe, and how local the change was: mean change inside and outside the edited parts
@@ -72,11 +88,19 @@ class Programs:
         """
         values = table(sliders, "sliders", '{"hair.lightness": 2}') or {}
         values = {name: number(value, f"slider {quoted(name)}") for name, value in values.items()}
-        with self._opened(recipe) as view:
-            return self._answer(self._service.set_sliders(view.session, values))
+        alone = flag(face_only, "face_only")
+        with self._opened(recipe, photo=photo) as view:
+            return self._answer(self._service.set_sliders(view.session, values), alone)
 
     def swap(
-        self, recipe: Any, other: Any, parts: list[str] | None = None, group: str = "all", amount: float = 1.0
+        self,
+        recipe: Any,
+        other: Any,
+        parts: list[str] | None = None,
+        group: str = "all",
+        amount: float = 1.0,
+        photo: Any = None,
+        face_only: bool = False,
     ) -> Answer:
         """Take parts from another face.
 
@@ -86,14 +110,18 @@ class Programs:
             parts: names, for example ["hair", "mouth"]; the endpoint `model` lists them. Leave it out for all parts.
             group: which layers to take: "all", "shape" or "texture".
             amount: how much to take, from 0 (nothing) to 1 (all of it).
+            photo: the file of the photo that the recipe names, if the face comes from one; the picture is then the
+                whole photo with the edits in it, in the format it came in. Leave it out otherwise.
+            face_only: true for the framed face alone as PNG.
 
         Returns:
             The picture, the new recipe, and how local the change was, as in `edit`.
         """
         wanted, layers = names(parts, "parts", PARTS), one_of(group, "group", [*PART_LAYERS], "all")
-        share = number(amount, "amount", 1.0)
-        with self._opened(recipe) as view, self._opened(other, "other") as source:
-            return self._answer(self._service.swap(view.session, source.session, wanted, layers or "all", share))
+        share, alone = number(amount, "amount", 1.0), flag(face_only, "face_only")
+        with self._opened(recipe, photo=photo) as view, self._opened(other, "other") as source:
+            made = self._service.swap(view.session, source.session, wanted, layers or "all", share)
+            return self._answer(made, alone)
 
     def describe(
         self,
@@ -106,6 +134,8 @@ class Programs:
         weights: Any = None,
         seed: float | None = None,
         layers: str | None = None,
+        photo: Any = None,
+        face_only: bool = False,
     ) -> Answer:
         """Change a face until it agrees with a sentence.
 
@@ -122,6 +152,9 @@ class Programs:
             seed: a whole number; the same seed gives the same result. Leave it out for a random one.
             layers: those of the parts that may change: "all", "shape" or "texture". Leave it out for those that the
                 words are about.
+            photo: the file of the photo that the recipe names, if the face comes from one; the picture is then the
+                whole photo with the edits in it, in the format it came in. Leave it out otherwise.
+            face_only: true for the framed face alone as PNG.
 
         Returns:
             The picture, the new recipe, and how local the change was, as in `edit`.
@@ -138,17 +171,17 @@ class Programs:
             STEPS if count is None else count,
             whole(seed, "seed"),
         )
-        region = one_of(layers, "layers", [*PART_LAYERS])
+        region, alone = one_of(layers, "layers", [*PART_LAYERS]), flag(face_only, "face_only")
         with ExitStack() as opened:
             with self._starting:
-                view = opened.enter_context(self._opened(recipe))
+                view = opened.enter_context(self._opened(recipe, photo=photo))
                 steps_of = self._jobs.describe(
                     view.session, *asked, cancel=call_token(), owner=call_owner(), layers=region
                 )
             last = _last(steps_of)
             if last.proposal is None:
                 raise EditingError("the description could not be followed; try again")
-            return self._answer(self._service.apply_description(view.session, last.proposal))
+            return self._answer(self._service.apply_description(view.session, last.proposal), alone)
 
     def compose(
         self,
@@ -187,9 +220,10 @@ class Programs:
                 clockwise by so many degrees, instead of a face that is found. Leave it out otherwise.
 
         Returns:
-            The reconstruction, its recipe, and scores: mean difference to the photo in 8-bit steps, share of pixels
-            whose part is the same, the cosine of the two faces' identities, and likeness in words ("same person",
-            "similar" or "someone else"); null without a judge.
+            The framed face of the photo, its recipe, which names the photo, and scores of the reconstruction: mean
+            difference to the photo in 8-bit steps, share of pixels whose part is the same, the cosine of the two
+            faces' identities, and likeness in words ("same person", "similar" or "someone else"); null without a
+            judge.
         """
         data = uploads.take(photo)
         square = None
@@ -200,20 +234,37 @@ class Programs:
             square = (left, top, side, turn[0] if turn else 0.0)
         wanted, count = whole(face, "face") or 0, whole(steps, "steps")
         count = REFINEMENT if count is None else count
-        opened = self._service.open_photo(data)
-        try:
-            last = _last(
-                self._jobs.invert(opened.photo, wanted, square, count, cancel=call_token(), owner=call_owner())
-            )
-        finally:
-            self._service.close_photo(opened.photo)
-        if last.view is None:
-            raise EditingError("the photo could not be reconstructed; try again")
-        with self._closing(last.view) as view:
+        with self._rebuilt(data, wanted, square, count) as last:
+            view = last.view
             scores = {"error": last.error, "mask_agreement": last.mask_agreement, "identity": last.identity}
             told = None if last.identity is None else self._service.likeness(last.identity)
             found = {name: _finite(value) for name, value in scores.items()} | {"likeness": told and told.word}
             return self._picture(view), self._recipe(view), found
+
+    def retouch(
+        self, photo: Any, recipe: Any, face: float = 0, steps: float = 60, face_only: bool = False
+    ) -> tuple[str, dict[str, Any]]:
+        """Do to the face in a photo what was done to another face.
+
+        Args:
+            photo: a JPEG, PNG, WebP, HEIC, AVIF or TIFF file.
+            recipe: whose edits are done, wherever they were made.
+            face: which of the faces that are found, 0 is the best to edit.
+            steps: how many steps of refinement to take, 0 to 2000; colours need few.
+            face_only: true for the framed face alone as PNG.
+
+        Returns:
+            The whole photo at its size and in its format with the edits in it, every other pixel as it was, and the
+            recipe.
+        """
+        data, alone = uploads.take(photo), flag(face_only, "face_only")
+        wanted, count = whole(face, "face") or 0, whole(steps, "steps")
+        with (
+            self._opened(recipe) as edited,
+            self._rebuilt(data, wanted, None, BRIEF if count is None else count) as last,
+        ):
+            view = self._service.apply_edits(last.view.session, self._service.recipe(edited.session))
+            return self._picture(view, alone), self._recipe(view)
 
     def model(self) -> dict[str, Any]:
         """Tell what is in use.
@@ -245,17 +296,41 @@ class Programs:
             self._service.close_session(view.session)
 
     @contextmanager
-    def _opened(self, recipe: Any, name: str = "recipe") -> Iterator[FaceView]:
+    def _rebuilt(self, data: bytes, face: int, square: Square | None, steps: int) -> Iterator[Rebuilt]:
+        """A face of a photo, open."""
+        opened = self._service.open_photo(data)
+        try:
+            last = _last(self._jobs.invert(opened.photo, face, square, steps, cancel=call_token(), owner=call_owner()))
+            if last.view is None:
+                raise EditingError("the photo could not be reconstructed; try again")
+            with self._closing(last.view) as view:
+                yield Rebuilt(view, last.error, last.mask_agreement, last.identity)
+        finally:
+            self._service.close_photo(opened.photo)
+
+    @contextmanager
+    def _opened(self, recipe: Any, name: str = "recipe", photo: Any = None) -> Iterator[FaceView]:
         if not isinstance(recipe, (dict, str)):
             raise EditingError(f"{name} is {quoted(recipe)}; use what the endpoint generate returns")
         written = text(recipe, name) if isinstance(recipe, str) else json.dumps(recipe)
+        data = None if photo is None else uploads.take(photo)
         with self._closing(self._service.open_recipe(written)) as view:
-            yield view
+            if data is None:
+                yield view
+                return
+            given = self._service.open_photo(data).photo
+            try:
+                yield self._service.give_photo(view.session, given)
+            finally:
+                self._service.close_photo(given)
 
-    def _answer(self, view: FaceView) -> Answer:
-        return self._picture(view), self._recipe(view), _change(view.change)
+    def _answer(self, view: FaceView, alone: bool) -> Answer:
+        return self._picture(view, alone), self._recipe(view), _change(view.change)
 
-    def _picture(self, view: FaceView) -> str:
+    def _picture(self, view: FaceView, alone: bool = True) -> str:
+        if view.in_photo and not alone:
+            saved = self._service.export_photo(view.session)
+            return self._file(saved.data, f"photo.{saved.suffix}")
         return self._file(self._service.export_png(view.session), "face.png")
 
     def _recipe(self, view: FaceView) -> dict[str, Any]:
@@ -288,6 +363,8 @@ def build(service: EditingService, jobs: LongJobs) -> None:
         photo = gr.File(label="Photo", visible=False)
         face = gr.Number(0, label="Face", precision=0, visible=False)
         steps = gr.Number(REFINEMENT, label="Steps", precision=0, visible=False)
+        brief = gr.Number(BRIEF, label="Steps", precision=0, visible=False)
+        face_only = gr.Checkbox(False, label="The face alone", visible=False)
         crop = _json("Square: left, top, side", {"type": "array", "items": {"type": "number"}})
         prompt = gr.Textbox(label="Prompt", visible=False)
         strength = gr.Radio(list(STRENGTHS), value="normal", label="Strength", visible=False)
@@ -311,12 +388,13 @@ def build(service: EditingService, jobs: LongJobs) -> None:
             )
 
         add(programs.generate, [seed, truncation], [picture, recipe])
-        add(programs.edit, [recipe, sliders], [picture, result, scores])
-        add(programs.swap, [recipe, other, parts, group, amount], [picture, result, scores])
-        asked = [recipe, prompt, parts, strength, rounds, neutral, weights, seed, layers]
+        add(programs.edit, [recipe, sliders, photo, face_only], [picture, result, scores])
+        add(programs.swap, [recipe, other, parts, group, amount, photo, face_only], [picture, result, scores])
+        asked = [recipe, prompt, parts, strength, rounds, neutral, weights, seed, layers, photo, face_only]
         add(programs.describe, asked, [picture, result, scores], LONG)
         add(programs.compose, [recipe, order, rows, kind, frame_ms], [clip], RENDER)
         add(programs.invert, [photo, face, steps, crop], [picture, result, scores], LONG)
+        add(programs.retouch, [photo, recipe, face, brief, face_only], [picture, result], LONG)
         add(programs.model, [], [facts])
 
 

@@ -46,6 +46,17 @@ def whole(value: Any, name: str) -> int | None:
     return int(value)
 
 
+def flag(value: Any, name: str) -> bool:
+    """True or false; false for null.
+
+    Raises:
+        EditingError: for anything else.
+    """
+    if value is not None and not isinstance(value, bool):
+        raise EditingError(f"{name} is {quoted(value)}; use true or false")
+    return bool(value)
+
+
 def text(value: Any, name: str) -> str:
     """A string; "" for null.
 

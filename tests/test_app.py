@@ -42,7 +42,7 @@ from editing.service import EditingService, Limits
 from memorygan.analysis.blocks import Bar, Piece
 
 ROOT = Path(__file__).resolve().parents[1]
-ENDPOINTS = {"/generate", "/edit", "/swap", "/describe", "/compose", "/invert", "/model"}
+ENDPOINTS = {"/generate", "/edit", "/swap", "/describe", "/compose", "/invert", "/retouch", "/model"}
 
 
 def one_face(pixels: np.ndarray) -> list[Detection]:
@@ -667,3 +667,30 @@ def test_a_reconstruction_that_lost_the_person_says_so(service, cosine, more, to
     assert score[1] == f"{likeness.word}, {cosine:.2f}" and "strangers" in score[2]
     under_way = photo_progress(replace(done, phase="refine", view=None), likeness)
     assert "person" not in under_way["words"], "nothing is lost before it is done"
+
+
+def test_a_photo_comes_back_in_full_from_edits_that_are_given_it(client, tmp_path):
+    before = np.random.default_rng(0).integers(0, 256, (180, 240, 3), dtype=np.uint8)
+    file = tmp_path / "photo.png"
+    Image.fromarray(before).save(file)
+    framed, recipe, _ = client.predict(handle_file(str(file)), steps=1, crop=[20, 10, 140], api_name="/invert")
+    with Image.open(framed) as image:
+        assert image.size == (512, 512)
+    asked = {"recipe": recipe, "sliders": {"hair.lightness": 2}, "photo": handle_file(str(file))}
+    whole, edited, _ = client.predict(**asked, api_name="/edit")
+    with Image.open(whole) as image:
+        after = np.asarray(image.convert("RGB"))
+    assert after.shape == before.shape
+    assert np.array_equal(after[155:], before[155:])
+    assert edited["photo"] == recipe["photo"]
+    alone, *_ = client.predict(**asked, face_only=True, api_name="/edit")
+    with Image.open(alone) as image:
+        assert image.size == (512, 512)
+    Image.fromarray(255 - before).save(file)
+    with pytest.raises(Exception, match="another photo"):
+        client.predict(**{**asked, "photo": handle_file(str(file))}, api_name="/edit")
+    picture, recipe = client.predict(handle_file(str(file)), edited, steps=1, api_name="/retouch")
+    with Image.open(picture) as image:
+        assert image.size == (240, 180)
+    assert [edit["slider"] for edit in recipe["edits"]] == ["hair.lightness"]
+    assert recipe["photo"]["sha256"] != edited["photo"]["sha256"]
