@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.guard import sentence
 from app.stopping import STOPPING
 
+_ANSWERS = ("/queue/data", "/call/", "/file=", "/heartbeat/")
 _BODY = re.compile(rb"<body[^>]*>")
 
 
@@ -76,12 +77,11 @@ class TakeNoMore:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._stopping():
             path = str(scope["path"]).rstrip("/")
-            answer = None
-            if path.endswith("/health"):
-                answer = JSONResponse({"status": "stopping"}, status_code=503, headers={"Cache-Control": "no-store"})
-            elif scope["method"] == "POST" and not path.endswith("/cancel"):
-                answer = JSONResponse({"detail": sentence(STOPPING)}, status_code=503, headers={"Retry-After": "30"})
-            if answer is not None:
+            # What was begun is brought to its end: answers and files go out, and whoever waits may stop waiting.
+            begun = path.endswith("/cancel") if scope["method"] == "POST" else any(part in path for part in _ANSWERS)
+            if not begun:
+                told = {"status": "stopping", "detail": sentence(STOPPING)}
+                answer = JSONResponse(told, 503, headers={"Cache-Control": "no-store", "Retry-After": "30"})
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -139,6 +139,7 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         inbrowser=chosen.open,
         max_file_size=uploads.MAX_BYTES,
         max_threads=THREADS,
+        num_workers=0,  # processes beside this one would serve files past all of the above
         show_error=False,
         enable_monitoring=False,
         run_history=False,

@@ -23,6 +23,7 @@ PACKAGES = (
     "ca-certificates,netbase,tzdata,libbz2-1.0,libffi8,liblzma5,libncursesw6,libreadline8,libsqlite3-0,libssl3,"
     "libuuid1,zlib1g"
 )
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -44,7 +45,7 @@ class Image:
     upper: Path
     work: str = "/"
     user: str = "0"
-    variables: dict[str, str] = field(default_factory=lambda: {"PATH": "/usr/local/bin:/usr/bin:/bin"})
+    variables: dict[str, str] = field(default_factory=lambda: {"PATH": PATH})
     command: list[str] = field(default_factory=list)
     health: list[str] = field(default_factory=list)
 

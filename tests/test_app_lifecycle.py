@@ -156,12 +156,12 @@ def test_jobs_end_with_their_best_so_far_and_no_more_are_taken():
 def test_new_work_is_refused_while_the_program_ends():
     stopping = False
     middleware = [Middleware(TakeNoMore, lambda: stopping)]
-    paths = ("/health", "/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/queue/data")
+    paths = ("/health", "/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/queue/data", "/")
     routes = [Route(path, lambda _: PlainTextResponse("as ever"), methods=["GET", "POST"]) for path in paths]
     asking = TestClient(Starlette(routes=routes, middleware=middleware))
     assert asking.get("/health").status_code == 200 and asking.post(paths[1]).status_code == 200
     stopping = True
-    assert asking.get("/health").status_code == 503
+    assert asking.get("/health").status_code == asking.get("/").status_code == 503
     refused = asking.post(paths[1])
     assert refused.status_code == 503 and "being stopped" in refused.json()["detail"]
     assert asking.post(paths[2]).text == "as ever", "what runs can still be cancelled"
