@@ -16,13 +16,14 @@ from PIL import Image
 from test_text import StandIns  # type: ignore[import-not-found]
 
 from editing.sliders.directions import Slider, SliderSet
+from editing.studies import preserved as preserved_study
 from editing.studies import refinement as refinement_study
 from editing.studies import text as text_study
 from editing.studies import text_trials
 from memorygan import parser as face_parser
 from memorygan.analysis import __main__ as cli
 from memorygan.analysis import features as feature_networks
-from memorygan.analysis import grids
+from memorygan.analysis import grids, hard_attention
 from memorygan.analysis.blocks import Bar, Figure, Piece, Table, Text, number
 from memorygan.analysis.features import INCEPTION_VARIABLE, InceptionFeatures, fid
 from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
@@ -72,6 +73,11 @@ def machine(material, monkeypatch, tmp_path):
         (text_study, "WISHES", red),
         (text_study, "Guides", StandIns),
         (text_study, "STEPS", 2),
+        (preserved_study, "WISHES", red),
+        (preserved_study, "PROMPTS", [red[0].prompt]),
+        (preserved_study, "Guides", StandIns),
+        (preserved_study, "STEPS", 2),
+        (hard_attention, "PART_COUNTS", ()),
         (text_trials, "SPREAD_FACES", 2),
         (refinement_study, "STEPS", 2),
     ):

@@ -16,8 +16,8 @@ from test_text import StandIns, colour_judge, identity_net  # type: ignore[impor
 from editing.errors import EditingError
 from editing.guidance.captions import unknown_words
 from editing.guidance.measures import DIRECTIONS, measure
+from editing.studies import preserved, text_trials
 from editing.studies import text as text_study
-from editing.studies import text_trials
 from editing.studies.text_trials import ANYONE, FREE, PARTS, WISHES, Bench, Face, Outcome, Wish, moved_right, verdict
 from editing.text.optimize import STRENGTHS, TextResult
 from editing.text.results import TextProgress
@@ -26,6 +26,7 @@ from memorygan.analysis import __main__ as cli
 from memorygan.analysis import charts
 from memorygan.analysis.blocks import Figure, Table
 from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
+from memorygan.analysis.paper import FIGURE_17_PROMPTS
 from memorygan.analysis.study import run_study
 from memorygan.checkpoint import Provenance, save_generator
 from memorygan.config import get_preset
@@ -49,7 +50,9 @@ def lab(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(face_parser, "DEFAULT_WEIGHTS", tmp_path / "none")
     monkeypatch.setattr(text_trials, "SPREAD_FACES", 4)
     monkeypatch.setattr(text_study, "STEPS", 3)
-    monkeypatch.setattr(text_study, "Guides", StandIns)
+    monkeypatch.setattr(preserved, "STEPS", 3)
+    for module in (text_study, preserved):
+        monkeypatch.setattr(module, "Guides", StandIns)
     return Lab(Settings(checkpoint, out=tmp_path / "out", private=tmp_path / "private", batch=4))
 
 
@@ -86,6 +89,8 @@ def test_preserved_pixels_gain_and_change_of_a_hand_made_course(lab, monkeypatch
     edit = tried.follow(RED, Face(0, source, before, part_map, {"hair.redness": 100.0}), PARTS)
 
     np.testing.assert_allclose(edit.preserved, [15 / 16, 11 / 16])
+    moved = np.array([3 + 2 + 2 + 1, 4 * 60 + 9])  # over 48 values
+    np.testing.assert_allclose(edit.unchanged, 1 - moved / 48 / 255, atol=1e-6)
     assert edit.inside == pytest.approx(60 / 3)
     assert edit.outside == pytest.approx(9 / 3 / 12)
     assert (edit.before, edit.after) == (100.0, 160.0)
@@ -106,7 +111,7 @@ def test_preserved_pixels_gain_and_change_of_a_hand_made_course(lab, monkeypatch
 
 def outcome(before: float, after: float) -> Outcome:
     empty = np.zeros(0)
-    return Outcome(empty, empty, empty, empty, 0.0, 0.0, before, after, 1.0, empty)
+    return Outcome(empty, empty, empty, empty, empty, 0.0, 0.0, before, after, 1.0, empty)
 
 
 def test_share_of_edits_that_moved_the_right_way_on_drawn_faces():
@@ -244,6 +249,23 @@ def calls(monkeypatch):
     return made
 
 
+def test_the_chapter_on_preserved_pixels_follows_the_papers_sentences_in_both_ways(lab, calls, monkeypatch):
+    wishes = tuple(wish for wish in WISHES if wish.prompt in FIGURE_17_PROMPTS)
+    assert [wish.prompt for wish in wishes] == sorted(FIGURE_17_PROMPTS, key=[w.prompt for w in WISHES].index)
+    assert len(wishes) == 4, "the paper's sentences are known"
+    monkeypatch.setattr(preserved, "PROMPTS", FIGURE_17_PROMPTS[:2])
+    piece = run_study(preserved.STUDY, lab, 2).piece
+    assert sorted(calls) == sorted(
+        (prompt, way, seed) for prompt in FIGURE_17_PROMPTS[:2] for way in ("parts", "free") for seed in (0, 1)
+    )
+    (table,) = [block for block in piece.blocks if isinstance(block, Table)]
+    assert [row[0] for row in table.rows] == ["1", "2", "3"] and all("±" in cell for cell in table.rows[0][1:])
+    assert "all codes free" in str(piece.blocks[0]) and "Colour judge" in str(piece.blocks[0])
+    assert 0 < piece.numbers["preserved_free_percent"] <= piece.numbers["preserved_parts_percent"] <= 100
+    for figure in (block for block in piece.blocks if isinstance(block, Figure)):
+        assert "2 faces, 3 steps per edit" in figure.caption and (lab.settings.out / figure.file).is_file()
+
+
 def test_the_chapter_and_that_a_finished_piece_is_reused(lab, few, calls, monkeypatch):
     monkeypatch.setattr(text_study, "COMPARED_FACES", 1)
     first = run_study(text_study.STUDY, lab, 2)
@@ -251,15 +273,14 @@ def test_the_chapter_and_that_a_finished_piece_is_reused(lab, few, calls, monkey
     piece, sha256 = first.piece, lab.sha256
     assert not first.reused and len(calls) == 4 * 2 + (2 + 2) * 1
     figures = [block for block in piece.blocks if isinstance(block, Figure)]
-    assert [figure.file for figure in figures] == ["text-edits.webp", "text-free.webp", "text-preserved.png"]
-    for figure, count in zip(figures, (2, 1, 1), strict=True):
+    assert [figure.file for figure in figures] == ["text-edits.webp"]
+    for figure, count in zip(figures, (2,), strict=True):
         assert f"{count} faces, 3 steps per edit" in figure.caption and "seed 0" in figure.caption
         assert f"checkpoint {sha256[:12]}" in figure.caption
         with Image.open(lab.settings.out / figure.file) as picture:
             assert picture.format == figure.file.rpartition(".")[2].upper() and min(picture.size) > 100
-    wishes, course, ways = [block for block in piece.blocks if isinstance(block, Table)]
+    wishes, ways = [block for block in piece.blocks if isinstance(block, Table)]
     assert [row[0] for row in wishes.rows] == [wish.prompt for wish in few]
-    assert [row[0] for row in course.rows] == ["1", "2", "3"] and all("±" in cell for cell in course.rows[0][1:])
     assert [row[0] for row in ways.rows] == list(text_study.TITLES.values())[:1] + [
         text_study.TITLES[ANYONE.name], text_study.TITLES[FREE.name]
     ]  # fmt: skip

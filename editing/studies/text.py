@@ -1,4 +1,4 @@
-"""Figures 15, 16 and 17: faces changed by sentences, what else changed with them, and the same with all codes free.
+"""Figure 15: faces changed by sentences, and what else changed with them.
 
 A chapter of ``python -m memorygan.analysis``. It stands here because it needs the editor and its judges, which the
 generator knows nothing of.
@@ -25,17 +25,17 @@ from editing.guidance.registry import Guides
 from editing.studies.text_trials import ANYONE, FREE, PARTS, WISHES, Bench, Face, Outcome, Way, Wish, verdict
 from editing.text.optimize import TextSettings
 from editing.text.subjects import Subject
-from memorygan.analysis import charts, grids
+from memorygan.analysis import grids
 from memorygan.analysis.blocks import Bar, Block, Figure, Piece, Table, Text, number
 from memorygan.analysis.lab import Lab, StudyUnavailable
 from memorygan.analysis.study import PIECES, Study
 from memorygan.parts import FACE_PARTS
 
-VERSION = 4
+VERSION = 5
 # Steps of Adam per edit: the editor's own number for the full count of faces where there is an accelerator, else as
 # many as it takes to reach the trust region.
 STEPS, FULL_STEPS, FULL_FACES = 30, TextSettings().steps, 20
-SHOWN, COMPARED_SHOWN = 3, 2
+SHOWN = 3
 # Faces on which sentences are also followed in the other ways.
 COMPARED_FACES = 4
 # What the project promises of edits by sentences.
@@ -196,47 +196,6 @@ def _sheet(lab: Lab, trials: _Trials, footer: str) -> Figure:
     return lab.save(picture, "text-edits.webp", caption, footer)
 
 
-def _free_sheet(lab: Lab, trials: _Trials, footer: str) -> Figure:
-    shown = trials.faces[: min(COMPARED_SHOWN, COMPARED_FACES)]
-    rows = []
-    for wish in trials.compared:
-        pictures: list[np.ndarray] = []
-        for k, face in enumerate(shown):
-            part, free = trials.edits[PARTS.name, wish][k], trials.edits[FREE.name, wish][k]
-            pictures += [face.image, part.image, _heat(part.map), free.image, _heat(free.map)]
-        rows.append(pictures)
-    columns = ["before", "its parts", "change", "all codes", "change"] * len(shown)
-    picture = grids.grid(rows, [wish.prompt for wish in trials.compared], columns, footer)
-    caption = "The same sentences with only their parts free, and with all codes free"
-    return lab.save(picture, "text-free.webp", caption, footer)
-
-
-def _course_chart(lab: Lab, trials: _Trials, footer: str) -> Figure:
-    series = {}
-    for way in (PARTS, FREE):
-        edits = trials.alike(way)
-        series[TITLES[way.name]] = (_column(edits, "gain"), 100 * _column(edits, "preserved"))
-    picture = charts.courses(series, "gain of the judge's score", "preserved pixels, %", footer)
-    caption = (
-        "Preserved pixels against the gain of the judge's score over the course of the edits: points are single edits "
-        "after the last step, lines the means after "
-        f"{', '.join(map(str, trials.moments))} steps, bars a standard deviation"
-    )
-    return lab.save(picture, "text-preserved.png", caption, footer)
-
-
-def _course_table(trials: _Trials, footer: str) -> Table:
-    rows = []
-    for k, step in enumerate(trials.moments):
-        row = [str(step)]
-        for way in (PARTS, FREE):
-            edits = trials.alike(way)
-            row += [_spread_text(_column(edits, "gain")[:, k]), _spread_text(100 * _column(edits, "preserved")[:, k])]
-        rows.append(tuple(row))
-    columns = ("step", "gain, its parts", "preserved %, its parts", "gain, all codes", "preserved %, all codes")
-    return Table(columns, tuple(rows), f"Mean and standard deviation ({footer}).")
-
-
 def _outside(change: float) -> str:
     return number(change) if change <= OUTSIDE_BAR else f"**{number(change)}**"
 
@@ -379,15 +338,11 @@ def run(lab: Lab, samples: int) -> Piece:
     trials = _try_all(lab, bench, samples)
     footer = lab.footer(samples, of=f"faces, {steps} steps per edit")
     sheet = lab.footer(min(SHOWN, samples), of=f"faces, {steps} steps per edit")
-    free = lab.footer(min(COMPARED_SHOWN, COMPARED_FACES, samples), of=f"faces, {steps} steps per edit")
     few = lab.footer(min(COMPARED_FACES, samples), of=f"faces, {steps} steps per edit")
     blocks: tuple[Block, ...] = (
         *_opening(lab, guides, bench, samples),
         _sheet(lab, trials, sheet),
         _wish_table(trials, bench, footer),
-        _free_sheet(lab, trials, free),
-        _course_chart(lab, trials, few),
-        _course_table(trials, few),
         _ways_table(trials, few),
     )
     return Piece(blocks, dict(_numbers(trials)), _bars(trials))
@@ -396,7 +351,7 @@ def run(lab: Lab, samples: int) -> Piece:
 STUDY = Study(
     "text",
     "Edits by a sentence",
-    "Figures 15, 16 and 17",
+    "Figure 15",
     run,
     samples=3,
     paper_samples=FULL_FACES,

@@ -54,8 +54,7 @@ class Wish:
         return DIRECTIONS[self.word]
 
 
-# The paper's five sentences ("a man with a beard", "… gray hair", "a smiling woman", "… a big nose", "… blue eyes") are
-# among them.
+# The four sentences of the paper's Figure 17 are among them.
 WISHES: tuple[Wish, ...] = (
     Wish("a person with red hair", "red hair", "hair colour", compared=True),
     Wish("a person with blond hair", "blond hair", "hair colour"),
@@ -126,6 +125,7 @@ class Outcome:
         map: (S, S) mean |Δ| over the colour channels, in steps of 255.
         gain: (M,) how much the judge's cosine of picture and sentence rose, at each moment of the course.
         preserved: (M,) share of the whole picture's pixels that kept their colour, at the same moments.
+        unchanged: (M,) complement of the L1 loss between the pictures, with values in 0–1, at the same moments.
         inside, outside: mean |Δ| inside and outside the parts that the sentence is about.
         before, after: the measure that the wish aims at; nan where there is nothing to measure.
         identity: cosine of the two faces' identity vectors; nan without an identity judge.
@@ -136,6 +136,7 @@ class Outcome:
     map: np.ndarray
     gain: np.ndarray
     preserved: np.ndarray
+    unchanged: np.ndarray
     inside: float
     outside: float
     before: float
@@ -231,12 +232,14 @@ class Bench:
         scores = self._scores(wish.prompt, [face.image, *(course[step] for step in self.moments)])
         inside = region((face.part_map, after.part_map), shown, self.lab.parts)
         change = measure_change(face.image, after.image, inside, shown)
+        course_changes = [measure_change(face.image, course[step]) for step in self.moments]
         name, _ = wish.aim
         return Outcome(
             image=after.image,
             map=change.map,
             gain=scores[1:] - scores[0],
-            preserved=np.array([measure_change(face.image, course[step]).preserved for step in self.moments]),
+            preserved=np.array([moment.preserved for moment in course_changes]),
+            unchanged=np.array([1.0 - moment.map.mean() / 255.0 for moment in course_changes]),
             inside=change.inside,
             outside=change.outside,
             before=_number(face.measures[name]),

@@ -13,6 +13,7 @@ from memorygan.analysis import (
     complexity,
     composition,
     controller_study,
+    hard_attention,
     latent_space,
     locality,
     memorisation,
@@ -34,7 +35,12 @@ from memorygan.manifest import default_checkpoint
 
 # Chapters from other rooms, by name: nothing here imports upward, and a generator without the editor still gets its
 # report.
-CONTRIBUTED = ("editing.studies.sliders", "editing.studies.refinement", "editing.studies.text")
+CONTRIBUTED = (
+    "editing.studies.sliders",
+    "editing.studies.refinement",
+    "editing.studies.text",
+    "editing.studies.preserved",
+)
 
 
 def contributed() -> Iterator[Study]:
@@ -63,6 +69,7 @@ STUDIES: dict[str, Study] = {
         variety,
         reconstruction,
         complexity,
+        hard_attention,
         render_time,
     )
 } | {study.name: study for study in contributed()}

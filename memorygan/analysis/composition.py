@@ -77,8 +77,8 @@ def run(lab: Lab, samples: int) -> Piece:
     numbers["smse"] = float(everything.mean()) if everything.size else float("nan")
     caption = f"SMSE (Eq. 15) per added part; lower is better, 0 means nothing else changed ({footer})."
     columns = (
-        "added part", "picture in [−1, 1]", "picture in 0–1", "MemoryGAN in the paper", "SemanticStyleGAN in the paper",
-        "masks",
+        "added part", "picture in −1 to 1", "picture in 0 to 1", "MemoryGAN in the paper",
+        "SemanticStyleGAN in the paper", "masks",
     )  # fmt: skip
     return Piece(
         (
