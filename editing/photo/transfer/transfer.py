@@ -54,7 +54,11 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
     moved = photo.moved(shift)
     gain, offset = tone(moved, first, last, plan.textured)
     # Shading that comes with the new shape: folds of a smile, the side of a nose.
-    shaded = [k for k, name in enumerate(names) if name in _FACE and k not in plan.textured]
+    shaded = [
+        k
+        for k, name in enumerate(names)
+        if name in _FACE and k not in plan.textured and float((first.parts[..., k] * window).max()) > 0.01
+    ]
     more, added = tone(moved, first, last, shaded)
     gain, offset = gain + window_n * (more - 1.0), offset + window_n[..., None] * added
     offset += resized(_seen_through(first, last, plan.shaped, photo.scheme.transparent), size)

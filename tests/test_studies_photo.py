@@ -1,0 +1,57 @@
+"""The study of edits in photos: what its figures say of pictures made by hand, and one photo of the toy generator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy import toy_service  # type: ignore[import-not-found]
+
+from editing.studies import photo as study_module
+from editing.studies.photo import Measured, rows, scene_of, seam, sharpness, study
+from memorygan.parser import FaceParser, ParserConfig
+from memorygan.parts import FACE_PARTS
+
+
+def test_sharpness_and_seams_are_measured_against_the_photo():
+    photo = np.random.default_rng(0).integers(100, 140, (64, 64, 3), dtype=np.uint8)
+    changed = np.zeros((64, 64), bool)
+    changed[16:48, 16:48] = True
+    assert sharpness(photo, photo, changed) == seam(photo, photo, changed) == 1.0
+    flat = photo.copy()
+    flat[changed] = 120
+    assert sharpness(photo, flat, changed) < 0.1
+    patch = photo.copy()
+    patch[changed] += 60
+    assert seam(photo, patch, changed) > 1.3
+    assert sharpness(photo, patch, changed) == pytest.approx(1.0, abs=0.01)
+    nothing = np.zeros((64, 64), bool)
+    assert sharpness(photo, flat, nothing) == seam(photo, flat, nothing) == 1.0
+
+
+def test_a_photo_is_measured_like_a_generated_face():
+    shares = np.zeros((32, 32, len(FACE_PARTS)), np.float32)
+    shares[..., 0] = 1.0
+    scene = scene_of(np.full((64, 64, 3), 51, np.uint8), shares)
+    assert scene.rgb.shape == (1, 3, 32 * 32)
+    assert float(scene.rgb.mean()) == pytest.approx(0.2)
+    assert scene.weight.shape == (1, len(FACE_PARTS), 32 * 32)
+
+
+def test_every_edit_the_model_has_a_slider_for_is_studied(monkeypatch):
+    parser = FaceParser(ParserConfig(32, (4, 8))).eval().requires_grad_(False)
+    monkeypatch.setattr(study_module, "_STEPS", 1)
+    with toy_service(detector=lambda pixels: []) as service:
+        sliders = {slider.id for slider in service.sliders()}
+        found = study(service, parser, Image.fromarray(service.new_face(3).image), lambda before, after: 0.9)
+        assert service.health()["photos"] == 0
+    assert set(found) == {name for name, values in study_module.EDITS.items() if set(values) <= sliders}
+    assert all(one.identical == 1.0 and one.identity == 0.9 for one in found.values())
+    lines = rows([found, {}])
+    assert [line[0] for line in lines] == list(found)
+    assert all(line[1] == "100.0%" and line[2] == "0.900" for line in lines)
+
+
+def test_what_was_not_judged_or_not_moved_is_said():
+    one = Measured(1.0, None, 0.0, 1.0, 0.9, 1.1, 0.1)
+    assert rows([{"smile": one}]) == [("smile", "100.0%", "not judged", "not measured", "90%", "1.10")]
