@@ -10,6 +10,7 @@
   const names = new Map(); // event on the server → as Gradio's client knows it, where the two differ
   const ended = new Set(); // events whose end came before their name
   let cut = false;
+  let sign = ""; // with which private Spaces know who asks
   let restoring = null;
   let checked = Date.now();
 
@@ -46,7 +47,7 @@
 
   function call(base, name, hash, data) {
     const body = JSON.stringify({ data, session_hash: hash });
-    return reach(() => plain(`${base}/run/${name}`, { method: "POST", headers: { "Content-Type": "application/json" }, body }));
+    return reach(() => plain(`${base}/run/${name}${sign}`, { method: "POST", headers: { "Content-Type": "application/json" }, body }));
   }
 
   /** Has the server open the face that the browser kept. One at a time, however many ask. */
@@ -228,7 +229,8 @@
 
   window.fetch = (input, init) => {
     const address = input instanceof Request ? input.url : new URL(String(input), location.href).href;
-    const path = new URL(address).pathname;
+    const { pathname: path, searchParams } = new URL(address);
+    if (searchParams.has("__sign")) sign = `?${new URLSearchParams({ __sign: searchParams.get("__sign") })}`;
     if (path.endsWith("/gradio_api/queue/join")) return join(address, init);
     if (path.endsWith("/gradio_api/queue/data")) return follow(input instanceof Request ? input : new Request(input, init));
     if (path.includes("/gradio_api/heartbeat/")) return heartbeat(input instanceof Request ? input : new Request(input, init));
