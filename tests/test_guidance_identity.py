@@ -195,6 +195,31 @@ def test_too_few_faces_are_refused() -> None:
         IdentityTrainer(IdentityTrainingConfig(images=64), [faces(20, 9)])
 
 
+def test_the_command_trains_writes_and_measures(
+    network: teacher.MobileFaceNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("facenet_pytorch", exc_type=ImportError)
+    (tmp_path / "photos" / "images").mkdir(parents=True)
+    for index, picture in enumerate(faces(10, 15).pictures):
+        Image.fromarray(picture).save(tmp_path / "photos" / "images" / f"{index:05d}.png")
+    state = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
+    save_file(state, tmp_path / "teacher.safetensors")
+    places = {
+        "teacher": "teacher.safetensors",
+        "data": "photos",
+        "cache": "cache",
+        "state": "state.pt",
+        "out": "new.st",
+    }
+    arguments = [word for name, place in places.items() for word in (f"--{name}", str(tmp_path / place))]
+    arguments += ["--distorted", "8", "--rounds", "1", "--batch", "8"]
+    assert identity.main([*arguments, "--images", "16"]) == 0
+    assert "16 images shown" in capsys.readouterr().out
+    assert load_face_net(tmp_path / "new.st")(torch.zeros(1, 3, 64, 64)).shape == (1, 128)
+    assert identity.main([*arguments, "--evaluate"]) == 0
+    assert "| pairs |" in capsys.readouterr().out
+
+
 class _Knows:
     """Gives the teacher's codes of the pictures it knows, by their pixels."""
 
