@@ -288,7 +288,7 @@ def test_every_scale_has_three_words(judge: str) -> None:
     assert scale.read(1.0).word == SAME_PERSON == scale.read(scale.same).word
     assert scale.read(scale.similar).word == SIMILAR == scale.read(scale.same - 1e-6).word
     assert scale.read(scale.strangers).word == SOMEONE_ELSE == scale.read(scale.similar - 1e-6).word
-    assert f"from {scale.same:.2f}" in scale.read(0.5).meaning
+    assert f"same person from {scale.same:.2f}" in scale.read(0.5).meaning
 
 
 def test_a_scale_in_disorder_is_refused() -> None:
