@@ -258,4 +258,5 @@ STUDY = Study(
     run,
     samples=200,
     paper_samples=2000,
+    version=2,
 )
