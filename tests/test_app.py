@@ -231,6 +231,7 @@ def test_the_examples_in_the_readme_run(served, tmp_path, monkeypatch):
     assert used == ENDPOINTS
     monkeypatch.chdir(tmp_path)
     Path("photo.jpg").write_bytes(photo_bytes())
+    Path("other.jpg").write_bytes(photo_bytes(160))
     for text in examples:
         assert "http://127.0.0.1:7860" in text
         exec(compile(text.replace("http://127.0.0.1:7860", served.url), "README.md", "exec"), {})

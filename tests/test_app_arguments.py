@@ -131,7 +131,7 @@ def answer(page: Served, path: str, body: str) -> tuple[int, dict[str, Any]]:
         ("call/generate", '{"data": [3, NaN]}', "Truncation is nan; use a number."),
         ("call/generate", '{"data": []}', "2 of 2 values are missing"),
         ("call/compose", '{"data": [{}, 7, ["image"], "gif", 400]}', "Order is 7; use a list of names"),
-        ("call/describe", '{"data": [{}, "x", [], "wild", 1, "", null, 1, null]}', "Strength is 'wild'; use 'subtle'"),
+        ("call/describe", '{"data": [{}, "x", [], "wild", 1, "", null, 1, null, null, false]}', "Strength is 'wild'; use 'subtle'"),
         ("call/invert", '{"data": [5, 0, 1, null]}', "A value is not of the kind that is taken here"),
         ("call/invert", '{"data": [null, 0, 1, null]}', "No file arrived"),
         ("call/v2/generate", '{"seed": "x"}', "Seed is 'x'; use a number."),
