@@ -31,7 +31,7 @@ def ask(page: Served, name: str, **arguments: Any) -> Any:
 
 def test_every_tool_and_argument_is_described_in_whole_sentences(served):
     tools = httpx.get(f"{served.url}/gradio_api/mcp/schema").json()
-    assert len(tools) == 7
+    assert len(tools) == 8
     for found in tools:
         said = [found["description"], *(each["description"] for each in found["inputSchema"]["properties"].values())]
         assert all(text[0].isupper() or text[0] in "[" for text in said), said
