@@ -6,6 +6,7 @@ default takes its place.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -111,11 +112,23 @@ def table(value: Any, name: str, example: str) -> dict[str, Any] | None:
     return value
 
 
+def left_out(function: Any, given: int) -> list[Any]:
+    """Defaults of the last arguments of an endpoint, where a program sent ``given`` values; empty if one has none.
+
+    An endpoint that takes more than it once did still answers programs that know nothing of that.
+    """
+    arguments = list(inspect.signature(function.fn).parameters.values()) if callable(function.fn) else []
+    defaults = [argument.default for argument in arguments[given : len(function.inputs)]]
+    whole = len(arguments) >= len(function.inputs) and inspect.Parameter.empty not in defaults
+    return defaults if whole else []
+
+
 def refuse_politely(demo: gr.Blocks) -> None:
     """Has Gradio say in a sentence what its own checks refuse, instead of ``null`` and a traceback."""
     prepare: Callable[..., Any] = demo.preprocess_data
 
     async def prepared(function: Any, inputs: list[Any], *args: Any, **options: Any) -> Any:
+        inputs = [*inputs, *left_out(function, len(inputs))]
         missing = len(function.inputs) - len(inputs)
         words = f"{missing} of {len(function.inputs)} values are missing; send all of them."
         if missing <= 0:

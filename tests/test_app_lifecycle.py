@@ -235,7 +235,7 @@ def test_sigterm_ends_what_runs_and_leaves_nothing(tmp_path, monkeypatch):
         with httpx.Client(trust_env=False, timeout=60) as asking:
             answer = asking.get(call("generate", 3, 0.7)).text
             recipe = json.loads(answer.split("data: ")[1])[1]
-            asked = [recipe, "red hair", ["hair"], "normal", 2000, "", None, 1, None, None, False]
+            asked = [recipe, "red hair", ["hair"], "normal", 2000, "", None, 1, None]
             with asking.stream("GET", call("describe", *asked)) as stream:
                 deadline, steps = time.monotonic() + 120, 0
                 while steps < 15:
