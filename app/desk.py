@@ -169,6 +169,7 @@ class Desk:
             here.before = pictures.jpeg(self.service.before(here.token).image)
         model = pictures.jpeg(self.service.model_view(here.token).image) if view.in_photo else ""
         total = self.service.change(here.token, "source") if len(view.history) > 1 else view.change
+        rebuilding = visit.rebuilding
         return {
             # Gradio tells a widget only about a value that differs from the last one.
             "n": next(visit.numbers),
@@ -191,7 +192,7 @@ class Desk:
             "model": model,
             "undo": view.can_undo or bool(visit.back),
             "redo": view.can_redo or bool(visit.forward),
-            "job": "describe" if visit.description else "photo" if visit.rebuilding else "",
+            "job": "describe" if visit.description else "photo" if rebuilding and not rebuilding.taken else "",
             "photo": visit.photo is not None,
         }
 

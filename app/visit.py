@@ -73,12 +73,16 @@ class Rebuilding:
         task: does it.
         told: whether what there was to say at its end was said.
         most: whether as much is done for the likeness as can be.
+        face: number of the face in the photo, from 0; None if the square was chosen by hand.
+        taken: whether the face went to be edited.
     """
 
     photo: str
     task: Task[InversionProgress]
     told: bool = False
     most: bool = False
+    face: int | None = None
+    taken: bool = False
 
 
 @dataclass(eq=False)

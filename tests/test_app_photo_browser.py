@@ -164,3 +164,47 @@ def test_a_photo_that_comes_while_another_is_rebuilt_takes_its_place(desk, serve
     shown(desk, 162)
     assert served.service.health()["photos"] == photos + 1, "the photo of a face that is being edited stays"
     assert "FileNotFoundError" not in caplog.text and "Traceback" not in caplog.text
+
+
+def test_what_is_taken_to_be_edited_is_the_face_that_is_chosen(desk):
+    desk.page.set_input_files(DROP, {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": photo_bytes(310)})
+    desk.page.wait_for_selector("#photo .photo-face >> nth=2")
+    assert "choose one" in desk.message()
+    desk.page.check("#effort input[value=quick]")
+    desk.page.click("#photo .photo-face >> nth=1")
+    desk.page.click("#rebuild")
+    ended = "document.querySelector('#progress .progress-words')?.innerText.startsWith('Done')"
+    desk.page.wait_for_function(ended)
+    desk.page.click("#photo .photo-face >> nth=2")
+    desk.page.click("#send")
+    assert "ace 3 is not rebuilt yet" in desk.message()
+    desk.page.reload()
+    desk.ready()
+    desk.wait("Studio.tab === 'photo'")
+    desk.page.wait_for_selector("#photo .photo-face[aria-label='Face 2 of 3'][aria-pressed=true]")
+    desk.page.wait_for_function(ended)
+    desk.page.click("#send")
+    desk.wait("Studio.tab === 'edit' && Studio.face.title === 'Photo'")
+    # What was rebuilt is being edited: a page that is loaded again does not go back to the photo.
+    desk.page.reload()
+    desk.ready()
+    desk.wait("Studio.face.title === 'Photo'")
+    assert desk.ask("Studio.face.job") == "" and desk.ask("Studio.tab") != "photo"
+
+
+def test_every_view_and_every_tool_of_a_photo_can_be_reached(desk):
+    desk.page.set_input_files(DROP, {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": photo_bytes(160)})
+    shown(desk, 160)
+    desk.page.check("#effort input[value=quick]")
+    desk.page.click("#rebuild")
+    desk.page.wait_for_function("document.querySelector('#progress .progress-words')?.innerText.startsWith('Done')")
+    desk.page.click("#send")
+    desk.wait("Studio.tab === 'edit' && Studio.face.in_photo")
+    for width, rows in ((360, 2), (768, 2), (1280, 1)):
+        desk.page.set_viewport_size({"width": width, "height": 900})
+        desk.page.wait_for_timeout(300)
+        for group, count, lines in ((".stage-modes button", 6, 2), (".stage-tools button", 6, rows)):
+            boxes = [button.bounding_box() for button in desk.page.locator(f"#stage {group}").all()]
+            assert len(boxes) == count
+            assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes), (width, group)
+            assert len({round(box["y"]) for box in boxes}) <= lines, (width, group)

@@ -1,4 +1,5 @@
-// The uploaded photo with the faces found in it. `props.value` is {id, image, alt, width, height, faces: [{box, notice}]};
+// The uploaded photo with the faces found in it. `props.value` is {id, image, alt, width, height, faces: [{box, notice}], face}
+// (`face`: which of them is chosen);
 // what is chosen of it travels in a widget of its own (choice.js), so that the picture is never sent back.
 const make = Studio.make;
 const root = element.querySelector(".panel");
@@ -95,7 +96,7 @@ box.addEventListener("pointerdown", (event) => {
 });
 
 function load() {
-  face = 0;
+  face = props.value?.face ?? 0;
   crop = { left: 0.5, top: 0.3, side: 0.9, turn: 0 };
   for (const label of ranges) label.querySelector("input").value = crop[label.querySelector("input").dataset.name];
   manual = Boolean(props.value?.image) && props.value.faces.length === 0;

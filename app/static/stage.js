@@ -45,6 +45,7 @@ const tool = (name, label, help, action) =>
 const modeButtons = MODES.map(([name, label, help]) =>
   make("button", { type: "button", title: help, "data-mode": name, "aria-pressed": "false", onclick: () => setMode(name) }, label),
 );
+const modes = make("div", { class: "studio-segments stage-modes", role: "group", "aria-label": "What is shown" }, ...modeButtons);
 const image = make("img", { class: "stage-image", alt: "", draggable: "false" });
 const before = make("img", { class: "stage-before", alt: "", draggable: "false", hidden: true });
 const overlay = make("canvas", { class: "stage-overlay", "aria-hidden": "true" });
@@ -81,10 +82,11 @@ const mini = make("button", {
 }, miniImage, miniWords);
 const root = element.querySelector(".stage");
 root.append(
-  make("div", { class: "studio-segments stage-modes", role: "group", "aria-label": "What is shown" }, ...modeButtons),
+  modes,
   figure,
   make("div", { class: "stage-words" }, make("div", { class: "stage-head" }, title, sinceBox), caption),
-  make("div", { class: "stage-tools", role: "group", "aria-label": "History and saving" }, ...Object.values(tools)),
+  make("div", { class: "stage-tools", role: "group", "aria-label": "History and saving" },
+    make("div", {}, tools.undo, tools.redo, tools.reset), make("div", {}, tools.picture, tools.project, tools.recipe)),
   mini,
 );
 
@@ -169,6 +171,7 @@ function paint() {
   tools.redo.disabled = !face.redo;
   tools.reset.disabled = face.edits === 0;
   tools.project.hidden = !face.in_photo;
+  modes.classList.toggle("stage-modes-six", Boolean(face.in_photo));
   paintOverlay();
 }
 

@@ -129,7 +129,9 @@ def build(shell: Shell) -> None:
             if now.phase == "done":
                 (_keep if still(here, mine) else _forget)(shell, here, now)
 
-        mine = here.rebuilding = Rebuilding(asked, Task(steps, each, cancel), most=(care, closer) == MOST)
+        which = face if square is None else None
+        mine = Rebuilding(asked, Task(steps, each, cancel), most=(care, closer) == MOST, face=which)
+        here.rebuilding = mine
         mine.task.start()
         # At once, since loading the judges may take a while: what stood there was of an earlier reconstruction.
         yield _STARTING, busy, idle, gr.update(interactive=False, variant="secondary"), gr.update(visible=False)
@@ -177,7 +179,9 @@ def build(shell: Shell) -> None:
         going = mine is not None and not mine.task.ended
         can_edit = gr.update(interactive=here.rebuilt is not None)
         can_stop = gr.update(interactive=going)
-        yield here.photo_shown, gr.update(interactive=not going), can_stop, can_edit, gr.skip(), gr.skip()
+        # The face that was rebuilt is the one that is chosen.
+        photo_now = {**here.photo_shown, "face": (mine.face if mine is not None else None) or 0}
+        yield photo_now, gr.update(interactive=not going), can_stop, can_edit, gr.skip(), gr.skip()
         for progress_now, *buttons in follow(here, mine) if mine is not None else ():
             yield gr.skip(), *buttons, progress_now
 
@@ -189,10 +193,18 @@ def build(shell: Shell) -> None:
         if here.rebuilding is not None:
             here.rebuilding.task.cancel.cancel()
 
-    def on_send(visit: Visit | None) -> tuple[Any, ...]:
+    def on_send(visit: Visit | None, chosen: Any) -> tuple[Any, ...]:
         here = present(visit)
         if here.rebuilt is None:
             raise EditingError("there is no reconstruction yet; rebuild a face first")
+        made, fields = here.rebuilding, record(chosen)
+        if made is not None:
+            face = int(number(fields.get("face", 0), "the number of the face"))
+            if made.face is not None and face != made.face and fields.get("crop") is None:
+                raise EditingError(
+                    f"face {face + 1} is not rebuilt yet; rebuild it first, or choose face {made.face + 1} again"
+                )
+            made.taken = True
         # A copy, so that the reconstruction can be sent again after it was edited.
         view = service.duplicate(here.rebuilt)
         if here.photo is not None:
@@ -225,7 +237,7 @@ def build(shell: Shell) -> None:
             concurrency_id=LONG,
         )
     shell.on(stop.click, on_stop, inputs=[shell.visit], queue=False, show_progress="hidden")
-    shell.on(send.click, on_send, inputs=[shell.visit], outputs=[*shell.opened, shell.tabs])
+    shell.on(send.click, on_send, inputs=[shell.visit, choice], outputs=[*shell.opened, shell.tabs])
 
 
 def _show(shell: Shell, visit: Visit, found: PhotoView) -> tuple[Any, ...]:

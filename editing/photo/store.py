@@ -154,6 +154,6 @@ def cut_by_border(photo: Photo, frame: Frame) -> str:
     if share <= _CUT:
         return ""
     return (
-        f"The photo ends within this face’s frame ({share:.0%} of it lie outside). "
+        f"The photo ends within this face’s frame ({share:.0%} of it lies outside). "
         "What lies there is made up and never gets into the photo."
     )
