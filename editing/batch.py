@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def run(
     out: Path,
     steps: int = _STEPS,
     every: bool = False,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """All photos of a folder, in the order of their names; yields after each.
 
     Args:

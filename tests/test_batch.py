@@ -72,6 +72,7 @@ def test_photos_come_back_and_what_cannot_be_done_is_said(service, recipe, tmp_p
     assert changed[:, :100].any()
     assert not changed[:, 150:].any(), "the other face stays"
     both = {one.file: one for one in run(service, folder, recipe, tmp_path / "all", steps=1, every=True)}
+    assert both["a.png"].result is not None
     with Image.open(both["a.png"].result) as image:
         assert (np.asarray(image.convert("RGB")) != before).any(axis=2)[:, 150:].any()
     assert service.health()["sessions"] <= 64 and service.health()["photos"] == 0
