@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,19 @@ def test_the_study_measures_spread_distance_and_traits(lab: Lab) -> None:
     assert {"share_age", "share_beard", "share_hat", "share_eyeglass_training"} <= set(numbers)
     assert "share_yaw" not in numbers and "share_hair_red" not in numbers
     assert [bar.samples for bar in piece.bars] == [6, 6, 6]
+
+
+def test_what_is_made_from_a_mixture_of_folders_stays_out_of_the_report(lab: Lab, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "images").mkdir(parents=True)
+        (tmp_path / name / "masks").mkdir()
+        for face in range(2):
+            Image.new("RGB", (32, 32)).save(tmp_path / name / "images" / f"{face}.png")
+            Image.new("L", (32, 32)).save(tmp_path / name / "masks" / f"{face}.png")
+    folders = [str(tmp_path / name) for name in ("a", "b")]
+    assert prepare([*folders, "--name", "both", "--size", "32", "--out", str(tmp_path), "--holdout", "1"]) == 0
+    mixed = replace(lab.settings, validation=tmp_path / "both-32-val.pack")
+    assert Lab(mixed).held_out_may_be_people and not lab.held_out_may_be_people
 
 
 def test_without_labels_parts_alone_are_counted_and_it_says_so(lab: Lab, tmp_path: Path) -> None:

@@ -57,6 +57,9 @@ def test_several_folders_make_one_pack_with_a_split_of_each(tmp_path: Path, caps
     with pytest.raises(SystemExit):
         main([*command, "--holdout", "4/4"])
     assert "remainder must be below the divisor" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--holdout", "few"])
+    assert "neither a number of faces nor a remainder" in capsys.readouterr().err
     assert main([str(a), "--out", str(tmp_path), "--holdout", "1", "2"]) == 2
     assert "2 values for one folder" in capsys.readouterr().err
 

@@ -31,6 +31,7 @@ from memorygan.latents import Latents
 from memorygan.manifest import bundled_checkpoint
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.data import DataError, PackedDataset
+from memorygan.training.mixture import SEPARATOR
 
 # Folder of the private one in which an interrupted run waits.
 UNFINISHED = "unfinished"
@@ -198,10 +199,15 @@ class Lab:
         return ResidentFaces(split, torch.device(self.settings.device), torch.float32)
 
     @cached_property
-    def held_out_are_celebrities(self) -> bool:
-        """Whether pictures made from the held-out faces show real people, and so never go into a report."""
-        path = self.settings.validation
-        return path is not None and PackedDataset.open(path, verify=False).header.plan.kind == "celebamask"
+    def held_out_may_be_people(self) -> bool:
+        """Whether pictures made from the held-out faces may show real people, and so never go into a report.
+
+        True of CelebAMask-HQ, and of a mixture of folders, since any of them may hold photos.
+        """
+        if self.settings.validation is None:
+            return False
+        header = PackedDataset.open(self.settings.validation, verify=False).header
+        return header.plan.kind == "celebamask" or any(SEPARATOR in name for name in header.names)
 
     @cached_property
     def reader(self) -> Reader:

@@ -155,7 +155,7 @@ def show_sheets(
         the private files.
     """
     private = [lab.save_private(beside, f"{name}-beside-originals.png")]
-    if lab.held_out_are_celebrities:
+    if lab.held_out_may_be_people:
         private.append(lab.save_private(alone, f"{name}.png"))
     else:
         blocks.append(lab.save(alone, f"{name}.webp", caption, footer))

@@ -12,6 +12,8 @@ from memorygan.training.packfile import DataError
 from memorygan.training.packing import Holdout, split_names
 from memorygan.training.sources import FolderSource, open_source
 
+SEPARATOR = "/"  # between folder and face in a name; no file's own name can hold it
+
 
 class MixedSource:
     """The faces of several folders, named ``folder/face``; each folder has a validation split of its own.
@@ -39,17 +41,17 @@ class MixedSource:
         self.kind = kinds.pop() if len(kinds) == 1 else "mixture"
         self.description = "; ".join(source.description for source in sources.values())
         self._held_out = {
-            f"{label}/{name}"
+            f"{label}{SEPARATOR}{name}"
             for (label, source), rule in zip(sources.items(), rules, strict=True)
             for name in split_names(source, rule).get("val", [])
         }
 
     def _of(self, name: str) -> tuple[FolderSource, str]:
-        label, _, face = name.partition("/")
+        label, _, face = name.partition(SEPARATOR)
         return self.sources[label], face
 
     def names(self) -> list[str]:
-        return [f"{label}/{name}" for label, source in self.sources.items() for name in source.names()]
+        return [f"{label}{SEPARATOR}{name}" for label, source in self.sources.items() for name in source.names()]
 
     def stamp(self, name: str) -> list[object]:
         source, face = self._of(name)
@@ -57,7 +59,7 @@ class MixedSource:
 
     def problems(self, size: int) -> dict[str, str]:
         return {
-            f"{label}/{name}": reason
+            f"{label}{SEPARATOR}{name}": reason
             for label, source in self.sources.items()
             for name, reason in source.problems(size).items()
         }

@@ -45,7 +45,7 @@ class PackPlan:
         split: ``"train"`` or ``"val"``.
         parts: part names, in the order of the mask ids.
         source: one line on where the faces come from.
-        kind: which reader made them (``celebamask``, ``pairs``, ``images`` or ``procedural``).
+        kind: which reader made them (``celebamask``, ``pairs``, ``images``, ``procedural``, or ``mixture`` of these).
         encoding: how images are stored, e.g. ``"webp 95"`` or ``"webp lossless"``.
         fingerprint: SHA-256 over the names of the faces, and names, sizes and dates of their files.
     """

@@ -61,9 +61,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _holdout(text: str) -> Holdout:
     rest, slash, divisor = text.partition("/")
+    if not (rest.isdecimal() and (divisor.isdecimal() or not slash)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of faces nor a remainder such as 7/20")
     if not slash:
         return int(text)
-    if not 0 <= int(rest) < int(divisor):
+    if not int(rest) < int(divisor):
         raise argparse.ArgumentTypeError(f"{text!r}: the remainder must be below the divisor, as in 7/20")
     return int(rest), int(divisor)
 

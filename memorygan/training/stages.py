@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,12 +23,6 @@ from memorygan.training.state import TrainingState, trainable
 
 Losses = dict[str, Tensor]
 PERCEPTUAL_LEVELS = 3  # at 1/2, 1/4 and 1/8 of the size; coarser ones say what is shown rather than how
-
-
-def frozen_features(state: TrainingState) -> Backbone:
-    """Image features for the perceptual loss, in the precision and on the device of the run."""
-    features = copy.deepcopy(load_backbone("lite0", PERCEPTUAL_LEVELS))
-    return features.to(state.processes.device, state.dtype)
 
 
 def mean_over(batches: Sequence[Losses]) -> Losses:
@@ -53,7 +48,6 @@ class Stage(ABC):
         self.state, self.config, self.faces = state, state.config, faces
         self.weights = losses.part_weights(faces.frequencies)
         self.world = state.processes.world
-        self.features = frozen_features(state) if self.config.perceptual else None
 
     @abstractmethod
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -128,17 +122,23 @@ class Stage(ABC):
             "pooled": losses.pooled_loss(face.image, target),
             "gradient": losses.gradient_loss(face.image, target, weight),
         }
-        if self.features is not None:
-            terms["perceptual"] = self.perceptual(self.features, face.image, batch.image)
+        if self.config.perceptual:
+            terms["perceptual"] = self.perceptual(face.image, batch.image)
         if self.config.tint:
             terms["tint"] = losses.tint_loss(face.image, target, batch.one_hot)
         return terms
 
-    def perceptual(self, features: Backbone, image: Tensor, target: Tensor) -> Tensor:
+    @cached_property
+    def features(self) -> Backbone:
+        """Frozen image features, in the precision and on the device of the run; not every stage asks for them."""
+        features = copy.deepcopy(load_backbone("lite0", PERCEPTUAL_LEVELS))
+        return features.to(self.state.processes.device, self.state.dtype)
+
+    def perceptual(self, image: Tensor, target: Tensor) -> Tensor:
         """Difference of image features at a half to an eighth of the size, in units of the target's."""
         with torch.no_grad():
-            wanted = features(target.to(self.state.dtype))
-        return relative_difference(features(image.to(self.state.dtype)), wanted)
+            wanted = self.features(target.to(self.state.dtype))
+        return relative_difference(self.features(image.to(self.state.dtype)), wanted)
 
     def weighted(self, terms: Losses) -> Tensor:
         """Σ weight · term, with the weights of the configuration."""
