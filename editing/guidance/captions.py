@@ -204,7 +204,7 @@ def compose(words: Mapping[str, str | None], dice: random.Random, count: int = 2
     """A caption of one face.
 
     Args:
-        words: attribute → word, see :func:`editing.guidance.attributes.describe`.
+        words: attribute → word, see :func:`editing.guidance.words.describe`.
         dice: source of all randomness.
         count: attributes to mention beside the person; fewer if fewer are known.
     """

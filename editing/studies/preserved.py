@@ -10,17 +10,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from editing.errors import EditingError
 from editing.guidance.registry import Guides
 from editing.studies.text import judges, moments
-from editing.studies.text_trials import FREE, PARTS, WISHES, Bench, Way, Wish
+from editing.studies.text_trials import FREE, PARTS, WISHES, Bench, Way, Wish, judges_for
 from memorygan.analysis import charts, grids
 from memorygan.analysis.blocks import Figure, Piece, Table, Text
-from memorygan.analysis.lab import Lab, StudyUnavailable
+from memorygan.analysis.lab import Lab
 from memorygan.analysis.paper import FIGURE_17_PROMPTS, FIGURE_17_STEPS
 from memorygan.analysis.study import Study
 from memorygan.analysis.unfinished import Arrays
-from memorygan.parts import FACE_PARTS
 
 # Of Adam per edit on a CPU; the trust region is reached before. Elsewhere as many as in the paper.
 STEPS = 60
@@ -87,15 +85,7 @@ def run(lab: Lab, samples: int) -> Piece:
     Raises:
         StudyUnavailable: without a judge of picture and words, or for a generator of other parts.
     """
-    if lab.parts.names != FACE_PARTS.names:
-        raise StudyUnavailable(
-            f"its sentences are about the parts {', '.join(FACE_PARTS.names)}, and this model has others"
-        )
-    guides = Guides()
-    try:
-        judge, identity = guides.text(), guides.identity()
-    except EditingError as error:
-        raise StudyUnavailable(str(error).rstrip(".")) from error
+    judge, identity = judges_for(lab, Guides())
     steps = STEPS if lab.settings.device == "cpu" else FIGURE_17_STEPS
     bench = Bench(lab, judge, identity, steps, moments(steps))
     edits = _try_all(lab, bench, samples)

@@ -22,12 +22,24 @@ from tqdm import tqdm
 from editing.errors import EditingError
 from editing.face.measure import TOLERANCE
 from editing.guidance.registry import Guides
-from editing.studies.text_trials import ANYONE, FREE, PARTS, WISHES, Bench, Face, Outcome, Way, Wish, verdict
+from editing.studies.text_trials import (
+    ANYONE,
+    FREE,
+    PARTS,
+    WISHES,
+    Bench,
+    Face,
+    Outcome,
+    Way,
+    Wish,
+    judges_for,
+    verdict,
+)
 from editing.text.optimize import TextSettings
 from editing.text.subjects import Subject
 from memorygan.analysis import grids
 from memorygan.analysis.blocks import Bar, Block, Figure, Piece, Table, Text, number
-from memorygan.analysis.lab import Lab, StudyUnavailable
+from memorygan.analysis.lab import Lab
 from memorygan.analysis.study import PIECES, Study
 from memorygan.parts import FACE_PARTS
 
@@ -324,15 +336,8 @@ def run(lab: Lab, samples: int) -> Piece:
     Raises:
         StudyUnavailable: without a judge of picture and words, or for a generator of other parts.
     """
-    if lab.parts.names != FACE_PARTS.names:
-        raise StudyUnavailable(
-            f"it measures faces of the parts {', '.join(FACE_PARTS.names)}, and this model has others"
-        )
     guides = Guides()
-    try:
-        judge, identity = guides.text(), guides.identity()
-    except EditingError as error:
-        raise StudyUnavailable(str(error).rstrip(".")) from error
+    judge, identity = judges_for(lab, guides)
     steps = FULL_STEPS if samples >= FULL_FACES and lab.settings.device != "cpu" else STEPS
     bench = Bench(lab, judge, identity, steps, moments(steps))
     trials = _try_all(lab, bench, samples)

@@ -1,7 +1,7 @@
 """The trials behind the report's chapter on sentences: one edit after the other, measured from pixels and masks.
 
 The image-text judge leads an edit and so cannot say whether it succeeded. Whether hair became redder is read off the
-picture (:mod:`editing.guidance.attributes`); whether anything else moved, off the pixels outside the edited parts.
+picture (:mod:`editing.guidance.measures`); whether anything else moved, off the pixels outside the edited parts.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ import numpy as np
 import torch
 
 from editing.device.renderer import to_uint8
+from editing.errors import EditingError
 from editing.face.measure import measure_change, region
 from editing.face.state import run_here
 from editing.guidance.clip import ImageTextJudge
 from editing.guidance.identity import IdentityNet
 from editing.guidance.measures import DIRECTIONS, measure
+from editing.guidance.registry import Guides
 from editing.results import CancelToken
 from editing.text.optimize import Spreads, TextResult, TextSettings, optimize
 from editing.text.results import TextProgress
 from editing.text.subjects import Subject, read_subject
-from memorygan.analysis.lab import Lab
+from memorygan.analysis.lab import Lab, StudyUnavailable
 from memorygan.fast.folding import fold
 from memorygan.latents import Latents
+from memorygan.parts import FACE_PARTS
 
 # Faces that a measure's spread is taken from.
 SPREAD_FACES = 64
@@ -38,7 +41,7 @@ class Wish:
 
     Attributes:
         prompt: the sentence.
-        word: key of :data:`editing.guidance.attributes.DIRECTIONS`.
+        word: key of :data:`editing.guidance.measures.DIRECTIONS`.
         group: what the report sums it up under.
         compared: is also followed with all codes free, and without the identity loss.
     """
@@ -106,7 +109,7 @@ class Face:
         latents: (1, K, L, D).
         image: (S, S, 3) uint8.
         part_map: (S, S) uint8 ids of the generator's own mask.
-        measures: of :data:`editing.guidance.attributes.MEASURES`, None where there is nothing to measure.
+        measures: of :data:`editing.guidance.measures.MEASURES`, None where there is nothing to measure.
     """
 
     seed: int
@@ -143,6 +146,22 @@ class Outcome:
     after: float
     identity: float
     moved: np.ndarray
+
+
+def judges_for(lab: Lab, guides: Guides) -> tuple[ImageTextJudge, IdentityNet | None]:
+    """The judges that lead and watch the edits of a study.
+
+    Raises:
+        StudyUnavailable: without a judge of picture and words, or for a generator of other parts.
+    """
+    if lab.parts.names != FACE_PARTS.names:
+        raise StudyUnavailable(
+            f"it measures faces of the parts {', '.join(FACE_PARTS.names)}, and this model has others"
+        )
+    try:
+        return guides.text(), guides.identity()
+    except EditingError as error:
+        raise StudyUnavailable(str(error).rstrip(".")) from error
 
 
 class Bench:
