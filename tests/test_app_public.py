@@ -8,6 +8,7 @@ import gc
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +39,7 @@ LONG = {"prompt": "red hair", "steps": 2000, "strength": "strong", "seed": 1}
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Served]:
-    settings = Settings(queue_size=6, first=1.0, grace=1.0)
+    settings = Settings(queue_size=6, first=4.0, grace=1.0)
     yield from serve(full_service(), tmp_path_factory.mktemp("gradio"), settings)
 
 
@@ -80,7 +81,8 @@ def idle(page: Served) -> bool:
 
 def test_a_flood_of_long_jobs_leaves_others_their_share(served, recipe):
     """More calls than there is room for, and nobody opens their streams."""
-    answers = [describe(served, recipe).status_code for _ in range(72)]
+    with ThreadPoolExecutor(16) as callers:  # all within the time a stream may take to be opened, on any machine
+        answers = [answer.status_code for answer in callers.map(lambda _: describe(served, recipe), range(72))]
     assert set(answers) <= {200, 503} and 503 in answers
     # Another page of the same machine: quick work is done at once, and a long job of its own has a place.
     program = Client(served.url, verbose=False)
@@ -96,7 +98,7 @@ def test_a_stream_that_was_opened_keeps_its_job(served, recipe):
     event = describe(served, recipe).json()["event_id"]
     with httpx.stream("GET", f"{served.url}/gradio_api/call/describe/{event}", timeout=30):
         until(lambda: served.service.health()["jobs"] == 1, "the job begins")
-        time.sleep(2.5)  # longer than grace and first together
+        time.sleep(5.5)  # longer than grace and first together
         assert served.service.health()["jobs"] == 1
     until(lambda: idle(served), "the job goes on after the connection was dropped")
 
