@@ -96,7 +96,7 @@ from editing.face.edits import ResampleEdit
 from editing.face.embedded import embed, read_recipe
 from editing.face.fields import between, checked_seed
 from editing.face.recipe import Recipe
-from editing.face.sequence import composition_order, frames_of, gif, mp4, mp4_writer
+from editing.face.sequence import PICTURE, Order, Rows, composition_order, frames_of, gif, mp4, mp4_writer
 from editing.face.session import Edits, Session
 from editing.face.sources import SeedSource
 from editing.face.state import BASE
@@ -612,9 +612,7 @@ class EditingService(OwnPhotos):
 
     # --- composition
 
-    def compose(
-        self, session: str, order: Sequence[str] | None = None, size: int | None = None
-    ) -> tuple[CompositionFrame, ...]:
+    def compose(self, session: str, order: Order = None, size: int | None = None) -> tuple[CompositionFrame, ...]:
         """The face put together part by part.
 
         Args:
@@ -634,13 +632,7 @@ class EditingService(OwnPhotos):
 
         return frames_of(provide, latents, names, side, Background(self._worker, session))
 
-    def export_gif(
-        self,
-        session: str,
-        order: Sequence[str] | None = None,
-        rows: Sequence[str] = ("image",),
-        frame_ms: int = 400,
-    ) -> bytes:
+    def export_gif(self, session: str, order: Order = None, rows: Rows = PICTURE, frame_ms: int = 400) -> bytes:
         """An endless GIF of the composition; ``rows`` ("image", "mask", "depth") lie side by side.
 
         Raises:
@@ -648,13 +640,7 @@ class EditingService(OwnPhotos):
         """
         return gif(self.compose(session, order), rows, frame_ms)
 
-    def export_mp4(
-        self,
-        session: str,
-        order: Sequence[str] | None = None,
-        rows: Sequence[str] = ("image",),
-        frame_ms: int = 400,
-    ) -> bytes:
+    def export_mp4(self, session: str, order: Order = None, rows: Rows = PICTURE, frame_ms: int = 400) -> bytes:
         """An H.264 clip of the composition; otherwise as :meth:`export_gif`, and refused where ffmpeg is missing."""
         mp4_writer()
         return mp4(self.compose(session, order), rows, frame_ms)

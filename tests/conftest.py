@@ -19,6 +19,10 @@ import pytest
 import torch
 from simulated_gpu import any_gpu  # type: ignore[import-not-found]
 
+from editing.device.renderer import to_uint8
+from memorygan.checkpoint import load_generator
+from memorygan.manifest import default_checkpoint
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MACOS_CHROME = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
 
@@ -41,6 +45,17 @@ def gpu() -> Iterator[None]:
     """A GPU; where there is none, a simulated one."""
     with any_gpu():
         yield
+
+
+@pytest.fixture(scope="session")
+def two_bundled_faces() -> np.ndarray:
+    """(2, S, S, 3) uint8 faces of the bundled generator; tests that need them are skipped where there is none."""
+    path = default_checkpoint()
+    if path is None:
+        pytest.skip("there is no bundled checkpoint")
+    generator = load_generator(path).generator
+    with torch.inference_mode():
+        return to_uint8(generator.synthesize(generator.sample([7, 12], truncation=0.5)).image)
 
 
 @pytest.fixture(scope="session")

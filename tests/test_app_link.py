@@ -248,6 +248,14 @@ def lighter(desk: Desk, by: int = 4) -> None:
         desk.page.keyboard.press("ArrowRight")
 
 
+def lighter_hair(desk: Desk) -> None:
+    """Makes the hair lighter, and waits until the server has answered."""
+    desk.tab("edit")
+    desk.page.check("#sliders input[value=hair]", force=True)
+    lighter(desk)
+    desk.edits(1)
+
+
 def describe(desk: Desk, text: str) -> None:
     desk.tab("describe")
     desk.page.fill("#prompt textarea", text)
@@ -286,10 +294,7 @@ def test_what_was_done_without_a_server_is_done_when_it_is_back(desk, house):
 
 @pytest.mark.browser
 def test_a_page_that_the_server_forgot_does_what_it_was_asked(desk, house):
-    desk.tab("edit")
-    desk.page.check("#sliders input[value=hair]", force=True)
-    lighter(desk)
-    desk.edits(1)
+    lighter_hair(desk)
     house.forget()
     lighter(desk)
     desk.wait("Studio.face.sliders['hair.lightness'] > 0.35")
@@ -299,10 +304,7 @@ def test_a_page_that_the_server_forgot_does_what_it_was_asked(desk, house):
 
 @pytest.mark.browser
 def test_a_server_that_was_started_anew_takes_over(desk, house):
-    desk.tab("edit")
-    desk.page.check("#sliders input[value=hair]", force=True)
-    lighter(desk)
-    desk.edits(1)
+    lighter_hair(desk)
     house.stop()
     lighter(desk)
     house.again()

@@ -10,17 +10,13 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from editing.device.renderer import to_uint8
 from editing.errors import EditingError, UnknownSessionError
 from editing.photo.align import frame_of, framed, square
 from editing.photo.decode import PhotoLimits, decode
 from editing.photo.detect import Detection, MtcnnDetector
 from editing.photo.store import PhotoStore
-from memorygan.checkpoint import load_generator
-from memorygan.manifest import default_checkpoint
 
 RED, BLUE = (220, 20, 20), (20, 20, 220)
 
@@ -372,15 +368,10 @@ def test_photos_are_forgotten():
         store.framed(last, 0, (0, 0, 30), 32)
 
 
-def test_the_real_detector_finds_the_faces_of_the_bundled_generator():
+def test_the_real_detector_finds_the_faces_of_the_bundled_generator(two_bundled_faces):
     """Pasted into a photo at another size and place; the frame it finds is the frame the face was trained in."""
     pytest.importorskip("facenet_pytorch", exc_type=ImportError)
-    path = default_checkpoint()
-    if path is None:
-        pytest.skip("there is no bundled checkpoint")
-    generator = load_generator(path).generator
-    with torch.inference_mode():
-        faces = to_uint8(generator.synthesize(generator.sample([7, 12], truncation=0.5)).image)
+    faces = two_bundled_faces
     found, side, left, top = MtcnnDetector(), 360, 150, 90
     photo = np.full((600, 700, 3), 128, dtype=np.uint8)
     for face in faces:

@@ -6,31 +6,21 @@ import io
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageFilter
 
-from editing.device.renderer import to_uint8
 from editing.photo.align import Frame, frame_of, framed, square
 from editing.photo.decode import decode
 from editing.photo.detect import Detection, MtcnnDetector, ranked, shape_error
 from editing.photo.store import PhotoStore
-from memorygan.checkpoint import load_generator
-from memorygan.manifest import default_checkpoint
 
 # Eyes, nose and mouth as the training pictures have them, of 256 pixels.
 POINTS = np.array([[96.0, 121.6], [160.0, 121.6], [128.0, 157.0], [101.0, 185.6], [157.0, 185.6]])
 
 
 @pytest.fixture(scope="module")
-def faces() -> list[Image.Image]:
-    """Two of the bundled generator, of 256 pixels."""
-    path = default_checkpoint()
-    if path is None:
-        pytest.skip("there is no bundled checkpoint")
-    generator = load_generator(path).generator
-    with torch.inference_mode():
-        drawn = to_uint8(generator.synthesize(generator.sample([7, 12], truncation=0.5)).image)
-    return [Image.fromarray(face).resize((256, 256), Image.Resampling.BICUBIC) for face in drawn]
+def faces(two_bundled_faces) -> list[Image.Image]:
+    """The two, of 256 pixels."""
+    return [Image.fromarray(face).resize((256, 256), Image.Resampling.BICUBIC) for face in two_bundled_faces]
 
 
 @pytest.fixture(scope="module")

@@ -27,16 +27,8 @@ from editing.guidance.identity import IdentityNet
 from editing.guidance.registry import Guides
 from editing.results import CancelToken, GuidanceInfo
 from editing.service import EditingService, Limits
-from editing.text.losses import (
-    Words,
-    change_loss,
-    crop_boxes,
-    crops,
-    identity_loss,
-    latent_loss,
-    segmentation_loss,
-    size_loss,
-)
+from editing.text import losses
+from editing.text.losses import Words
 from editing.text.optimize import LOSSES, STRENGTHS, TextSettings, optimize
 from editing.text.prompts import tidy
 from editing.text.results import TextProgress
@@ -192,11 +184,11 @@ def test_rivals_count_by_how_far_the_words_are_ahead_of_them():
 
 def test_latent_identity_and_segmentation_terms():
     shift = torch.tensor([[[3.0, 1.0], [9.0, 9.0]]])
-    assert float(latent_loss(shift, torch.tensor([[True, False]]))) == pytest.approx((9 + 1) / 2)
-    assert float(identity_loss(torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]]))) == pytest.approx(0.4)
+    assert float(losses.latent_loss(shift, torch.tensor([[True, False]]))) == pytest.approx((9 + 1) / 2)
+    assert float(losses.identity_loss(torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]]))) == pytest.approx(0.4)
     first, second = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
     second[0, 0, 0, 0] = 2.0
-    assert float(segmentation_loss(first, second)) == pytest.approx(4 / 8)
+    assert float(losses.segmentation_loss(first, second)) == pytest.approx(4 / 8)
 
 
 def test_change_is_measured_in_one_place_only():
@@ -204,8 +196,8 @@ def test_change_is_measured_in_one_place_only():
     image = source.clone()
     image[..., 0, 0], image[..., 1, 1] = 1.0, -0.6
     where = torch.tensor([[[False, True], [True, True]]])
-    assert float(change_loss(image, source, where)) == pytest.approx(0.6 / 3)
-    assert float(change_loss(image, source, torch.zeros_like(where))) == 0
+    assert float(losses.change_loss(image, source, where)) == pytest.approx(0.6 / 3)
+    assert float(losses.change_loss(image, source, torch.zeros_like(where))) == 0
 
 
 def test_size_loss_is_the_growth_that_is_missing():
@@ -216,13 +208,13 @@ def test_size_loss_is_the_growth_that_is_missing():
         return found
 
     source = masks(-1.0)  # 8 of 64 pixels
-    assert float(size_loss(source, source, 1, 1)) == pytest.approx(math.log(1.25))
-    assert float(size_loss(source, source, 1, -1)) == pytest.approx(math.log(1.25))
+    assert float(losses.size_loss(source, source, 1, 1)) == pytest.approx(math.log(1.25))
+    assert float(losses.size_loss(source, source, 1, -1)) == pytest.approx(math.log(1.25))
     half = masks(-0.5)  # four pixels, each a quarter covered
-    assert float(size_loss(half, source, 1, 1)) == pytest.approx(math.log(1.25) - math.log(9 / 8))
-    assert float(size_loss(half, source, 1, -1)) == pytest.approx(math.log(1.25) + math.log(9 / 8))
-    assert float(size_loss(masks(1.0), source, 1, 1)) == 0, "large enough"
-    assert float(size_loss(half, source, 0, 1)) == 0, "what hardly shows has no size"
+    assert float(losses.size_loss(half, source, 1, 1)) == pytest.approx(math.log(1.25) - math.log(9 / 8))
+    assert float(losses.size_loss(half, source, 1, -1)) == pytest.approx(math.log(1.25) + math.log(9 / 8))
+    assert float(losses.size_loss(masks(1.0), source, 1, 1)) == 0, "large enough"
+    assert float(losses.size_loss(half, source, 0, 1)) == 0, "what hardly shows has no size"
 
 
 def test_the_total_is_the_weighted_sum(toy):
@@ -242,11 +234,11 @@ def test_at_the_start_only_the_words_cost_anything(toy):
 
 
 def test_crops_lie_within_the_picture_and_show_it_enlarged():
-    boxes = crop_boxes(50, torch.Generator().manual_seed(0))
+    boxes = losses.crop_boxes(50, torch.Generator().manual_seed(0))
     assert (boxes[:, :2] >= 0).all() and (boxes[:, :2] + boxes[:, 2:] <= 1 + 1e-6).all()
     assert 0.85 <= float(boxes[:, 2].min()) < 0.87 and float(boxes[:, 2].max()) <= 1
     image = torch.arange(16.0).reshape(1, 1, 4, 4).expand(1, 3, 4, 4)
-    views = crops(image, torch.tensor([[0.5, 0.0, 0.5]]))
+    views = losses.crops(image, torch.tensor([[0.5, 0.0, 0.5]]))
     assert torch.equal(views[:1], image)
     assert views.shape == (2, 3, 4, 4)
     assert (float(views[1].min()), float(views[1].max())) == (2.0, 7.0), "the upper right quarter"

@@ -18,8 +18,7 @@ from memorygan.generator import MemoryGAN
 from memorygan.manifest import default_checkpoint
 from memorygan.parts import CELEBAMASK_PAINT_ORDER, FACE_PARTS
 from memorygan.training import packing, sources
-from memorygan.training.cartoon.face import draw_face
-from memorygan.training.cartoon.traits import roll_traits
+from memorygan.training.cartoon import draw_face, roll_traits
 from memorygan.training.data import DataError, PackedDataset, ResumableSampler, mirror
 from memorygan.training.packfile import FOOTER, PackPlan
 from memorygan.training.packing import contact_sheet, prepare, split_names

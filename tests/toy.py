@@ -87,13 +87,7 @@ class ToyFaces(MemoryGAN):
         hidden = (self.tint[indices] + colour)[:, :, None].expand(-1, -1, len(x), -1)
         return Retrieved(hidden, torch.stack(depths, dim=1))
 
-    def compose(
-        self,
-        retrieved: Retrieved,
-        latents: Latents,
-        parts: Sequence[str | int] | None = None,
-        size: int | None = None,
-    ) -> Synthesis:
+    def compose(self, retrieved, latents, parts=None, size=None) -> Synthesis:
         mask = coarse_mask(retrieved.depth, self._present(parts))  # (B, K, P)
         side = self.config.coarse_size
         image = (mask[..., None] * retrieved.hidden).sum(dim=1).transpose(1, 2).unflatten(2, (side, side))

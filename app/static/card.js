@@ -42,21 +42,11 @@ async function paint() {
   paintOverlay();
 }
 
-function point(event) {
-  const id = event ? Studio.idAt(map, figure, event) : null;
-  tip.hidden = id === null;
-  if (id !== null) tip.textContent = props.parts[id]?.label ?? "";
-  if (id !== hovered) {
-    hovered = id;
-    paintOverlay();
-  }
-}
-figure.addEventListener("pointermove", (event) => event.pointerType !== "touch" && point(event));
-figure.addEventListener("pointerleave", () => point(null));
-figure.addEventListener("click", (event) => {
-  const id = Studio.idAt(map, figure, event);
-  if (id !== null && props.parts[id]) Studio.emit("toggle", props.parts[id].name);
-});
+Studio.pointAt(figure, tip, () => map, props.parts, (id) => {
+  if (id === hovered) return;
+  hovered = id;
+  paintOverlay();
+}, (part) => Studio.emit("toggle", part.name));
 Studio.on("chosen", element, (names) => {
   chosen = new Set(names);
   paintOverlay();

@@ -187,12 +187,9 @@ function paintOverlay() {
   });
 }
 
-function point(event) {
-  const usable = map && !over && !["change", "compare", "whole"].includes(mode);
-  const id = usable && event ? Studio.idAt(map, figure, event) : null;
-  tip.hidden = id === null;
+const usable = () => (over || ["change", "compare", "whole"].includes(mode) ? null : map);
+Studio.pointAt(figure, tip, usable, parts, (id, event) => {
   if (id !== null) {
-    tip.textContent = parts[id]?.label ?? "";
     const area = figure.getBoundingClientRect();
     tip.style.left = `${Math.min(event.clientX - area.left + 12, area.width - tip.offsetWidth - 4)}px`;
     tip.style.top = `${Math.max(event.clientY - area.top - 30, 4)}px`;
@@ -201,17 +198,10 @@ function point(event) {
     hovered = id;
     paintOverlay();
   }
-}
-
-figure.addEventListener("pointermove", (event) => event.pointerType !== "touch" && point(event));
-figure.addEventListener("pointerleave", () => point(null));
-figure.addEventListener("click", (event) => {
-  if (over || ["change", "compare", "whole"].includes(mode)) return;
-  const id = Studio.idAt(map, figure, event);
-  if (id === null || !parts[id]) return;
-  if (["swap", "describe"].includes(Studio.tab)) return Studio.emit("toggle", parts[id].name);
+}, (part) => {
+  if (["swap", "describe"].includes(Studio.tab)) return Studio.emit("toggle", part.name);
   if (Studio.tab !== "edit") Studio.goTo("edit");
-  Studio.pick(parts[id].name);
+  Studio.pick(part.name);
 });
 slider.addEventListener("input", paint);
 // Tabs above which the face matters; in the others a copy of it would only be in the way.

@@ -134,6 +134,23 @@
       return x < 0 || y < 0 || x >= map.size || y >= map.size ? null : map.ids[y * map.size + x];
     },
 
+    /** Follows a pointer over `box`, where `map()` is the part map while parts can be pointed at: `tip` names the part there,
+     *  `seen(id, event)` hears of every move (null beside the map), `taken(part)` of clicks. */
+    pointAt(box, tip, map, parts, seen, taken) {
+      const point = (event) => {
+        const id = event && Studio.idAt(map(), box, event);
+        tip.hidden = id === null;
+        if (id !== null) tip.textContent = parts[id]?.label ?? "";
+        seen(id, event);
+      };
+      box.addEventListener("pointermove", (event) => event.pointerType !== "touch" && point(event));
+      box.addEventListener("pointerleave", () => point(null));
+      box.addEventListener("click", (event) => {
+        const id = Studio.idAt(map(), box, event);
+        if (id !== null && parts[id]) taken(parts[id]);
+      });
+    },
+
     /** Paints parts over a canvas: `paint(id)` gives [red, green, blue, alpha] or null. */
     paintMap(canvas, map, paint) {
       const colors = [];

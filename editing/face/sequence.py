@@ -26,6 +26,9 @@ from memorygan.latents import Latents
 from memorygan.memory import Retrieved
 
 ROWS = ("image", "mask", "depth")
+PICTURE = ROWS[:1]
+Rows = Sequence[str]  # some of ROWS
+Order = Sequence[str] | None  # names of parts, None for the generator's own order
 # Below this, players blur or refuse the picture.
 _MIN_SIDE = 256
 _LAST_FRAME_HOLD = 4
@@ -34,7 +37,7 @@ _MAX_FRAME_MS = 10_000
 _TURN = 0.15
 
 
-def composition_order(generator: ComposedGenerator, order: Sequence[str] | None) -> tuple[str, ...]:
+def composition_order(generator: ComposedGenerator, order: Order) -> tuple[str, ...]:
     """The parts in the order to add them; the generator's own order by default.
 
     Raises:
@@ -154,7 +157,7 @@ def _depth_picture(synthesis: Synthesis, low: float, high: float) -> np.ndarray:
 # --- Clips ------------------------------------------------------------------------------------------------------------
 
 
-def _pictures(frames: Sequence[CompositionFrame], rows: Sequence[str], frame_ms: int) -> list[Image.Image]:
+def _pictures(frames: Sequence[CompositionFrame], rows: Rows, frame_ms: int) -> list[Image.Image]:
     if not frames:
         raise EditingError("there is no frame to export; compose the face first")
     if not rows or any(row not in ROWS for row in rows):
@@ -169,7 +172,7 @@ def _pictures(frames: Sequence[CompositionFrame], rows: Sequence[str], frame_ms:
     return pictures
 
 
-def gif(frames: Sequence[CompositionFrame], rows: Sequence[str] = ("image",), frame_ms: int = 400) -> bytes:
+def gif(frames: Sequence[CompositionFrame], rows: Rows = PICTURE, frame_ms: int = 400) -> bytes:
     """An endless GIF; the chosen rows lie side by side, the finished face stays longer.
 
     Raises:
@@ -202,7 +205,7 @@ def mp4_writer() -> ModuleType:
     return imageio_ffmpeg
 
 
-def mp4(frames: Sequence[CompositionFrame], rows: Sequence[str] = ("image",), frame_ms: int = 400) -> bytes:
+def mp4(frames: Sequence[CompositionFrame], rows: Rows = PICTURE, frame_ms: int = 400) -> bytes:
     """An H.264 clip at 25 frames a second; otherwise as :func:`gif`.
 
     Raises:

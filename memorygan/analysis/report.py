@@ -175,8 +175,9 @@ def to_html(report: Sequence[Chapter]) -> str:
         body += [_html(block) for block in chapter.blocks]
     title = html.escape(report[0].title) if report else ""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    style = " ".join(STYLE.split())
     return (
-        f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n'
+        f'<!doctype html>\n<html lang="en"><head>{head}<style>{style}</style></head>\n<body>\n'
         + "\n".join(body)
         + "\n</body></html>\n"
     )

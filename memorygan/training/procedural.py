@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from memorygan.parts import FACE_PARTS
-from memorygan.training.cartoon.face import draw_face
-from memorygan.training.cartoon.traits import DRAWING_VERSION, roll_traits
+from memorygan.training.cartoon import DRAWING_VERSION, draw_face, roll_traits
 from memorygan.training.packfile import DataError
 
 _MIN_CANVAS, _MAX_CANVAS, _SUPERSAMPLING = 256, 1024, 4

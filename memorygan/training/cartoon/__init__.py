@@ -1,1 +1,0 @@
-"""Drawn faces: canvas, traits and the layers of a face."""
