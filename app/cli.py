@@ -135,21 +135,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     people = persons(([said] if said else []) if values.auth is None else values.auth)
     if people is None:
         options.error("--auth needs name:password, for example --auth ada:secret; leave it out to let everyone in")
-    return Options(
-        values.host,
-        values.port,
-        values.device,
-        values.checkpoint,
-        values.text_judge,
-        values.identity_judge,
-        people,
-        values.trusted_proxies,
-        values.max_sessions,
-        values.queue_size,
-        values.share,
-        values.mcp,
-        values.open,
-    )
+    return Options(**{**vars(values), "auth": people})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,9 +7,7 @@ same. What is in the output folder already is left alone, so that a run that was
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from editing.errors import EditingError
 from editing.face.embedded import read_recipe
 from editing.face.recipe import Recipe
 from editing.service import EditingService
+from memorygan.checkpoint import write_atomically
 from memorygan.command import add_threads, command
 
 _STEPS = 60
@@ -113,7 +112,9 @@ def run(
             yield Outcome(file.name, None, str(error))
             continue
         # The name keeps the whole old one, so that "a.png" and "a.jpg" do not meet.
-        yield Outcome(file.name, _written(out / f"{file.name}.{suffix}", data))
+        result = out / f"{file.name}.{suffix}"
+        write_atomically(result, data)
+        yield Outcome(file.name, result)
 
 
 def photos_of(folder: Path) -> list[Path]:
@@ -127,19 +128,6 @@ def photos_of(folder: Path) -> list[Path]:
 
 def _literal(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
-def _written(path: Path, data: bytes) -> Path:
-    """Writes a file in one go, so that a stopped run leaves no half of one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
 
 
 @command(interrupted="Stopped; the same command goes on from here.")

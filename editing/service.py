@@ -1,73 +1,20 @@
 """The editing service: one object owns the device, and is the only door for a user interface.
 
-Public methods, safe to call from many threads (pictures are uint8 numpy arrays, see :mod:`editing.results`)::
+Public methods are safe to call from many threads; pictures are uint8 numpy arrays, see :mod:`editing.results`.
 
-    service = EditingService.open(checkpoint=None, device="auto", limits=Limits())
-    service.notice               a sentence to show permanently, or None (untrained model, moved to the CPU …)
-    service.size                 side of full pictures in pixels
-    service.kind, service.config  what the generator is, and its sizes
-    service.parts                tuple[PartInfo]; index = id in a part map
-    service.capabilities         dict name → "" if available, else one sentence that says why not
-                                 (names: "sliders", "resample", "align", "parse", "encode", "text", "identity", "mp4")
-    service.guidance()           which judges of words and identity are in use
-    service.likeness(cosine)     same person, similar, or someone else: what the identity judge's number means
-    service.sliders(part=None)   tuple[Slider]; part may be a part name or "base" (pose and framing)
-    service.health()             dict of plain JSON values: device, sessions, queue, timings …
-    service.close()
-
-  faces
-    new_face(seed=None, truncation=0.7) -> FaceView                     opens a session
-    gallery() -> tuple[int, ...]                                        seeds worth showing first; may be empty
-    candidates(count=12, seed=None, truncation=0.7, size=None) -> tuple[Candidate, ...]
-    open_recipe(data: bytes | str) -> FaceView                          picture, JSON or project made by this program
-    duplicate(session) -> FaceView;  close_session(session) -> None
-    view(session) -> FaceView;  before(session) -> FaceView             now; before every edit
-    part_at(session, x, y) -> str                                       part name at a pixel of the full picture
-    change(session, since="previous" | "source") -> Change | None
-
-  edits (each commits one undo step; the preview_* twins commit nothing and render smaller and faster)
-    set_sliders(session, values) / preview_sliders(session, values)     values: slider id → −3 … 3; absolute; merged in
-    swap(session, other, parts=None, group="all", amount=1.0) / preview_swap(...)   other: another session's token;
-                                                                        group "all", "shape" or "texture"
-    blend(session, other, amount, parts=None) / preview_blend(...)      interpolation of every layer; parts=None is all
-    variants(session, part, count=6, seed=None, group="all") -> tuple[Variant, ...]; apply_variant(session, variant)
-    apply_edits(session, recipe) -> FaceView                            what was done to another face
-    undo(session), redo(session), reset_part(session, part), reset_all(session) -> FaceView
-                                                                        reset_part("base") resets pose and framing
-
-  sentences
-    subject(prompt) -> Subject                                          what a sentence is about
-    describe(session, prompt, parts=None, neutral="", strength="normal", weights=None, steps=300, seed=None,
-             cancel=None, owner="", layers=None) -> Iterator[TextProgress]
-                                                                        the last item carries a proposal
-    apply_description(session, proposal) -> FaceView                    one undo step
-
-  composition
-    compose(session, order=None, size=None) -> tuple[CompositionFrame, ...]
-    export_gif(session, order=None, rows=("image",), frame_ms=400) -> bytes;   export_mp4(same) -> bytes
-                                                                        rows: any of "image", "mask", "depth"
-
-  own photo
-    open_photo(data: bytes) -> PhotoView;  close_photo(photo) -> None
-    turn_photo(photo, quarters=1) -> PhotoView                          turned by hand; a new token
-    framed(photo, face=0, crop=None) -> np.ndarray                      the square that invert() works on
-    invert(photo, face=0, crop=None, steps=200, tune_steps=0, cancel=None, owner="") -> Iterator[InversionProgress]
-                                                                        crop: (left, top, side) in photo pixels instead
-                                                                        of a found face; the last item carries the view
-    A face that comes from a photo is shown in the photo's own pixels by everything above (``FaceView.in_photo``):
-    model_view(session) -> FaceView                                     what the model sees of it
-    whole(session, side=1024) -> (picture, corners of the frame)        the photo with the edits of all its faces
-    edited_photo(session) -> Original                                   the same at full size; the rest is the same to
-                                                                        the bit
-    awaits(session) -> PhotoRef | None; give_photo(session, photo) -> FaceView
-                                                                        a recipe names its photo, which has to be given
-    place(session, photo, face=0, crop=None) -> FaceView                for a face that was rebuilt elsewhere
-
-  keeping
-    export_photo(session) -> SavedPhoto                                 a photo in full, in the format it came in
-    export_project(session) -> bytes                                    photo and recipe in one ZIP, see open_recipe()
-    recipe(session) -> Recipe;  export_json(session) -> str;  export_png(session) -> bytes (recipe inside)
-    diff(session, other) -> tuple[str, ...]                             plain sentences
+- what there is: ``open``, ``parts``, ``sliders``, ``capabilities``, ``guidance``, ``likeness``, ``health``, ``close``,
+  and the attributes ``notice``, ``size``, ``kind``, ``config``
+- faces: ``new_face``, ``gallery``, ``candidates``, ``open_recipe``, ``duplicate``, ``close_session``, ``view``,
+  ``before``, ``part_at``, ``change``
+- edits, each one undo step, with ``preview_*`` twins that commit nothing and render smaller and faster:
+  ``set_sliders``, ``swap``, ``blend``, ``variants`` and ``apply_variant``, ``apply_edits``, ``undo``, ``redo``,
+  ``reset_part``, ``reset_all``
+- sentences: ``subject``, ``describe``, whose last item carries a proposal for ``apply_description``
+- composition: ``compose``, ``export_gif``, ``export_mp4``
+- one's own photo, see :mod:`editing.own_photo`: ``open_photo``, ``turn_photo``, ``framed``, ``invert``, whose last item
+  carries the view, ``place``, ``awaits`` and ``give_photo``; a face that comes from a photo is shown in the photo's own
+  pixels by everything above, and ``model_view``, ``whole`` and ``edited_photo`` show the rest
+- keeping: ``recipe``, ``export_json``, ``export_png``, ``export_photo``, ``export_project``, ``diff``
 
 Every refusal is an :class:`editing.errors.EditingError` with one sentence to show: :class:`BusyError` when too much is
 waiting, :class:`UnknownSessionError` when the session is gone.

@@ -19,9 +19,9 @@ import pytest
 import torch
 from simulated_gpu import any_gpu  # type: ignore[import-not-found]
 
-from editing.device.renderer import to_uint8
 from memorygan.checkpoint import load_generator
 from memorygan.manifest import default_checkpoint
+from memorygan.picture import to_uint8
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MACOS_CHROME = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")

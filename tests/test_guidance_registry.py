@@ -9,6 +9,7 @@ import json
 import sys
 import urllib.error
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -21,7 +22,7 @@ from editing.errors import EditingError
 from editing.guidance import standard
 from editing.guidance.clip import ImageTextJudge, build_judge
 from editing.guidance.face_net import FaceEmbedder, FaceNetConfig, save_face_net
-from editing.guidance.registry import Guides, load_guidance
+from editing.guidance.registry import Guides
 from editing.results import GuidanceInfo, JudgeInfo
 from editing.service import EditingService
 from memorygan import manifest
@@ -121,6 +122,12 @@ class Machine:
 
     def clip_tensors(self) -> bytes:
         return safetensors.torch.save({name: value.contiguous() for name, value in self.clip.state_dict().items()})
+
+
+def load_guidance(**named: str) -> SimpleNamespace:
+    """Both judges at once, None where there is none, and what is said of them."""
+    guides = Guides(**named)
+    return SimpleNamespace(text=guides._text.get().judge, identity=guides.identity(), info=guides.info())
 
 
 def told(info: GuidanceInfo, kind: str = "text") -> JudgeInfo:

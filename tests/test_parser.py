@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from memorygan.analysis.agreement import agreement
 from memorygan.checkpoint import CheckpointError, Provenance, save_module
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, load_parser, save_parser
 from memorygan.parts import FACE_PARTS, numbered_parts
@@ -286,7 +287,7 @@ def test_training_resumes_exactly(faces: PackedFaces, tmp_path: Path) -> None:
     resumed.restore(tmp_path / "state.safetensors")
     for _ in range(2):
         resumed.step()
-    assert (resumed.steps, resumed.images, resumed.progress) == (4, 16, 1.0)
+    assert (resumed.steps, resumed.shown, resumed.progress) == (4, 16, 1.0)
     for kind in ("model", "average"):
         expected, got = getattr(whole, kind).state_dict(), getattr(resumed, kind).state_dict()
         for name, value in expected.items():
@@ -334,7 +335,7 @@ def test_schedule_follows_the_clock() -> None:
 
 def test_scores_of_a_known_confusion() -> None:
     confusion = torch.tensor([[8, 2, 0], [0, 5, 0], [0, 0, 0]])
-    scores = parser_eval.scores_from_confusion(confusion, ("a", "b", "c"))
+    scores = agreement(confusion, ("a", "b", "c"))
     assert scores.accuracy == pytest.approx(13 / 15)
     assert scores.iou["a"] == pytest.approx(8 / 10)
     assert scores.iou["b"] == pytest.approx(5 / 7)

@@ -14,7 +14,6 @@ from test_photo import detector, face_landmarks  # type: ignore[import-not-found
 from toy import finish, toy_assets  # type: ignore[import-not-found]
 
 from editing.device.loading import Assets, untrained_generator
-from editing.device.renderer import to_uint8
 from editing.device.turns import Turnstile, fair_order
 from editing.errors import BusyError, EditingError, UnknownSessionError
 from editing.face.state import run_here
@@ -27,6 +26,7 @@ from memorygan.baseline import SemanticStyleGAN
 from memorygan.config import get_preset
 from memorygan.encoder import EncoderConfig, PartEncoder
 from memorygan.parser import FaceParser, ParserConfig
+from memorygan.picture import to_uint8
 
 
 @pytest.fixture(scope="module")

@@ -312,14 +312,14 @@ def test_an_interrupted_chapter_goes_on_where_it_stopped(lab, few, calls, monkey
     with monkeypatch.context() as patch:
         patch.setattr(Bench, "follow", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            text_study.run(lab, 1)
+            run_study(text_study.STUDY, lab, 1)
     before = list(calls)
     calls.clear()
-    resumed = text_study.run(lab, 1)
+    resumed = run_study(text_study.STUDY, lab, 1).piece
     assert before == [*((wish.prompt, "parts", 0) for wish in few), (few[0].prompt, "free", 0)]
     assert not set(before) & set(calls) and len(calls) == 8 - 5
 
-    whole = text_study.run(lab, 1)
+    whole = run_study(text_study.STUDY, lab, 1, force=True).piece
     assert resumed.numbers == pytest.approx(whole.numbers, nan_ok=True)
 
 

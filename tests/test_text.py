@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from toy import finish, toy_assets, toy_generator, toy_service  # type: ignore[import-not-found]
 
 from editing.device.loading import untrained_generator
-from editing.device.renderer import to_uint8
 from editing.errors import BusyError, EditingError, UnknownSessionError
 from editing.face.codes import Codes
 from editing.face.edits import TextEdit
@@ -33,6 +32,7 @@ from editing.text.optimize import LOSSES, STRENGTHS, TextSettings, optimize
 from editing.text.prompts import tidy
 from editing.text.results import TextProgress
 from memorygan.parts import LayerGroup
+from memorygan.picture import to_uint8
 
 WORDS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "grey": (0.5, 0.5, 0.5)}
 

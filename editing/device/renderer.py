@@ -18,13 +18,13 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from memorygan.composition import RenderNet
 from memorygan.fast.folding import fold
 from memorygan.generator import ComposedGenerator, Synthesis
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
+from memorygan.picture import to_uint8
 
 
 @dataclass(frozen=True)
@@ -274,9 +274,3 @@ def rendered(synthesis: Synthesis) -> list[Rendered]:
     images, maps = to_uint8(synthesis.image), synthesis.part_map.to(torch.uint8).cpu().numpy()
     shares = to_uint8(synthesis.mask)  # the fine mask is near 2·one-hot − 1
     return [Rendered(*one) for one in zip(images, maps, shares, strict=True)]
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """(B, 3, S, S) in [−1, 1] → (B, S, S, 3) uint8; values beyond are cut off, not-a-number becomes black."""
-    scaled = torch.nan_to_num(images.detach().float(), nan=-1.0).clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from editing.device.renderer import to_uint8
 from editing.errors import EditingError, quoted
 from editing.face.state import Runner
 from editing.results import CompositionFrame
@@ -24,6 +23,7 @@ from memorygan.composition import coarse_mask
 from memorygan.generator import ComposedGenerator, Synthesis
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
+from memorygan.picture import to_uint8
 
 ROWS = ("image", "mask", "depth")
 PICTURE = ROWS[:1]

@@ -145,11 +145,6 @@ class FaceEditor:
             sliders.move(w, name, state.sliders[name], self.config)
         return state.anchor.with_w(w, state.anchor.shared_base)
 
-    def touched(self, edit: Edit) -> tuple[str, ...]:
-        """Names of the parts whose codes an edit can change; all foreground parts for the base code."""
-        names = self.config.parts.names
-        return names[1:] if BASE in edit.parts else tuple(name for name in names if name in edit.parts)
-
     # --- sources
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editing.guidance.face_net import inner_face
+from memorygan.picture import from_uint8
 
 
 class IdentityNet:
@@ -40,6 +41,6 @@ class IdentityNet:
     @torch.no_grad()
     def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
         """Cosine similarity in [−1, 1] of two (S, S, 3) uint8 faces, as :mod:`editing.photo.inversion` asks for it."""
-        pair = torch.from_numpy(np.stack([first, second])).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        pair = from_uint8(np.stack([first, second]), self._device)
         one, other = self.embed(pair)
         return float(one @ other)

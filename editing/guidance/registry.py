@@ -16,7 +16,6 @@ from typing import Generic, TypeVar
 
 import safetensors
 import safetensors.torch
-import torch
 
 from editing.errors import EditingError, quoted
 from editing.guidance import standard
@@ -49,19 +48,6 @@ class Chosen(Generic[Judge]):
     info: JudgeInfo | None
     notes: tuple[str, ...] = ()
     problem: str = ""
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """The judges of text edits and inversion; None where there is none.
-
-    Attributes:
-        info: what they are, for display.
-    """
-
-    text: ImageTextJudge | None
-    identity: IdentityNet | None
-    info: GuidanceInfo
 
 
 @dataclass(frozen=True)
@@ -307,22 +293,6 @@ class Guides:
         """Name → sha256 of the judges that are loaded."""
         loaded = [info for info in (self._text.known().info, self._identity.known().info) if info and info.sha256]
         return {f"{info.kind}:{info.name}": info.sha256 for info in loaded}
-
-
-def load_guidance(text: str = "auto", identity: str = "auto", device: torch.device | str = "cpu") -> Guidance:
-    """Loads both judges at once.
-
-    Args:
-        text, identity: see :class:`Guides`.
-        device: where they run.
-
-    Raises:
-        EditingError: for an unknown name, and for a named judge that cannot be used.
-    """
-    guides = Guides(text, identity)
-    judge, net = guides._text.get().judge, guides.identity()
-    info = guides.info()
-    return Guidance(judge and judge.to(device), net and net.to(device), info)
 
 
 def _instead(known: StandardWeights, problems: list[str]) -> str:

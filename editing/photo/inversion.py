@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editing.device.renderer import to_uint8, with_render
+from editing.device.renderer import with_render
 from editing.errors import EditingError
 from editing.face.codes import Codes
 from editing.face.fields import read_whole
@@ -26,6 +26,7 @@ from memorygan.generator import ComposedGenerator, MemoryGAN, Synthesis
 from memorygan.latents import Latents
 from memorygan.parser import FaceParser
 from memorygan.parts import FACE_PARTS
+from memorygan.picture import to_uint8
 
 IdentityJudge = Callable[[np.ndarray, np.ndarray], float]
 MAX_STEPS = 2000

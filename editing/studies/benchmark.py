@@ -24,7 +24,7 @@ import psutil
 import torch
 from PIL import Image
 
-from editing.device.loading import Assets, choose_device, load_assets
+from editing.device.loading import Assets, choose_device, load_assets, untrained_generator
 from editing.errors import EditingError
 from editing.guidance import registry, standard
 from editing.guidance.clip import ImageTextJudge, build_judge
@@ -37,9 +37,8 @@ from editing.text.results import TextProgress
 from memorygan.analysis.benchmark import HEADINGS, TITLE, kind_of, machine
 from memorygan.analysis.sections import write_section
 from memorygan.command import command
-from memorygan.config import PRESETS, get_preset
+from memorygan.config import PRESETS
 from memorygan.encoder import EncoderConfig, PartEncoder
-from memorygan.generator import MemoryGAN
 from memorygan.parser import load_parser
 from memorygan.parts import LayerGroup
 
@@ -86,10 +85,9 @@ class Speeds:
 
 def untrained_assets(preset: str, device: torch.device) -> Assets:
     """Everything a service needs at the size of a preset, without training; the face parser is the bundled one."""
-    torch.manual_seed(0)
-    config = get_preset(preset).generator
-    generator = MemoryGAN(config).eval().requires_grad_(False).to(device)
+    generator, _ = untrained_generator(device, preset)
     generator.update_mean_latents(64)
+    config = generator.config
     encoder = PartEncoder(EncoderConfig(config.part_count, config.query_dim)).eval().requires_grad_(False).to(device)
     return Assets(generator, "untrained", preset, None, encoder, load_parser().to(device), (), {}, False, None)
 
@@ -100,8 +98,7 @@ def with_sliders(assets: Assets) -> Assets:
         return assets
     directions = 0.1 * torch.randn(1, assets.generator.config.style_dim, generator=torch.Generator().manual_seed(1))
     slider = Slider("hair.any", "hair", "any", LayerGroup.TEXTURE)
-    values = {name: getattr(assets, name) for name in Assets.__dataclass_fields__}
-    return Assets(**{**values, "sliders": SliderSet([slider], directions, assets.sha256)})
+    return replace(assets, sliders=SliderSet([slider], directions, assets.sha256))
 
 
 class AnyJudge(registry.Guides):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from editing.device.renderer import to_uint8
 from editing.face.state import run_here
 from editing.photo.inversion import InversionResult, InversionSettings, invert
 from editing.results import CancelToken
@@ -20,6 +19,7 @@ from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text
 from memorygan.analysis.lab import Lab
 from memorygan.analysis.reconstruction import show_sheets
 from memorygan.analysis.study import Study
+from memorygan.picture import to_uint8
 
 STEPS = 100
 ERROR_BAR = 7.0

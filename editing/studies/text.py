@@ -6,18 +6,12 @@ generator knows nothing of.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from editing.errors import EditingError
 from editing.face.measure import TOLERANCE
@@ -40,7 +34,8 @@ from editing.text.subjects import Subject
 from memorygan.analysis import grids
 from memorygan.analysis.blocks import Bar, Block, Figure, Piece, Table, Text, number
 from memorygan.analysis.lab import Lab
-from memorygan.analysis.study import PIECES, Study
+from memorygan.analysis.study import Study
+from memorygan.analysis.unfinished import Arrays
 from memorygan.parts import FACE_PARTS
 
 VERSION = 5
@@ -114,64 +109,27 @@ def moments(steps: int) -> tuple[int, ...]:
 
 
 def _try_all(lab: Lab, bench: Bench, samples: int) -> _Trials:
-    faces = [bench.face(lab.settings.seed + k) for k in range(samples)]
+    faces = {seed: bench.face(seed) for seed in lab.face_seeds(samples)}
     ways = [FREE] if bench.identity is None else [FREE, ANYONE]
     jobs = [(PARTS, wish) for wish in WISHES]
     jobs += [(way, wish) for way in ways for wish in WISHES if wish.compared]
-    kept = _Kept(lab, bench, samples)
     edits: Edits = {}
-    few = min(samples, COMPARED_FACES)
-    total = len(WISHES) * samples + (len(jobs) - len(WISHES)) * few
-    with tqdm(total=total, desc="sentences", unit="edit", leave=False) as bar:
-        for way, wish in jobs:
-            found, edited = kept.load(way, wish), faces if way is PARTS else faces[:few]
-            if found is None:
-                found = []
-                for face in edited:
-                    found.append(bench.follow(wish, face, way))
-                    bar.update()
-                kept.save(way, wish, found)
-            else:
-                bar.update(len(edited))
-            edits[way.name, wish] = found
-    trials = _Trials(faces, edits, bench.spread(), bench.moments)
-    kept.clear()
-    return trials
+    for way, wish in jobs:
+
+        def follow(seeds: list[int], way: Way = way, wish: Wish = wish) -> dict[str, np.ndarray]:
+            edit = bench.follow(wish, faces[seeds[0]], way)
+            return {field.name: np.asarray(getattr(edit, field.name))[None] for field in fields(Outcome)}
+
+        edited = list(faces)[: samples if way is PARTS else COMPARED_FACES]
+        edits[way.name, wish] = _outcomes(lab.gather(f"{way.name} {wish.prompt}", edited, follow, batch=1))
+    return _Trials(list(faces.values()), edits, bench.spread(), bench.moments)
 
 
-class _Kept:
-    """Edits of a run that was interrupted: those of one sentence and way in one file, until the chapter is done."""
-
-    def __init__(self, lab: Lab, bench: Bench, samples: int) -> None:
-        settings = lab.settings
-        key = [VERSION, lab.inputs(("judges",)), judges(), bench.steps, samples, settings.seed, settings.temperature]
-        name = hashlib.sha256(json.dumps([*key, settings.truncation]).encode()).hexdigest()
-        self.folder = settings.out / PIECES / f"text-{name[:16]}"
-
-    def _file(self, way: Way, wish: Wish) -> Path:
-        return self.folder / f"{way.name}-{wish.prompt.replace(' ', '-')}.npz"
-
-    def load(self, way: Way, wish: Wish) -> list[Outcome] | None:
-        """One edit per face, or None if they have to be made."""
-        try:
-            with np.load(self._file(way, wish)) as stored:
-                columns: list[Any] = [stored[field.name] for field in fields(Outcome)]
-        except (OSError, KeyError, ValueError):
-            return None
-        columns = [column if column.ndim > 1 else column.tolist() for column in columns]
-        return [Outcome(*row) for row in zip(*columns, strict=True)]
-
-    def save(self, way: Way, wish: Wish, edits: Sequence[Outcome]) -> None:
-        file = self._file(way, wish)
-        columns: dict[str, Any] = {f.name: np.stack([getattr(e, f.name) for e in edits]) for f in fields(Outcome)}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".tmp")
-        with unfinished.open("wb") as stream:
-            np.savez(stream, **columns)
-        os.replace(unfinished, file)
-
-    def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+def _outcomes(arrays: Arrays) -> list[Outcome]:
+    """One edit per row of the arrays, which have the names of its fields."""
+    columns: list[Any] = [arrays[field.name] for field in fields(Outcome)]
+    columns = [column if column.ndim > 1 else column.tolist() for column in columns]
+    return [Outcome(*row) for row in zip(*columns, strict=True)]
 
 
 # --- Showing ----------------------------------------------------------------------------------------------------------

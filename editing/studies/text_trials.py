@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from editing.device.renderer import to_uint8
 from editing.errors import EditingError
 from editing.face.measure import measure_change, region
 from editing.face.state import run_here
@@ -30,6 +29,7 @@ from memorygan.analysis.lab import Lab, StudyUnavailable
 from memorygan.fast.folding import fold
 from memorygan.latents import Latents
 from memorygan.parts import FACE_PARTS
+from memorygan.picture import from_uint8, to_uint8
 
 # Faces that a measure's spread is taken from.
 SPREAD_FACES = 64
@@ -276,8 +276,7 @@ class Bench:
 
     def _picture(self, image: np.ndarray) -> torch.Tensor:
         """(S, S, 3) uint8 → (1, 3, S, S) in [−1, 1]."""
-        pixels = torch.from_numpy(np.array(image)).to(self.lab.settings.device)
-        return pixels.permute(2, 0, 1)[None].float() / 127.5 - 1.0
+        return from_uint8(image, self.lab.settings.device)
 
 
 def _recorded(steps: Generator[TextProgress, None, TextResult]) -> tuple[dict[int, np.ndarray], TextResult]:

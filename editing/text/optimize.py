@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editing.device.renderer import to_uint8
 from editing.errors import EditingError, quoted
 from editing.face.codes import Codes
 from editing.face.edits import TextEdit
@@ -50,6 +49,7 @@ from editing.text.results import TextProgress
 from memorygan.generator import ComposedGenerator, Synthesis
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
+from memorygan.picture import to_uint8
 
 MAX_STEPS = 2000
 LOSSES = ("clip", "latent", "identity", "segmentation", "outside")

@@ -27,6 +27,11 @@ class Agreement:
     iou: dict[str, float]
     accuracy: float
 
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU over all parts that occur; nan if none does."""
+        return self.mean(tuple(self.iou))
+
     def mean(self, parts: Sequence[str] = CORE_PARTS) -> float:
         """Mean IoU over those of the given parts that occur; nan if none does.
 
@@ -40,10 +45,10 @@ class Agreement:
 
 
 def confusion_matrix(drawn: Tensor, found: Tensor, count: int) -> Tensor:
-    """Pixel counts (K, K) int64: rows the generator's ids, columns the parser's.
+    """Pixel counts (K, K) int64: rows the first ids, columns the second.
 
     Args:
-        drawn, found: (B, H, W) integer ids below ``count``.
+        drawn, found: integer ids of one shape, below ``count``.
         count: K.
 
     Raises:

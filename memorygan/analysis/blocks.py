@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -78,6 +79,12 @@ class Bar:
             verdict,
             f"{self.samples:,}",
         )
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose first column is text, and whose others are numbers, to the right."""
+    lines = [columns, ("---", *("---:" for _ in columns[1:])), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 BAR_COLUMNS = ("bar", "promised", "measured", "", "faces")

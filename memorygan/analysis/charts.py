@@ -26,8 +26,13 @@ def _figure(figsize: tuple[float, float]) -> Figure:
 def _finish(figure: Figure, footer: str) -> Image.Image:
     figure.text(0.005, 0.005, footer, fontsize=7, color="#6e727c", va="bottom")
     figure.tight_layout(rect=(0, 0.03, 1, 1))
+    return picture(figure)
+
+
+def picture(figure: Figure, dpi: int = DPI) -> Image.Image:
+    """A figure as pixels."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=DPI)
+    figure.savefig(stream, format="png", dpi=dpi)
     stream.seek(0)
     return Image.open(stream).convert("RGB")
 

@@ -13,7 +13,6 @@ are not counted. Two counts are given for one face, from noise to picture:
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 
-from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text
+from memorygan.analysis import charts
+from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text, markdown_table
 from memorygan.analysis.lab import Lab
 from memorygan.analysis.study import Study
 from memorygan.checkpoint import GENERATORS
@@ -195,12 +194,6 @@ def table(config: GeneratorConfig, part_counts: Sequence[int] = PART_COUNTS, pap
     return Table(tuple(columns), tuple(rows))
 
 
-def markdown(shown: Table) -> str:
-    """A table with the numbers to the right."""
-    lines = [shown.columns, ("---", *("---:" for _ in shown.columns[1:])), *shown.rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def figure(config: GeneratorConfig, largest: int = 1000, paper: bool = True, footer: str = "") -> Figure:
     """Parameters and MACs against K, both axes logarithmic, with the paper's figures as points if ``paper``."""
     # Imported here: the page counts with this module, and does without what draws.
@@ -239,14 +232,6 @@ def figure(config: GeneratorConfig, largest: int = 1000, paper: bool = True, foo
     return drawing
 
 
-def picture(drawing: Figure) -> Image.Image:
-    """A figure as pixels."""
-    stream = io.BytesIO()
-    drawing.savefig(stream, format="png", dpi=FIGURE_DPI)
-    stream.seek(0)
-    return Image.open(stream).convert("RGB")
-
-
 def bars(config: GeneratorConfig) -> tuple[Bar, ...]:
     """How far the counts of paper-256 are from Table 1: parameters to the printed digit, MACs within 2 %."""
     wrong = [
@@ -270,14 +255,14 @@ def run(lab: Lab, samples: int) -> Piece:
     """Table 1 for the paper's preset and for the checkpoint's own; nothing is sampled, so ``samples`` has no effect."""
     paper, own = get_preset(PAPER_PRESET).generator, lab.config
     footer = lab.plain_footer(len(PART_COUNTS), "part counts")
-    mine = measure(lab.loaded.kind, own)
+    mine, drawing = measure(lab.loaded.kind, own), charts.picture(figure(paper, footer=footer), FIGURE_DPI)
     blocks: list[Block] = [
         Text(
             "Multiply-accumulates (MACs) of one face are counted twice: by the paper's convention, which takes "
             "up-convolutions on the enlarged map and every part on its own, and as this implementation executes them."
         ),
         replace(table(paper), caption=f"Table 1 for {PAPER_PRESET}, beside the figures printed in the paper."),
-        lab.save(picture(figure(paper, footer=footer)), "complexity.png", "Parameters and MACs against K", footer),
+        lab.save(drawing, "complexity.png", "Parameters and MACs against K", footer),
         Text(
             f"This checkpoint, {NAMES[mine.kind]} with {mine.parts} parts at {own.size} pixels: "
             f"{mine.parameters / 1e6:.1f} M parameters, {mine.paper_macs / 1e9:.1f} G MACs by the paper's convention, "
@@ -304,7 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"K is {min(options.parts)}; a generator has at least one part")
     config = get_preset(options.preset).generator
     paper = options.preset == PAPER_PRESET
-    print(markdown(table(config, options.parts, paper)))
+    shown = table(config, options.parts, paper)
+    print(markdown_table(shown.columns, shown.rows))
     options.figure.parent.mkdir(parents=True, exist_ok=True)
     figure(config, paper=paper).savefig(options.figure, dpi=FIGURE_DPI)
     print(f"\nfigure: {options.figure}")

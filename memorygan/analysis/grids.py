@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from memorygan.parts import PartScheme
-from memorygan.training.sheets import to_rgb
+from memorygan.picture import to_uint8
 
 INK, PAPER, GREY = (28, 30, 36), (255, 255, 255), (110, 114, 124)
 GAP = 3
@@ -23,7 +23,7 @@ SHOWN_SIZE = 96
 
 def faces(images: Tensor) -> list[np.ndarray]:
     """(B, 3, H, W) in [−1, 1] → B pictures (H, W, 3) uint8."""
-    return list(to_rgb(images))
+    return list(to_uint8(images))
 
 
 def masks(ids: Tensor, parts: PartScheme) -> list[np.ndarray]:

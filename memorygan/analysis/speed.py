@@ -146,16 +146,17 @@ def interleaved(
     now = clock(device)
     for repeat in range(1 + repeats):
         for name, path in paths.items():
-            _wait_for(device)
+            wait_for(device)
             start = now()
             path()
-            _wait_for(device)
+            wait_for(device)
             if repeat:
                 seconds[name].append(now() - start)
     return seconds
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Returns when a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

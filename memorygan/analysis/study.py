@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from memorygan.analysis.blocks import Figure, Piece
 from memorygan.analysis.lab import Lab, StudyUnavailable
+from memorygan.checkpoint import write_atomically
 
 PIECES = "pieces"
 
@@ -129,10 +129,7 @@ def run_study(study: Study, lab: Lab, samples: int, force: bool = False) -> Fini
         if force:
             begun.clear()
         piece = study.run(lab, samples)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
     text = json.dumps({"key": key, "piece": piece.to_json()}, indent=1, ensure_ascii=False) + "\n"
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_atomically(path, text.encode())
     begun.clear()
     return Finished(study, piece, samples, reused=False)

@@ -21,6 +21,7 @@ from memorygan.analysis.diversity import diversity_ratio
 from memorygan.analysis.kernel import kernel_distance
 from memorygan.analysis.lab import Lab, StudyUnavailable
 from memorygan.analysis.study import Study
+from memorygan.picture import from_uint8
 from memorygan.training.backbone import Backbone, BackboneError, load_backbone
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.packfile import DataError
@@ -202,8 +203,8 @@ def _probes(lab: Lab, root: Path) -> dict[str, Probe]:
 
     def read(rows: list[int]) -> dict[str, Tensor]:
         pictures = [source.load_image(names[row]).resize((INPUT, INPUT)) for row in rows]
-        images = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
-        return {"lite0": image_features(images.float().to(lab.settings.device) / 127.5 - 1.0, "lite0")}
+        images = from_uint8(np.stack([np.asarray(picture) for picture in pictures]), lab.settings.device)
+        return {"lite0": image_features(images, "lite0")}
 
     features = lab.gather("labelled faces", range(len(names)), read)["lite0"]
     probes = {}

@@ -24,20 +24,28 @@ GENERATOR, ENCODER = "generator.safetensors", "encoder.safetensors"
 
 
 @torch.no_grad()
-def average(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """The mean of their states; what is not a floating-point number is the last one's.
+def average(networks: Sequence[nn.Module], shares: Sequence[float] | None = None) -> dict[str, Tensor]:
+    """The mean of their states, in proportion to ``shares``; what is not a floating-point number is the last one's.
 
     Raises:
-        ValueError: if they do not have the same tensors.
+        ValueError: if they do not have the same tensors, or the shares do not fit.
     """
+    if not networks:
+        raise ValueError("there is nothing to average; name one network or more")
+    shares = [1.0] * len(networks) if shares is None else shares
+    if len(shares) != len(networks) or min(shares) < 0 or sum(shares) <= 0:
+        raise ValueError(f"need a share of 0 or more for each network, not all 0; got {shares} for {len(networks)}")
     states = [network.state_dict() for network in networks]
     shapes = [{name: value.shape for name, value in state.items()} for state in states]
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError(
             "the networks differ in shape; average networks of one preset, of which one continues the other"
         )
+    weights = torch.tensor(shares) / sum(shares)
     return {
-        name: torch.stack([state[name] for state in states]).mean(dim=0) if value.is_floating_point() else value
+        name: torch.tensordot(weights.to(value), torch.stack([state[name] for state in states]), dims=1)
+        if value.is_floating_point()
+        else value
         for name, value in states[-1].items()
     }
 

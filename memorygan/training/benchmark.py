@@ -25,8 +25,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from memorygan.analysis.benchmark import HEADINGS, TITLE, kind_of, machine
+from memorygan.analysis.blocks import markdown_table
 from memorygan.analysis.sections import write_section
-from memorygan.analysis.speed import clock
+from memorygan.analysis.speed import interleaved, wait_for
 from memorygan.command import add_threads, command
 from memorygan.config import PRESETS, get_preset
 from memorygan.fast.hardware import choose_device, little_garbage, reuse_memory
@@ -119,19 +120,13 @@ def measure_stage(recipe: str, name: str, preset: str, batch: int, repeats: int,
     generator = plain.state.generator
     plain_synthesis: Any = partial(reference_synthesis, generator)
     generator.synthesize = plain_synthesis  # type: ignore[method-assign]
-    times: dict[Stage, list[float]] = {fast: [], plain: []}
     with little_garbage():  # as in a run
-        for repeat in range(repeats + 1):
-            for stage, taken in times.items():
-                stage.state.progress.steps = 1  # no lazy regulariser is due
-                started = _now(stage)
-                stage.step()
-                if repeat:
-                    taken.append(_now(stage) - started)
+        steps = {"fast": partial(_step, fast), "plain": partial(_step, plain)}
+        seconds = interleaved(steps, repeats, fast.state.processes.device)
     fast.state.progress.steps = 1
     outside = outside_matrix_units(fast)
     faces = fast.config.query_batch if name == "query" else batch
-    rates = [faces / statistics.median(times[stage]) for stage in (fast, plain)]
+    rates = [faces / statistics.median(taken) for taken in seconds.values()]
     return StageSpeed(recipe, name, preset, rates[0], rates[1], outside, beside_busy_processes(fast, repeats))
 
 
@@ -149,10 +144,14 @@ def beside_busy_processes(stage: Stage, repeats: int) -> float | None:
     return shared / alone
 
 
-def _step_seconds(stage: Stage) -> float:
-    stage.state.progress.steps = 1
-    started = time.perf_counter()
+def _step(stage: Stage) -> None:
+    stage.state.progress.steps = 1  # no lazy regulariser is due
     stage.step()
+
+
+def _step_seconds(stage: Stage) -> float:
+    started = time.perf_counter()
+    _step(stage)
     return time.perf_counter() - started
 
 
@@ -174,10 +173,11 @@ def busy_processes(count: int) -> Iterator[None]:
 
 def outside_matrix_units(stage: Stage) -> float:
     """Share of one step's operator time outside convolutions and matrix products, where the device spends it."""
-    on_gpu = stage.state.processes.device.type == "cuda"
+    device = stage.state.processes.device
+    on_gpu = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as recorded:
         stage.step()
-        _now(stage)  # kernels still running belong to the step
+        wait_for(device)  # kernels still running belong to the step
     spent = {
         event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
         for event in recorded.key_averages()
@@ -187,26 +187,22 @@ def outside_matrix_units(stage: Stage) -> float:
     return 1.0 - inside / max(sum(spent.values()), 1e-9)
 
 
-def _now(stage: Stage) -> float:
-    kind = stage.state.processes.device.type
-    if kind == "cuda":
-        torch.cuda.synchronize()
-    return clock(kind)()
-
-
 def table(speeds: list[StageSpeed]) -> str:
     """Markdown table."""
-    lines = [
-        "| Recipe, stage | Images/s | Plain float32, images/s | Ratio | Outside matrix units | Beside a busy process |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    lines += [
-        f"| {s.recipe}, {s.stage} | {s.images_per_second:.1f} | {s.plain_images_per_second:.1f} "
-        f"| {s.ratio:.1f} | {100 * s.outside_matrix_units:.0f} % "
-        f"| {'–' if s.shared is None else f'{s.shared:.2f} times as long'} |"
+    columns = ("Recipe, stage", "Images/s", "Plain float32, images/s", "Ratio", "Outside matrix units",
+               "Beside a busy process")  # fmt: skip
+    rows = [
+        (
+            f"{s.recipe}, {s.stage}",
+            f"{s.images_per_second:.1f}",
+            f"{s.plain_images_per_second:.1f}",
+            f"{s.ratio:.1f}",
+            f"{100 * s.outside_matrix_units:.0f} %",
+            "–" if s.shared is None else f"{s.shared:.2f} times as long",
+        )
         for s in speeds
     ]
-    return "\n".join(lines)
+    return markdown_table(columns, rows)
 
 
 _QUERY = (

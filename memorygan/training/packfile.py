@@ -176,12 +176,5 @@ def _plan_from_json(raw: dict[str, Any]) -> PackPlan:
     known = sorted(field.name for field in fields(PackPlan))
     if sorted(raw) != known:
         raise ValueError(f"expected the fields {', '.join(known)}")
-    return PackPlan(
-        resolution=int(raw["resolution"]),
-        split=str(raw["split"]),
-        parts=tuple(str(name) for name in raw["parts"]),
-        source=str(raw["source"]),
-        kind=str(raw["kind"]),
-        encoding=str(raw["encoding"]),
-        fingerprint=str(raw["fingerprint"]),
-    )
+    texts = {name: str(value) for name, value in raw.items() if name not in ("resolution", "parts")}
+    return PackPlan(resolution=int(raw["resolution"]), parts=tuple(str(name) for name in raw["parts"]), **texts)

@@ -13,7 +13,6 @@ Where only the weights are left, ``--start-from`` trains them on with a fresh op
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
 import sys
@@ -27,14 +26,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from memorygan.checkpoint import Provenance
-from memorygan.command import add_threads, command
+from memorygan.command import command
 from memorygan.layers import channels_last
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, load_parser, save_parser
 from memorygan.parts import FACE_PARTS
 from memorygan.training.parser_composites import IGNORE
 from memorygan.training.parser_data import FaceSampler, PackedFaces, pack
 from memorygan.training.parser_eval import evaluate, evaluate_conditions, format_table, milliseconds_per_face
+from memorygan.training.schedule import Budget, add_budget_arguments, provenance_of, share_spent, update_average
 
 
 def growing_sizes(size: int) -> tuple[tuple[float, int], ...]:
@@ -43,20 +42,16 @@ def growing_sizes(size: int) -> tuple[tuple[float, int], ...]:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How the parser is trained.
+class TrainingConfig(Budget):
+    """How the parser is trained, beside its :class:`Budget`, which earlier parts of the run count towards.
 
     Attributes:
-        minutes: wall-clock budget of the whole run, resumed parts included; counts where ``images`` is 0.
-        images: budget in images shown.
         batch: faces per step.
         sizes: (share of the budget, image size) of each stage; small images first, the working size last.
         lr: peak learning rate of AdamW.
         weight_decay: decoupled, on convolution weights only.
         warmup: share of the budget in which the learning rate rises.
-        ema: decay per step of the averaged weights, which are the ones that ship.
         dice: weight of the dice term beside cross-entropy.
-        seed: of initial weights and batches.
         bf16: run the network in bfloat16 (weights stay float32).
 
     Raises:
@@ -64,23 +59,19 @@ class TrainingConfig:
     """
 
     minutes: float = 28.0
-    images: int = 0
+    ema: float = 0.998
     batch: int = 16
     sizes: tuple[tuple[float, int], ...] = growing_sizes(ParserConfig.size)
     lr: float = 2e-3
     weight_decay: float = 0.02
     warmup: float = 0.04
-    ema: float = 0.998
     dice: float = 0.5
-    seed: int = 0
     bf16: bool = True
 
     def __post_init__(self) -> None:
-        if self.minutes <= 0 or self.images < 0 or self.batch < 2:
-            raise ValueError(
-                f"need minutes above 0, images of 0 or more and a batch of 2 or more, "
-                f"got {self.minutes}, {self.images} and {self.batch}"
-            )
+        super().__post_init__()
+        if self.batch < 2:
+            raise ValueError(f"need a batch of 2 or more, got {self.batch}")
         total = sum(share for share, _ in self.sizes)
         if not math.isclose(total, 1.0, abs_tol=1e-6):
             raise ValueError(f"the shares of the size stages must add up to 1, got {total}: {self.sizes}")
@@ -156,15 +147,13 @@ class ParserTrainer:
         self.faces, self.shares = faces, shares
         presence = torch.cat([torch.from_numpy(f.presence) for f in faces])
         self.weights = part_weights(presence)
-        self.seconds, self.images, self.steps = 0.0, 0, 0
+        self.seconds, self.shown, self.images_before, self.steps = 0.0, 0, 0, 0
         self._sampler: FaceSampler | None = None
 
     @property
     def progress(self) -> float:
         """Share of the budget spent, in [0, 1] and a little over at the end."""
-        if self.config.images:
-            return self.images / self.config.images
-        return self.seconds / (60 * self.config.minutes)
+        return share_spent(self.config, self.shown, self.seconds)
 
     def step(self) -> float:
         """One optimiser step; returns the loss."""
@@ -183,21 +172,11 @@ class ParserTrainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimizer.step()
-        self._update_average()
+        update_average(self.average, self.model, self.config.ema, self.steps)
         self.steps += 1
-        self.images += self.config.batch
+        self.shown += self.config.batch
         self.seconds += time.perf_counter() - started
         return float(loss.detach())
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
-        new, old = self.model.state_dict(), self.average.state_dict()
-        floats = [name for name, value in new.items() if value.is_floating_point()]
-        torch._foreach_lerp_([old[n] for n in floats], [new[n] for n in floats], 1 - decay)
-        for name, value in new.items():
-            if not value.is_floating_point():
-                old[name].copy_(value)
 
     def result(self) -> FaceParser:
         """A copy of the averaged network without the bias towards small parts that the loss weights train into it.
@@ -234,7 +213,7 @@ class ParserTrainer:
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in values.items()}
-        clock = {"seconds": self.seconds, "images": self.images, "steps": self.steps}
+        clock = {"seconds": self.seconds, "images": self.shown, "steps": self.steps}
         meta = {"clock": clock, "config": asdict(self.config), "network": asdict(self.model.config)}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part")
@@ -268,7 +247,7 @@ class ParserTrainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.generator.set_state(tensors["generator"])
         clock = meta["clock"]
-        self.seconds, self.images, self.steps = clock["seconds"], clock["images"], clock["steps"]
+        self.seconds, self.shown, self.steps = clock["seconds"], clock["images"], clock["steps"]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -298,7 +277,7 @@ def train(
         scores = evaluate(trainer.result(), held_out)
         record = {
             "minutes": round(trainer.seconds / 60, 2),
-            "images": trainer.images,
+            "images": trainer.shown,
             "size": trainer.config.size_at(trainer.progress),
             "loss": round(sum(losses) / len(losses), 4),
             "accuracy": round(scores.accuracy, 4),
@@ -345,15 +324,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             trainer.start_from(options.start_from)
         train(trainer, splits[0][1], options.state, options.state.with_suffix(".jsonl"))
         counts = [f"{faces.name} ({len(kept)} faces)" for faces, (kept, _) in zip(folders, splits, strict=True)]
-        provenance = Provenance(
-            data=tuple(counts),
-            licence=options.licence,
-            images_seen=trainer.images,
-            recipe=f"{trainer.seconds / 60:.0f} minutes, shares {shares}, {config}",
-            command="python -m memorygan.training.parser",
-            date=datetime.date.today().isoformat(),
-            notes="exponential moving average of the weights, loss weights taken back out of the scores",
-        )
+        notes = "exponential moving average of the weights, loss weights taken back out of the scores"
+        recipe = f"shares {shares}, "
+        provenance = provenance_of(trainer, counts, options.licence, "memorygan.training.parser", notes, recipe)
         save_parser(options.out, trainer.result(), provenance)
         print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
     parser = load_parser(options.out)
@@ -369,31 +342,22 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m memorygan.training.parser", description="Train the face parser.")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/ and masks/")
     parser.add_argument("--shares", type=float, nargs="+", help="share of every batch from each folder (default equal)")
-    parser.add_argument("--out", type=Path, default=DEFAULT_WEIGHTS, help="weights to write, or to evaluate")
-    parser.add_argument("--minutes", type=float, default=28.0, help="wall-clock budget")
-    parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
+    add_budget_arguments(parser, DEFAULT_WEIGHTS, Path("runs/parser/cache"), TrainingConfig.minutes, 16)
     parser.add_argument("--size", type=int, default=ParserConfig.size, help="working resolution in pixels")
     parser.add_argument(
         "--full-size", action="store_true", help="train at --size throughout, not at smaller ones first"
     )
     parser.add_argument("--widths", type=int, nargs="+", default=ParserConfig().widths, help="channels per level")
-    add_threads(parser)
-    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=TrainingConfig.lr, help="peak learning rate")
     parser.add_argument("--start-from", type=Path, help="trained weights to begin from, with a fresh optimiser")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--hold-out", type=int, nargs="+", default=[200], help="last faces of every folder, never trained on"
     )
     parser.add_argument("--state", type=Path, default=Path("runs/parser/state.safetensors"), help="resumable run")
-    parser.add_argument("--cache", type=Path, default=Path("runs/parser/cache"), help="packed faces")
     parser.add_argument("--resume", action="store_true", help="continue the run in --state")
     parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
     parser.add_argument("--flip", action="store_true", help="evaluate the average with the mirrored photo")
     parser.add_argument("--fp32", action="store_true", help="no bfloat16, for CPUs without it")
-    parser.add_argument(
-        "--licence", default="non-commercial research and demonstration only", help="terms written into the weights"
-    )
     return parser.parse_args(arguments)
 
 

@@ -24,6 +24,7 @@ import torch
 from memorygan.checkpoint import Provenance, load_module
 from memorygan.command import command
 from memorygan.parser import KIND, FaceParser, load_parser, save_parser
+from memorygan.training.average import average
 
 
 @torch.no_grad()
@@ -33,20 +34,10 @@ def average_parsers(parsers: Sequence[FaceParser], shares: Sequence[float]) -> F
     Raises:
         ValueError: for none, shares that do not fit, or networks that differ in more than their size.
     """
-    if not parsers or len(shares) != len(parsers) or min(shares) < 0 or sum(shares) <= 0:
-        raise ValueError(f"need a share of 0 or more for each parser, not all 0; got {shares} for {len(parsers)}")
-    last = parsers[-1]
-    if any(other.config.widths != last.config.widths for other in parsers):
+    if any(other.config.widths != parsers[-1].config.widths for other in parsers):
         raise ValueError("the parsers have different widths; average those that were trained on from one another")
-    states, total = [parser.state_dict() for parser in parsers], sum(shares)
-    mean = {
-        name: sum((state[name] * (share / total) for state, share in zip(states, shares, strict=True)), torch.zeros(()))
-        if value.is_floating_point()
-        else value
-        for name, value in states[-1].items()
-    }
-    result = FaceParser(last.config).eval()
-    result.load_state_dict(mean)
+    result = FaceParser(parsers[-1].config).eval()
+    result.load_state_dict(average(parsers, shares))
     return result
 
 

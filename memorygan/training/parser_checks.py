@@ -23,6 +23,7 @@ from torch import Tensor
 from memorygan.command import add_threads, command
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, load_parser
 from memorygan.parts import FACE_PARTS
+from memorygan.picture import from_uint8, to_uint8
 from memorygan.training import parser_composites
 from memorygan.training.parser_composites import IGNORE, Composite
 from memorygan.training.parser_data import IMAGE_SUFFIXES, pack, read_face
@@ -41,13 +42,12 @@ def drawn(put: Composite, pixels: int = 0) -> Condition:
     """A composite on every face, blurred to ``pixels`` where given; faces that it does not apply to do not count."""
 
     def condition(images: Tensor, masks: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        faces = images.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        faces = to_uint8(images)
         results = []
         for index, (face, ids) in enumerate(zip(faces, masks.numpy(), strict=True)):
             image, new_ids = put(face, ids, np.random.default_rng(first + index))
             results.append((image, new_ids if new_ids is not ids else np.full_like(ids, IGNORE)))
-        pictures = torch.from_numpy(np.stack([image for image, _ in results])).permute(0, 3, 1, 2).float()
-        pictures = pictures.div(127.5).sub(1)
+        pictures = from_uint8(np.stack([image for image, _ in results]))
         return blurred(pictures, pixels) if pixels else pictures, torch.from_numpy(
             np.stack([ids for _, ids in results])
         )
@@ -142,8 +142,7 @@ def check_photos(parser: FaceParser, folder: Path) -> dict[str, tuple[int, int, 
     for title, check in CHECKS.items():
         missed = []
         for name in check.photos:
-            photo = torch.from_numpy(read_face(_photo(folder, name), SIZE)).permute(2, 0, 1)[None].float()
-            photo = photo.div(127.5).sub(1)
+            photo = from_uint8(read_face(_photo(folder, name), SIZE))
             ids = parser.parse(blurred(photo, check.pixels) if check.pixels else photo).ids[0].numpy()
             if not check.found(ids):
                 missed.append(name)

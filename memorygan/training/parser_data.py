@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from memorygan.parts import FACE_PARTS
+from memorygan.picture import from_uint8
 from memorygan.training.parser_composites import IGNORE, dress
 
 IMAGE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
@@ -244,7 +245,7 @@ class FaceSampler:
         """Images (batch, 3, size, size) float in [-1, 1] and part ids (batch, size/2, size/2) int64, with IGNORE."""
         picks = torch.multinomial(self.weights, batch, replacement=True, generator=self.generator).tolist()
         images, masks = zip(*(self._face(pick) for pick in picks), strict=True)
-        image = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        image = from_uint8(np.stack(images))
         mask = torch.from_numpy(np.stack(masks))
         image, mask = self._move(image, mask)
         return self._recolour(image), mask

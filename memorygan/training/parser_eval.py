@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from memorygan.analysis.agreement import Agreement, agreement, confusion_matrix
+from memorygan.analysis.blocks import markdown_table
 from memorygan.parser import FaceParser
+from memorygan.picture import from_uint8
 from memorygan.training.parser_composites import IGNORE
 from memorygan.training.parser_data import PackedFaces
 
@@ -20,49 +22,21 @@ from memorygan.training.parser_data import PackedFaces
 Condition = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
-class ParsingScores:
-    """Scores over a set of faces.
-
-    Attributes:
-        accuracy: share of pixels with the right part, in [0, 1].
-        iou: intersection over union per part, pooled over all faces; nan for a part that nobody shows.
-    """
-
-    accuracy: float
-    iou: dict[str, float]
-
-    @property
-    def mean_iou(self) -> float:
-        """Mean over the parts that are shown."""
-        return float(np.nanmean(list(self.iou.values())))
-
-
 def evaluate(
     parser: FaceParser, faces: PackedFaces, condition: Condition | None = None, flip: bool = False, batch: int = 8
-) -> ParsingScores:
+) -> Agreement:
     """Score a parser at the resolution of the masks."""
     count = len(parser.parts)
     confusion = torch.zeros(count, count, dtype=torch.int64)
     for start in range(0, len(faces), batch):
-        images = torch.from_numpy(np.array(faces.images[start : start + batch])).permute(0, 3, 1, 2)
-        images = images.float().div(127.5).sub(1)
+        images = from_uint8(faces.images[start : start + batch])
         truth = torch.from_numpy(np.array(faces.masks[start : start + batch]))
         if condition is not None:
             images, truth = condition(images, truth, start)
         found = parser.parse(images, flip=flip).ids
         counted = truth != IGNORE
-        pairs = truth[counted].long() * count + found[counted].long()
-        confusion += torch.bincount(pairs, minlength=count**2).view(count, count)
-    return scores_from_confusion(confusion, parser.parts.names)
-
-
-def scores_from_confusion(confusion: Tensor, names: Sequence[str]) -> ParsingScores:
-    """Scores of a (K, K) count of pixels, rows truth, columns prediction."""
-    right = confusion.diagonal().double()
-    union = confusion.sum(0).double() + confusion.sum(1).double() - right
-    iou = torch.where(union > 0, right / union.clamp_min(1), torch.nan)
-    return ParsingScores(float(right.sum() / confusion.sum()), dict(zip(names, iou.tolist(), strict=True)))
+        confusion += confusion_matrix(truth[counted], found[counted], count)
+    return agreement(confusion, parser.parts.names)
 
 
 def colour_cast(images: Tensor, masks: Tensor, first: int) -> tuple[Tensor, Tensor]:
@@ -112,7 +86,7 @@ CONDITIONS: dict[str, Condition | None] = {
 }
 
 
-def evaluate_conditions(parser: FaceParser, faces: PackedFaces, flip: bool = False) -> dict[str, ParsingScores]:
+def evaluate_conditions(parser: FaceParser, faces: PackedFaces, flip: bool = False) -> dict[str, Agreement]:
     """Scores under each of :data:`CONDITIONS`."""
     return {name: evaluate(parser, faces, condition, flip) for name, condition in CONDITIONS.items()}
 
@@ -128,11 +102,12 @@ def milliseconds_per_face(parser: FaceParser, size: int = 256, repeats: int = 20
     return float(np.median(times[2:]))
 
 
-def format_table(scores: dict[str, ParsingScores], names: Sequence[str]) -> str:
+def format_table(scores: dict[str, Agreement], names: Sequence[str]) -> str:
     """A Markdown table: one row per part, one column per condition."""
-    columns = list(scores)
-    rows = [["", *columns], ["---", *("---:" for _ in columns)]]
-    rows.append(["pixel accuracy", *(f"{100 * scores[c].accuracy:.1f} %" for c in columns)])
-    rows.append(["mean IoU", *(f"{scores[c].mean_iou:.3f}" for c in columns)])
-    rows += [[name, *(f"{scores[c].iou[name]:.3f}" for c in columns)] for name in names]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    columns = scores.values()
+    rows = [
+        ["pixel accuracy", *(f"{100 * column.accuracy:.1f} %" for column in columns)],
+        ["mean IoU", *(f"{column.mean_iou:.3f}" for column in columns)],
+        *([name, *(f"{column.iou[name]:.3f}" for column in columns)] for name in names),
+    ]
+    return markdown_table(["", *scores], rows)

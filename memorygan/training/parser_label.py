@@ -10,7 +10,6 @@ or the layout of a face contradict the labels, the pixels in doubt are left out 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,17 +25,17 @@ from torch import Tensor
 from memorygan.command import add_threads, command
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, load_parser
 from memorygan.parts import FACE_PARTS
+from memorygan.picture import from_uint8
 from memorygan.training.parser_composites import IGNORE
 from memorygan.training.parser_data import list_images, read_face
+from memorygan.training.rarity import read_labels
 
 # Probability below which a label does not count. Thin parts are all border, where no parser is ever sure.
 SURE, SURE_THIN = 0.6, 0.45
 THIN_PARTS = ("eyes", "eyebrows", "eyeglass", "earring", "ears", "mouth")
-EYES, BROWS, MOUTH, NOSE, HAIR, SKIN = (
-    FACE_PARTS.index(name) for name in ("eyes", "eyebrows", "mouth", "nose", "hair", "skin")
-)
-CLOTH, GLASSES, HAT, BACKGROUND, NECK = (
-    FACE_PARTS.index(name) for name in ("cloth", "eyeglass", "hat", "background", "neck")
+EYES, BROWS, MOUTH, NOSE, HAIR, SKIN, CLOTH, GLASSES, HAT, BACKGROUND = (
+    FACE_PARTS.index(name)
+    for name in ("eyes", "eyebrows", "mouth", "nose", "hair", "skin", "cloth", "eyeglass", "hat", "background")
 )
 
 
@@ -148,7 +147,7 @@ def label_folder(parser: FaceParser, folder: Path, out: Path, bf16: bool, size: 
     (target / "masks").mkdir(parents=True, exist_ok=True)
     if not (target / "images").exists():
         (target / "images").symlink_to((folder / "images").resolve())
-    attributes = _attributes(folder)
+    attributes = read_labels(folder)
     waiting = [
         path
         for path in list_images(folder)
@@ -172,16 +171,7 @@ def _batches(paths: Sequence[Path], size: int, batch: int) -> Iterator[tuple[Seq
         for start in range(0, len(paths), batch):
             chosen = paths[start : start + batch]
             faces = np.stack(list(pool.map(lambda path: read_face(path, size), chosen)))
-            yield chosen, torch.from_numpy(faces).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
-def _attributes(folder: Path) -> dict[str, dict[str, str]]:
-    path = folder / "attributes.csv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return {row["name"]: row for row in rows if "name" in row}
+            yield chosen, from_uint8(faces)
 
 
 @command()

@@ -12,13 +12,8 @@ from torch import Tensor
 from memorygan.encoder import PartEncoder
 from memorygan.generator import MemoryGAN, Synthesis
 from memorygan.parts import PartScheme
+from memorygan.picture import to_uint8
 from memorygan.training.batches import ResidentFaces
-
-
-def to_rgb(image: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [−1, 1] → (B, H, W, 3) uint8."""
-    scaled = (image.detach().float().clamp(-1, 1) + 1.0) * 127.5
-    return scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def depth_picture(face: Synthesis, finished: Synthesis | None = None) -> np.ndarray:
@@ -38,7 +33,7 @@ def depth_picture(face: Synthesis, finished: Synthesis | None = None) -> np.ndar
         low, high = whole.amin(dim=(2, 3), keepdim=True).clamp_max(0.0), whole.amax(dim=(2, 3), keepdim=True)
     scaled = 2.0 * (seen - low) / (high - low + 1e-6) - 1.0
     grown = torch.nn.functional.interpolate(scaled, size=face.image.shape[-2:], mode="bilinear", align_corners=False)
-    return to_rgb(grown.expand(-1, 3, -1, -1))
+    return to_uint8(grown.expand(-1, 3, -1, -1))
 
 
 def _depth(face: Synthesis) -> Tensor:
@@ -65,7 +60,7 @@ def sample_sheet(generator: MemoryGAN, temperature: float, truncation: float = 1
     rows: list[list[np.ndarray]] = []
     for first in range(0, 64, columns):
         face = generator.synthesize(generator.sample(range(first, first + columns), truncation, temperature))
-        rows.append(list(to_rgb(face.image)))
+        rows.append(list(to_uint8(face.image)))
         if first < columns:
             rows.append(list(generator.config.parts.colorize(face.part_map.cpu().numpy())))
             rows.append(list(depth_picture(face)))
@@ -90,11 +85,11 @@ def reconstruction_sheet(
     swapped = generator.synthesize(latents.mix(latents.with_w(latents.w.roll(1, 0), latents.shared_base), ["hair"]))
     error = (face.image.clamp(-1, 1) - batch.image.float()).abs().mean().item() * 127.5
     rows = [
-        list(to_rgb(batch.image)),
-        list(to_rgb(face.image)),
+        list(to_uint8(batch.image)),
+        list(to_uint8(face.image)),
         list(scheme.colorize(batch.part_ids.cpu().numpy())),
         list(scheme.colorize(face.part_map.cpu().numpy())),
-        list(to_rgb(swapped.image)),
+        list(to_uint8(swapped.image)),
     ]
     return tile(rows), error
 

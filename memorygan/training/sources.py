@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from memorygan.parts import CELEBAMASK_PAINT_ORDER, FACE_PARTS, PartScheme
+from memorygan.picture import from_uint8
 from memorygan.training.facefiles import (
     DECODE_ERRORS,
     IMAGE_SUFFIXES,
@@ -247,8 +248,6 @@ def bundled_parser() -> Callable[[Image.Image], np.ndarray]:
         DataError: if the parser or its weights are not there.
     """
     try:
-        import torch
-
         from memorygan.parser import load_parser
 
         parser = load_parser()
@@ -257,8 +256,7 @@ def bundled_parser() -> Callable[[Image.Image], np.ndarray]:
 
     def parse(image: Image.Image) -> np.ndarray:
         small = image.resize((_PARSE_SIZE, _PARSE_SIZE), Image.Resampling.LANCZOS)
-        pixels = torch.from_numpy(np.array(small, dtype=np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
-        return parser.parse(pixels, flip=True).ids[0].cpu().numpy()
+        return parser.parse(from_uint8(np.asarray(small)), flip=True).ids[0].cpu().numpy()
 
     return parse
 

@@ -13,12 +13,12 @@ import torch
 from tqdm import tqdm
 
 from editing.device.loading import SLIDERS_NAME
-from editing.device.renderer import to_uint8
 from editing.guidance.measures import MEASURES, measure
 from editing.sliders.directions import BASE, SliderSet
 from memorygan.config import GeneratorConfig
 from memorygan.latents import Latents
 from memorygan.parts import FACE_PARTS
+from memorygan.picture import from_uint8, to_uint8
 from memorygan.training.dye import DRAWS, draw_colours, dye
 
 _HAIR_COLOUR = ("lightness", "redness", "yellowness", "saturation", "hue")
@@ -37,7 +37,7 @@ def dyed(images: np.ndarray, masks: np.ndarray, seed: int) -> np.ndarray:
     """
     dice, found = torch.Generator().manual_seed(seed), []
     for start in range(0, len(images), _BATCH):
-        rows = torch.from_numpy(np.array(images[start : start + _BATCH])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        rows = from_uint8(images[start : start + _BATCH])
         hair = torch.from_numpy(np.array(masks[start : start + _BATCH])) == FACE_PARTS.index("hair")
         changed = dye(rows, hair, draw_colours(torch.rand(len(rows), DRAWS, generator=dice)))
         found.append(to_uint8(changed))

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from editing.device.renderer import to_uint8
 from editing.guidance.measures import MEASURES, measure
 from editing.guidance.training.counterfactual import dyed, dyed_measures, slide, sliders_beside
 from editing.guidance.words import WORDS, describe, lean
 from memorygan.checkpoint import load_generator
+from memorygan.picture import to_uint8
 from memorygan.training.parser_data import HeldOut, list_pairs, pack
 
 ATTRIBUTES = tuple(WORDS)

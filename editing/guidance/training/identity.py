@@ -36,16 +36,22 @@ from editing.guidance.face_net import (
 )
 from editing.guidance.training.faces import to_float
 from editing.guidance.training.identity_eval import report
-from editing.guidance.training.schedule import Budget, provenance_of, share_spent, update_average
 from editing.guidance.training.taught import NOBODY, Recorder, TaughtFaces
 from editing.guidance.training.teacher import DIM, load_teacher
 from memorygan.checkpoint import load_generator
-from memorygan.command import add_threads, command
+from memorygan.command import command
 from memorygan.encoder import load_encoder
 from memorygan.generator import MemoryGAN
 from memorygan.layers import channels_last
 from memorygan.manifest import WEIGHTS_DIR
 from memorygan.parser import load_parser
+from memorygan.training.schedule import (
+    Budget,
+    add_budget_arguments,
+    provenance_of,
+    share_spent,
+    update_average,
+)
 
 
 @dataclass(frozen=True)
@@ -313,20 +319,12 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rebuilt", type=int, default=2000, help="how many rebuilt photos")
     parser.add_argument("--distorted", type=int, default=4096, help="distorted faces per round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of distorted faces")
-    parser.add_argument("--out", type=Path, default=DEFAULT_WEIGHTS, help="weights to write, or to evaluate")
+    defaults = IdentityTrainingConfig
+    add_budget_arguments(parser, DEFAULT_WEIGHTS, Path("runs/identity/faces"), defaults.minutes, defaults.batch)
     parser.add_argument("--state", type=Path, default=Path("runs/identity/state.pt"), help="where the run is kept")
-    parser.add_argument("--minutes", type=float, default=IdentityTrainingConfig.minutes, help="budget of the whole run")
-    parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
-    parser.add_argument("--batch", type=int, default=IdentityTrainingConfig.batch, help="images per step")
-    parser.add_argument("--lr", type=float, default=IdentityTrainingConfig.lr, help="learning rate")
-    add_threads(parser)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cache", type=Path, default=Path("runs/identity/faces"), help="what the teacher said")
+    parser.add_argument("--lr", type=float, default=defaults.lr, help="learning rate")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 160], help="picture sizes to measure at")
     parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
-    parser.add_argument(
-        "--licence", default="non-commercial research and demonstration only", help="terms written into the weights"
-    )
     return parser.parse_args(arguments)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from editing.guidance.face_net import RECOGNITION_FRAME, inner_face
 from editing.guidance.training.faces import to_float
 from editing.guidance.training.taught import NOBODY, SAME_PERSON, TaughtFaces
+from memorygan.analysis.blocks import markdown_table
 
 Embed = Callable[[Tensor], Tensor]
 # How far off a cosine may be to count as agreeing.
@@ -104,12 +105,12 @@ def against_parents(
 def format_table(columns: Mapping[str, Mapping[str, float]]) -> str:
     """A Markdown table: one row per figure, one column per judge or way."""
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    rows = [["", *columns], ["---", *("---:" for _ in columns)]]
+    rows = []
     for name in names:
         values = [column.get(name) for column in columns.values()]
         # Cosines and areas are at most 1; what is larger is a count.
         rows.append([name, *("" if v is None else f"{v:.0f}" if v >= 2 else f"{v:.3f}" for v in values)])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown_table(["", *columns], rows)
 
 
 def report(embed: Embed, photos: Sequence[TaughtFaces], held: Sequence[TaughtFaces], sizes: Sequence[int]) -> str:

@@ -26,7 +26,7 @@ from editing.guidance.training.teacher import MobileFaceNet
 from memorygan.encoder import PartEncoder
 from memorygan.generator import MemoryGAN
 from memorygan.parser import FaceParser
-from memorygan.training.parser_data import IMAGE_SUFFIXES
+from memorygan.training.parser_data import list_images
 
 SIZE = 160
 # Held out of every training: every twentieth number, or the last names of sets that were split before.
@@ -155,7 +155,7 @@ class Recorder:
         Raises:
             ValueError: if there are none.
         """
-        files = sorted(p for p in (folder / "images").glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = list_images(folder)
         if not files:
             raise ValueError(f"no faces in {folder}: expected images/NAME.webp (or png, jpg)")
 

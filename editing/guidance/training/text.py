@@ -39,7 +39,12 @@ from editing.guidance.training.faces import (
     to_float,
     with_generated,
 )
-from editing.guidance.training.schedule import (
+from editing.guidance.training.text_eval import evaluate, format_table, normalise, weak_words
+from editing.guidance.words import WORDS
+from memorygan.checkpoint import load_module, save_module
+from memorygan.command import command
+from memorygan.manifest import WEIGHTS_DIR
+from memorygan.training.schedule import (
     Budget,
     add_arguments,
     add_start_arguments,
@@ -49,11 +54,6 @@ from editing.guidance.training.schedule import (
     share_spent,
     update_average,
 )
-from editing.guidance.training.text_eval import evaluate, format_table, normalise, weak_words
-from editing.guidance.words import WORDS
-from memorygan.checkpoint import load_module, save_module
-from memorygan.command import command
-from memorygan.manifest import WEIGHTS_DIR
 
 KIND = "image-text-judge"
 NAME = "face-text"

@@ -28,7 +28,6 @@ from tqdm import tqdm
 
 from editing.guidance.captions import Caption, alternatives, compose, hard_negative
 from editing.guidance.training.faces import ATTRIBUTES, LabelledFaces, generated_faces
-from editing.guidance.training.schedule import learning_rate, run
 from editing.guidance.training.text import (
     DEFAULT_OUT,
     FLIPPED_POSE,
@@ -44,6 +43,7 @@ from editing.guidance.training.text import (
 from editing.guidance.training.text_eval import normalise
 from editing.guidance.words import WORDS
 from memorygan.command import command
+from memorygan.training.schedule import learning_rate, run
 
 # One over temperature: fixed, because some twenty attributes share the length of one unit vector.
 _SCALE = 40.0

@@ -1,4 +1,4 @@
-"""What the trainings of both judges share: a budget, a learning rate over it, and averaged weights."""
+"""What the trainings of parser and judges share: a budget, a learning rate over it, and averaged weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from memorygan.command import add_threads
 
 @dataclass(frozen=True)
 class Budget:
-    """What the trainings of both judges are configured with.
+    """What every such training is configured with.
 
     Attributes:
         minutes: wall-clock budget, counted where ``images`` is 0.
@@ -119,23 +119,30 @@ def provenance_of(
     )
 
 
-def add_arguments(parser: argparse.ArgumentParser, out: Path, minutes: float, batch: int, generated: int) -> None:
-    """Adds the options of all these trainings; the numbers are defaults."""
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/ and masks/")
-    parser.add_argument("--generator", type=Path, help="checkpoint whose faces are mixed in")
-    parser.add_argument("--generated", type=int, default=generated, help="how many of its faces")
+def add_budget_arguments(
+    parser: argparse.ArgumentParser, out: Path, cache: Path, minutes: float, batch: int, shown: str = "faces per step"
+) -> None:
+    """Adds the options that every training has; the values are defaults, and ``shown`` says what a batch holds."""
     parser.add_argument("--out", type=Path, default=out, help="weights to write, or to evaluate")
-    parser.add_argument("--minutes", type=float, default=minutes, help="wall-clock budget")
+    parser.add_argument("--cache", type=Path, default=cache, help="what is made of the data once")
+    parser.add_argument("--minutes", type=float, default=minutes, help="wall-clock budget of the whole run")
     parser.add_argument("--images", type=int, default=0, help="budget in images instead, for a busy machine")
-    parser.add_argument("--batch", type=int, default=batch, help="photographed faces per step")
-    parser.add_argument("--size", type=int, default=128, help="size the faces are kept at")
+    parser.add_argument("--batch", type=int, default=batch, help=shown)
     add_threads(parser)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hold-out", type=int, default=400, help="last faces of every set, never trained on")
-    parser.add_argument("--cache", type=Path, default=Path("runs/judges/cache"), help="packed faces and measures")
     parser.add_argument(
         "--licence", default="non-commercial research and demonstration only", help="terms written into the weights"
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser, out: Path, minutes: float, batch: int, generated: int) -> None:
+    """Adds the options of trainings on measured faces; the numbers are defaults."""
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/ and masks/")
+    parser.add_argument("--generator", type=Path, help="checkpoint whose faces are mixed in")
+    parser.add_argument("--generated", type=int, default=generated, help="how many of its faces")
+    parser.add_argument("--size", type=int, default=128, help="size the faces are kept at")
+    parser.add_argument("--hold-out", type=int, default=400, help="last faces of every set, never trained on")
+    add_budget_arguments(parser, out, Path("runs/judges/cache"), minutes, batch, "photographed faces per step")
 
 
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
