@@ -322,7 +322,10 @@ class Programs:
             try:
                 yield self._service.give_photo(view.session, given)
             finally:
-                self._service.close_photo(given)
+                for token in self._service.beside(view.session):
+                    self._service.close_session(token)
+                for one in {given, *self._service.photos_of(view.session)}:
+                    self._service.close_photo(one)
 
     def _answer(self, view: FaceView, alone: bool) -> Answer:
         return self._picture(view, alone), self._recipe(view), _change(view.change)

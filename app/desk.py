@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from app import pictures
 from app.guard import refuse, sentence, tell
 from app.visit import Opened, Visit
 from editing.errors import EditingError, UnknownSessionError
-from editing.results import Candidate, Change, FaceView
+from editing.results import Candidate, Change, FaceView, PhotoView
 from editing.service import EditingService
 from editing.sliders.directions import Slider
 
@@ -82,19 +83,81 @@ class Desk:
             before=pictures.jpeg(view.image) if not view.history else "",
         )
 
+    def open_file(self, visit: Visit, data: bytes) -> FaceView:
+        """Puts a saved face on show; of a project also its photo, and the other faces that were edited there."""
+        view = self.service.open_recipe(data)
+        if view.in_photo:
+            self.keep_photos(visit, view.session)
+            own = self.service.photos_of(view.session)[0]
+            job = visit.rebuilding
+            if job is None or job.task.ended:
+                self.put_photo(visit, self.service.show_photo(own))
+        self.enter(visit, view, self.label_of(view))
+        return view
+
+    def keep_photos(self, visit: Visit, session: str) -> None:
+        """Keeps the photos of a face as long as the page, and takes other faces of its photo into the history."""
+        visit.photos.update(self.service.photos_of(session))
+        for token in self.service.beside(session):
+            if visit.find(token) is None:
+                view = self.service.view(token)
+                for gone in visit.add(self.opened(visit, view, self.label_of(view))):
+                    self.service.close_session(gone)
+
+    def label_of(self, view: FaceView) -> str:
+        """A few words for a face; those of one photo are numbered."""
+        if view.seed is not None:
+            return f"Face {view.seed}"
+        if not view.in_photo:
+            return "Opened face"
+        number, count = self.service.number_in_photo(view.session)
+        return f"Photo, face {number}" if count > 1 else "Photo"
+
+    def put_photo(self, visit: Visit, found: PhotoView) -> dict[str, Any]:
+        """Puts a photo in the place of the last one in the Photo tab, and ends what went on with that."""
+        with visit.lock:
+            previous, visit.photo = visit.photo, found.photo
+            rebuilt, visit.rebuilt = visit.rebuilt, {}
+            if visit.rebuilding is not None:
+                visit.rebuilding.task.cancel.cancel()
+            visit.rebuilding = None
+        if previous is not None and previous != found.photo and previous not in visit.photos:
+            self.service.close_photo(previous)
+        for token in rebuilt.values():
+            self.service.close_session(token)
+        visit.photo_shown = {
+            "id": next(visit.numbers),
+            "image": pictures.jpeg(found.image, pictures.AS_IS, quality=88),
+            "alt": f"Your photo; {len(found.faces) or 'no'} face{'s' * (len(found.faces) != 1)} found",
+            "width": found.width,
+            "height": found.height,
+            "faces": [{"box": list(face.box), "notice": face.notice} for face in found.faces],
+        }
+        return visit.photo_shown
+
     def reunite(self, visit: Visit, photo: str) -> bool:
-        """Brings the face on show and its photo together, if it comes from a recipe and this is the photo it names."""
-        here = visit.current
-        wanted = self.service.awaits(here.token) if here is not None else None
-        if here is None or wanted is None:
-            return False
-        try:
-            self.service.give_photo(here.token, photo)
-        except EditingError:
-            return False  # another photo
-        here.number, here.before = next(visit.numbers), ""
-        tell("This is the photo of the face on show: its edits are in the photo again.")
-        return True
+        """Brings the faces of this page that wait for a photo together with it, if it is the one their recipes name.
+
+        Returns:
+            Whether there was one.
+        """
+        met = []
+        for face in visit.opened():
+            with suppress(EditingError):  # another photo, or a face that is gone
+                if not self.service.awaits(face.token):
+                    continue
+                view = self.service.give_photo(face.token, photo)
+                self.keep_photos(visit, face.token)
+                face.number, face.before = next(visit.numbers), ""
+                face.thumb, face.recipe = pictures.thumb(view.image), self.service.export_json(face.token)
+                if face.label in ("Opened face", "Photo"):
+                    face.label = self.label_of(view)
+                met.append(face)
+        if visit.current in met:
+            tell("This is the photo of the face on show: its edits are in the photo again.")
+        elif met:
+            tell("This is a photo of faces of this visit: their edits are in the photo again.")
+        return bool(met)
 
     def run(self, visit: Visit, action: Callable[[str], FaceView]) -> FaceView:
         """Does something with the face on show; one that the server forgot is opened again from its recipe."""
@@ -193,7 +256,7 @@ class Desk:
             "undo": view.can_undo or bool(visit.back),
             "redo": view.can_redo or bool(visit.forward),
             "job": "describe" if visit.description else "photo" if rebuilding and not rebuilding.taken else "",
-            "photo": visit.photo is not None,
+            "photo": visit.photo_shown["id"] if visit.photo_shown else 0,
         }
 
     def whole(self, visit: Visit) -> dict[str, Any]:
@@ -279,16 +342,11 @@ class Desk:
         """The face everybody sees until their own is open: part of the page, so it is there at once."""
         view = self.service.new_face(self.first_seed)
         visit = Visit()
-        visit.current = self.opened(visit, view, face_label(view))
+        visit.current = self.opened(visit, view, self.label_of(view))
         try:
             return self.face(visit, view) | {"face": 0, "id": 0, "n": 0}
         finally:
             self.service.close_session(view.session)
-
-
-def face_label(view: FaceView) -> str:
-    """A few words for a face."""
-    return "Photo" if view.seed is None else f"Face {view.seed}"
 
 
 def _slider_help(slider: Slider) -> str:

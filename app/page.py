@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import itertools
+import re
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from app import api, widgets
-from app.desk import MAX_STORED, Desk, face_label
+from app.desk import MAX_STORED, Desk
 from app.guard import sentence, tell
 from app.jobs import LongJobs
 from app.queue import call_login
@@ -117,7 +118,7 @@ def _history(shell: Shell) -> None:
             data = service.export_json(token).encode("ascii")
         return {
             "n": next(here.numbers),
-            "name": f"{here.here().label.lower().replace(' ', '-')}.{kind}",
+            "name": f"{re.sub(r'[^a-z0-9]+', '-', here.here().label.lower())}.{kind}",
             "mime": mime,
             "data": base64.b64encode(data).decode("ascii"),
         }
@@ -157,12 +158,12 @@ def _load(shell: Shell, demo: gr.Blocks, notice: gr.HTML) -> None:
         if isinstance(recipe, str) and recipe:
             try:
                 view = service.open_recipe(recipe)
-                label = str(fields.get("label") or "")[:60] or face_label(view)
+                label = str(fields.get("label") or "")[:60] or desk.label_of(view)
             except EditingError as error:
                 tell(f"The face of your last visit could not be restored. {sentence(error)}")
         if view is None:
             view = service.new_face(desk.first_seed)
-            label = face_label(view)
+            label = desk.label_of(view)
         found = desk.enter(visit, view, label)
         found.id = _count(fields.get("id")) or found.id
         return visit, view

@@ -124,7 +124,7 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
             Middleware(Doors, chosen.auth, login_of),
             Middleware(Links, chosen.grace, queue.links),
             Middleware(Streams, presence, states.page),
-            Middleware(LimitBody, MAX_BODY, uploads.MAX_BYTES + 2**20),
+            Middleware(LimitBody, MAX_BODY, uploads.MAX_SAVED + 2**20),
             Middleware(GoneFiles),
             Middleware(FirstPaint, first_paint(demo)),
         ],
@@ -137,7 +137,7 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         share=chosen.share,
         mcp_server=chosen.mcp,
         inbrowser=chosen.open,
-        max_file_size=uploads.MAX_BYTES,
+        max_file_size=uploads.MAX_SAVED,
         max_threads=THREADS,
         num_workers=0,  # processes beside this one would serve files past all of the above
         show_error=False,

@@ -20,8 +20,11 @@ from gradio.utils import get_upload_folder
 
 from editing.errors import EditingError
 from editing.photo.decode import too_long
+from editing.photo.project import MAX_PROJECT
 
 MAX_BYTES = 25 * 2**20
+# What was saved here: a photo without loss, or a project.
+MAX_SAVED = MAX_PROJECT
 # Files for programs: for how many seconds they are kept, and how many bytes of them at most.
 RESULT_AGE, MAX_RESULTS = 3600.0, 512 * 2**20
 _NAME = 64  # letters of the names of Gradio's folders
@@ -50,11 +53,12 @@ def own_file(path: Any) -> Path | None:
     return file if uploaded and file.is_file() else None
 
 
-def take(payload: Any) -> bytes:
+def take(payload: Any, limit: int = MAX_BYTES) -> bytes:
     """The bytes of an uploaded file; the file is removed.
 
     Args:
         payload: what Gradio hands to a listener with ``preprocess=False``: a mapping with the file's path.
+        limit: of its bytes.
 
     Raises:
         EditingError: if there is no file, it is too large, or it was not uploaded here.
@@ -66,8 +70,8 @@ def take(payload: Any) -> bytes:
     if file is None:
         raise EditingError("this file is no longer here; choose it again")
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise EditingError(too_long(file.stat().st_size, MAX_BYTES))
+        if file.stat().st_size > limit:
+            raise EditingError(too_long(file.stat().st_size, limit))
         return file.read_bytes()
     finally:
         _remove(file)

@@ -11,6 +11,7 @@ from typing import Any
 from app.curves import History
 from app.tasks import Task
 from editing.errors import EditingError
+from editing.photo.store import Square
 from editing.results import Candidate, InversionProgress, Variant
 from editing.service import EditingService
 from editing.text.results import TextProgress, TextProposal
@@ -102,7 +103,8 @@ class Visit:
         photos: tokens of photos that faces of this page are shown in.
         photo_shown: the photo as the page shows it.
         rebuilding: the reconstruction that is under way, or that was.
-        rebuilt: the reconstructed face, until it is sent to the editor.
+        rebuilt: reconstructed faces of the photo by their number there, None for a square chosen by hand.
+        rebuilt_square: the square that was chosen by hand.
         description: the description that is being followed, or that was until it is applied or discarded.
         proposal: what a description led to, until it is applied or discarded.
         pages: how many pages show it: two for a moment when one is loaded again.
@@ -120,7 +122,8 @@ class Visit:
     photos: set[str] = field(default_factory=set)
     photo_shown: dict[str, Any] | None = None
     rebuilding: Rebuilding | None = None
-    rebuilt: str | None = None
+    rebuilt: dict[int | None, str] = field(default_factory=dict)
+    rebuilt_square: Square | None = None
     description: Description | None = None
     proposal: TextProposal | None = None
     pages: int = 1
@@ -164,6 +167,11 @@ class Visit:
                 self.back.append(self.current)
             self.forward.clear()
             self.current = opened
+            return self.add(opened)
+
+    def add(self, opened: Opened) -> list[str]:
+        """Puts a face into the history of faces; returns the tokens of faces that had to go for it."""
+        with self.lock:
             self.faces.append(opened)
             dropped = []
             while len(self.faces) > MAX_FACES:
@@ -171,6 +179,17 @@ class Visit:
             self.back = [face for face in self.back if face not in dropped]
             held = self.tokens()
             return [face.token for face in dropped if face.token not in held]
+
+    def opened(self) -> list[Opened]:
+        """Every face of this page."""
+        with self.lock:
+            held = [*self.faces, *self.back, *self.forward, *(face for face in (self.current, self.other) if face)]
+            return list({id(face): face for face in held}.values())
+
+    def held_photos(self) -> list[str]:
+        """Tokens of the photos of this page, the one that the Photo tab shows last."""
+        with self.lock:
+            return [*self.photos, *([self.photo] if self.photo else [])]
 
     def go(self, opened: Opened) -> None:
         """Shows a face that was opened before."""
@@ -197,7 +216,7 @@ class Visit:
         with self.lock:
             held = [face.token for face in [*self.faces, *self.back, *self.forward]]
             held += [face.token for face in (self.current, self.other) if face is not None]
-            return list(dict.fromkeys([*held, *([self.rebuilt] if self.rebuilt else [])]))
+            return list(dict.fromkeys([*held, *self.rebuilt.values()]))
 
 
 def is_open(visit: object) -> bool:

@@ -18,6 +18,7 @@ from editing.errors import EditingError, UnknownSessionError, quoted
 from editing.face.edits import SliderEdit, SwapEdit, TextEdit
 from editing.face.fields import between
 from editing.face.measure import change_between
+from editing.face.photo_ref import PhotoRef
 from editing.face.recipe import Recipe
 from editing.face.session import Edits, Session, describe
 from editing.face.sources import CodesSource, SeedSource, Source
@@ -351,9 +352,9 @@ class ServiceCore:
         """Parts of other photos that edits took; the session is locked."""
         found = []
         for number, edit in enumerate(edits):
-            ref = edit.face.photo if isinstance(edit, SwapEdit) and isinstance(edit.face, CodesSource) else None
-            if not isinstance(edit, SwapEdit) or ref is None or edit.group not in ("all", "every") or edit.amount < 1.0:
+            if not isinstance(edit, SwapEdit) or not (refs := lent_by((edit,))):
                 continue
+            (ref,) = refs
             token, later = session.lenders.get(ref, ""), edits[number + 1 :]
             replaced = {name for one in later if not isinstance(one, SliderEdit) for name in one.parts}
             names = [name for name in edit.parts if name not in replaced]
@@ -382,6 +383,14 @@ class ServiceCore:
         except UnknownSessionError:
             session.photo_token = ""
             return None
+
+    def _missing_photos(self, session: Session) -> tuple[PhotoRef, ...]:
+        """Photos that a face needs and that are not here, its own first; the session is locked."""
+        if session.photo is None:
+            return ()
+        own = () if self._photo_face(session) is not None else (session.photo,)
+        lent = lent_by(session.edits) if self._parses else ()
+        return (*own, *(ref for ref in lent if not self._photos.has(session.lenders.get(ref, ""))))
 
     def _parse(self, pixels: np.ndarray) -> np.ndarray:
         parser = self._assets.parser
@@ -445,10 +454,16 @@ class ServiceCore:
         sentences = list(notices)
         if session.lost_tuning:
             sentences.append("The fine tuning to the photo was not kept; tune the photo again to get it back.")
-        if session.photo is not None and not session.photo_token:
+        missing = self._missing_photos(session)
+        if session.photo is not None and session.photo in missing:
             sentences.append(
                 f"This face was edited in {session.photo.describe()}, which is not here; open that photo again to see "
                 "the edits in it. Until then you see what the model sees."
+            )
+        elif missing:
+            sentences.append(
+                f"Parts of this face were taken from {missing[0].describe()}, which is not here; open that photo again "
+                "to see them as they are there. Until then they are the model's."
             )
         return replace(
             self._describe(session, session.edits, session.state().sliders),
@@ -518,6 +533,21 @@ class Previewed:
         if self.rendered is None:
             raise RuntimeError("this preview was not rendered yet")
         return self.rendered
+
+
+def lent_by(edits: Edits) -> tuple[PhotoRef, ...]:
+    """The faces of photos whose parts edits took as they are there."""
+    return tuple(
+        dict.fromkeys(
+            edit.face.photo
+            for edit in edits
+            if isinstance(edit, SwapEdit)
+            and isinstance(edit.face, CodesSource)
+            and edit.face.photo is not None
+            and edit.group in ("all", "every")
+            and edit.amount == 1.0
+        )
+    )
 
 
 _NO_IMAGE = np.zeros((0, 0, 3), dtype=np.uint8)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from editing.core import ServiceCore
+from editing.core import ServiceCore, lent_by
 from editing.device.worker import Background
 from editing.errors import EditingError, UnknownSessionError
-from editing.face.edits import SwapEdit
 from editing.face.fields import between
 from editing.face.photo_ref import PhotoRef
-from editing.face.sources import CodesSource
 from editing.photo.align import Frame, thumbnail
 from editing.photo.decode import decode
 from editing.photo.face import PhotoFace
@@ -32,12 +31,19 @@ from editing.results import (
 class OwnPhotos(ServiceCore):
     """The methods of :class:`editing.service.EditingService` that take or give a photo."""
 
-    def open_photo(self, data: bytes) -> PhotoView:
+    def open_photo(self, data: bytes, known: Iterable[str] = ()) -> PhotoView:
         """Decodes an upload and looks for faces; the photo is kept for a while under its token.
+
+        Args:
+            data: the file.
+            known: tokens of photos; if the file is that of one of them, this one is shown again and none is added.
 
         Raises:
             EditingError: if the file is no usable picture.
         """
+        held = self._photos.same(hashlib.sha256(data).hexdigest(), known)
+        if held is not None:
+            return self._photos.view(held)
         with self._decoding:
             photo = decode(data, self.limits.photo)
         detector, problem = self._face_detector()
@@ -145,18 +151,54 @@ class OwnPhotos(ServiceCore):
         """
         return self._placed(session, photo, self._photos.frame(photo, face, crop))
 
-    def awaits(self, session: str) -> PhotoRef | None:
-        """The photo that a face of a recipe belongs into and that is not here; None if nothing is missing.
+    def show_photo(self, photo: str) -> PhotoView:
+        """A photo that was opened, as :meth:`open_photo` showed it.
+
+        Raises:
+            UnknownSessionError: if it is gone.
+        """
+        return self._photos.view(photo)
+
+    def photos_of(self, session: str) -> tuple[str, ...]:
+        """Tokens of the photos a face is shown in and takes parts from, its own first; empty if it has none here."""
+        with self._store.using(session) as found:
+            self._photo_face(found)  # notices if it is gone
+            return tuple(dict.fromkeys(token for token in (found.photo_token, *found.lenders.values()) if token))
+
+    def number_in_photo(self, session: str) -> tuple[int, int]:
+        """Which face of its photo a face is, from 1, and how many are known there; (0, 0) without its photo.
 
         Raises:
             UnknownSessionError: if the session is gone.
         """
         with self._store.using(session) as found:
-            self._photo_face(found)  # notices if it is gone
-            return found.photo if found.photo is not None and not found.photo_token else None
+            if found.photo is None or self._photo_face(found) is None:
+                return 0, 0
+            return self._photos.number(found.photo_token, Frame(*found.photo.frame))
+
+    def beside(self, session: str) -> tuple[str, ...]:
+        """Sessions of the edited other faces of the photo of a face, in the order in which they were first edited.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            token, ref = found.photo_token, found.photo
+        return self._faces.others(token, ref.frame) if ref is not None and token else ()
+
+    def awaits(self, session: str) -> tuple[PhotoRef, ...]:
+        """The photos that are not here: the one a face of a recipe belongs into, and those it took parts from.
+
+        Raises:
+            UnknownSessionError: if the session is gone.
+        """
+        with self._store.using(session) as found:
+            return self._missing_photos(found)
 
     def give_photo(self, session: str, photo: str) -> FaceView:
-        """Brings a face of a recipe and the photo it belongs into together again.
+        """Brings a face of a recipe and a photo it belongs into, or took parts from, together again.
+
+        Other faces that the recipe has in the photo are opened as well, see :meth:`beside`.
 
         Args:
             session: token of the face.
@@ -168,29 +210,39 @@ class OwnPhotos(ServiceCore):
         """
         found = self._photos.photo(photo)
         with self._store.using(session) as face:
-            ref, others = face.photo, face.others
-        if ref is None:
+            ref, others, lent = face.photo, face.others, lent_by(face.edits)
+        wanted = [one for one in (ref, *lent) if one is not None]
+        if not wanted:
             raise EditingError("this face does not come from a photo; rebuild the photo's face instead")
-        if found.sha256 != ref.sha256:
-            raise EditingError(f"this is another photo than the recipe's, which is {ref.describe()}; choose that one")
-        if quarters := (ref.turns - found.turns) % 4:
-            photo = self.turn_photo(photo, quarters).photo
-        for other in others:
-            if other.photo is not None and other.photo.sha256 == ref.sha256:
-                opened = self._store.open(other.source)
-                with self._store.using(opened.id) as beside:
-                    beside.load(other.edits)
-                self._placed(opened.id, photo, Frame(*other.photo.frame))
+        fitting = [one for one in wanted if one.sha256 == found.sha256]
+        if not fitting:
+            raise EditingError(
+                f"this is another photo than the recipe's, which is {wanted[0].describe()}; choose that one"
+            )
+        turned = {found.turns: photo}
+        for one in fitting:
+            if one.turns not in turned:
+                turned[one.turns] = self.turn_photo(photo, (one.turns - found.turns) % 4).photo
+        if ref in fitting:
+            own = turned[ref.turns]
+            self._photos.number(own, Frame(*ref.frame))  # the first one of those that are framed by hand
+            for other in others:
+                if other.photo is not None and other.photo.sha256 == ref.sha256:
+                    opened = self._store.open(other.source)
+                    with self._store.using(opened.id) as beside:
+                        beside.load(other.edits)
+                    self._placed(opened.id, own, Frame(*other.photo.frame))
         with self._store.using(session) as face:
-            for edit in face.edits:
-                lent = edit.face.photo if isinstance(edit, SwapEdit) and isinstance(edit.face, CodesSource) else None
-                if lent is not None and (lent.sha256, lent.turns) == (ref.sha256, ref.turns):
-                    face.lenders[lent] = photo
-        return self._placed(session, photo, Frame(*ref.frame))
+            face.lenders |= {one: turned[one.turns] for one in lent if one in fitting}
+            self._faces.forget(session)  # what was kept was made without
+            if ref not in fitting:
+                return self._view(face)
+        return self._placed(session, turned[ref.turns], Frame(*ref.frame))
 
     def _placed(self, session: str, photo: str, frame: Frame) -> FaceView:
         found = self._photos.photo(photo)
         place = (frame.left, frame.top, frame.across, frame.down)
+        self._photos.number(photo, frame)
         with self._store.using(session) as face:
             face.photo = PhotoRef(found.sha256, found.width, found.height, found.turns, place)
             face.photo_token, face.others = photo, ()

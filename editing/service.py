@@ -11,8 +11,9 @@ Public methods are safe to call from many threads; pictures are uint8 numpy arra
   ``reset_part``, ``reset_all``
 - sentences: ``subject``, ``describe``, whose last item carries a proposal for ``apply_description``
 - composition: ``compose``, ``export_gif``, ``export_mp4``
-- one's own photo, see :mod:`editing.own_photo`: ``open_photo``, ``turn_photo``, ``framed``, ``invert``, whose last item
-  carries the view, ``place``, ``awaits`` and ``give_photo``; a face that comes from a photo is shown in the photo's own
+- one's own photo, see :mod:`editing.own_photo`: ``open_photo``, ``show_photo``, ``turn_photo``, ``close_photo``,
+  ``framed``, ``invert``, whose last item carries the view, ``place``, ``awaits`` and ``give_photo``, ``photos_of``,
+  ``number_in_photo`` and ``beside``; a face that comes from a photo is shown in the photo's own
   pixels by everything above, and ``model_view``, ``whole`` and ``edited_photo`` show the rest
 - keeping: ``recipe``, ``export_json``, ``export_png``, ``export_photo``, ``export_project``, ``diff``
 
@@ -33,7 +34,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from editing.core import Limits
+from editing.core import Limits, lent_by
 from editing.device.loading import choose_device, load_assets
 from editing.device.worker import Background, Interactive
 from editing.errors import EditingError, UnknownSessionError, quoted
@@ -260,14 +261,26 @@ class EditingService(OwnPhotos):
     def open_recipe(self, data: bytes | str) -> FaceView:
         """Opens a session from a picture, JSON or project made by this program.
 
+        The photos of a project stay open until :meth:`close_photo`, see :meth:`photos_of`; so do the other faces that
+        were edited in them, see :meth:`beside`.
+
         Raises:
             EditingError: if there is no recipe in it, or it needs another model or a newer version.
         """
         if isinstance(data, bytes) and is_project(data):
-            file, recipe = unpack(data, self.limits.photo.max_bytes)
+            files, recipe = unpack(data, self.limits.photo.max_bytes)
             recipe.require(self.checkpoint)
-            photo = self.open_photo(file).photo
-            return self.give_photo(self._open(recipe).session, photo)
+            view, photos = self._open(recipe), []
+            try:
+                for file in files:
+                    photos.append(self.open_photo(file).photo)
+                    view = self.give_photo(view.session, photos[-1])
+            except EditingError:
+                self.close_session(view.session)
+                for photo in photos:
+                    self.close_photo(photo)
+                raise
+            return view
         found = read_recipe(data)
         found.require(self.checkpoint)
         return self._open(found, found.misfits(self._slider_hash()))
@@ -625,12 +638,20 @@ class EditingService(OwnPhotos):
             return save(photo, edited, recipe)
 
     def export_project(self, session: str) -> bytes:
-        """The photo's file and the recipe in one ZIP, which :meth:`open_recipe` opens again by itself.
+        """The photo's file, those that parts were taken from, and the recipe in one ZIP; :meth:`open_recipe` opens it.
 
         Raises:
-            EditingError: if the face does not come from a photo, or the photo is not here.
+            EditingError: if the face does not come from a photo, the photo is not here, or the project is too large.
         """
-        return pack(self._layers(session)[-1][0].photo, self.recipe(session))
+        photo, recipe = self._layers(session)[-1][0].photo, self.recipe(session)
+        with self._store.using(session) as found:
+            lent = {ref.sha256: found.lenders.get(ref, "") for ref in lent_by(found.edits)}
+        lenders = [
+            self._photos.photo(token)
+            for sha256, token in lent.items()
+            if sha256 != photo.sha256 and self._photos.has(token)
+        ]
+        return pack([photo, *lenders], recipe)
 
     def export_png(self, session: str) -> bytes:
         """The picture of the face alone as PNG, with the recipe inside."""

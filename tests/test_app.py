@@ -10,6 +10,7 @@ import logging
 import math
 import re
 import threading
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from toy import toy_assets, toy_service  # type: ignore[import-not-found]
 from app import cli, create_demo, figures, guard, pictures, uploads
 from app.api import Programs
 from app.curves import History
-from app.desk import Desk, face_label
+from app.desk import Desk
 from app.server import MAX_BODY, Settings, launch
 from app.tabs.photo import _progress as photo_progress
 from app.tasks import Task
@@ -117,7 +118,7 @@ def desk(service):
 def visit(desk, service):
     here = Visit()
     view = service.new_face(3)
-    desk.enter(here, view, face_label(view))
+    desk.enter(here, view, desk.label_of(view))
     return here
 
 
@@ -303,7 +304,7 @@ def test_requests_that_are_too_large_are_refused(served):
     except httpx.HTTPError:
         status = 0  # hung up on
     assert status != 200
-    file = {"files": ("photo.jpg", b"x" * (uploads.MAX_BYTES + 1))}
+    file = {"files": ("photo.jpg", b"x" * (uploads.MAX_SAVED + 1))}
     assert httpx.post(f"{served.url}/gradio_api/upload", files=file, timeout=60).status_code == 413
 
 
@@ -353,7 +354,7 @@ def test_undo_goes_on_to_the_face_before(desk, visit, service):
     lighter(desk, visit, 2.0)
     first = visit.here()
     view = service.new_face(5)
-    desk.enter(visit, view, face_label(view))
+    desk.enter(visit, view, desk.label_of(view))
     assert desk.step(visit, -1).history == ("Hair: Lightness +2",) and visit.here() is first
     assert desk.step(visit, -1).history == ()
     assert desk.step(visit, -1).session == first.token, "nothing lies before"
@@ -364,7 +365,7 @@ def test_undo_goes_on_to_the_face_before(desk, visit, service):
 
 def test_an_edit_after_undo_cuts_the_way_forward(desk, visit, service):
     view = service.new_face(5)
-    desk.enter(visit, view, face_label(view))
+    desk.enter(visit, view, desk.label_of(view))
     desk.step(visit, -1)
     assert not lighter(desk, visit, 1.0)["redo"]
 
@@ -391,7 +392,7 @@ def test_a_refused_edit_leaves_the_face_as_it_was(desk, visit, monkeypatch):
 def test_an_edit_of_a_face_that_was_left_does_not_replace_the_one_on_show(desk, visit, service):
     old = visit.here().token
     view = service.new_face(5)
-    desk.enter(visit, view, face_label(view))
+    desk.enter(visit, view, desk.label_of(view))
     face, _ = desk.commit(visit, lambda token: service.set_sliders(old, {"hair.lightness": 1.0}))
     assert face["title"] == "Face 5" and service.view(old).history
 
@@ -399,7 +400,7 @@ def test_an_edit_of_a_face_that_was_left_does_not_replace_the_one_on_show(desk, 
 def test_an_edit_meant_for_a_face_that_was_left_is_kept_with_its_own(desk, visit, service):
     old = visit.here()
     view = service.new_face(5)
-    desk.enter(visit, view, face_label(view))
+    desk.enter(visit, view, desk.label_of(view))
     face, _ = desk.commit(visit, lambda token: service.set_sliders(token, {"hair.lightness": 1.0}), 4, old.id)
     assert face["title"] == "Face 5" and face["edits"] == 0
     assert service.view(old.token).sliders == {"hair.lightness": 1.0}
@@ -417,7 +418,7 @@ def test_the_strip_is_bounded_and_closes_what_it_drops(desk, visit, service):
     oldest = visit.here().token
     for seed in range(100, 100 + MAX_FACES):
         view = service.new_face(seed)
-        desk.enter(visit, view, face_label(view))
+        desk.enter(visit, view, desk.label_of(view))
     assert len(desk.strip(visit)["items"]) == MAX_FACES
     assert oldest not in visit.tokens()
     with pytest.raises(EditingError):
@@ -449,6 +450,59 @@ def test_what_the_browser_keeps_restores_the_face_and_its_history(desk, visit, s
     desk.enter(again, view, "Face 3")
     assert desk.face(again, view)["image"] == shown["image"]
     assert view.can_undo
+
+
+# --- Photos of a page
+
+
+def two_faces(service: EditingService) -> tuple[bytes, bytes]:
+    """A photo, and the project of two faces that were edited in it."""
+    data = photo_bytes(320)
+    token = service.open_photo(data).photo
+    views = []
+    for left in (0.0, 160.0):
+        *_, last = service.invert(token, crop=(left, 40.0, 150.0), steps=1)
+        views.append(service.set_sliders(last.view.session, {"hair.lightness": 2.0}))
+    project = service.export_project(views[0].session)
+    for view in views:
+        service.close_session(view.session)
+    service.close_photo(token)
+    return data, project
+
+
+def test_a_project_brings_its_photo_and_all_its_faces(desk, visit, service):
+    data, project = two_faces(service)
+    assert service.health()["photos"] == 0
+    view = desk.open_file(visit, project)
+    assert view.in_photo and visit.photo == service.photos_of(view.session)[0]
+    labels = [face.label for face in visit.faces]
+    assert len(set(labels)) == 3 and labels[0] == "Face 3" and visit.here().label == labels[2]
+    assert all(label.startswith("Photo, face ") for label in labels[1:])
+    face = desk.face(visit, view)
+    assert face["photo"] == visit.photo_shown["id"] > 0
+    assert visit.photo_shown["width"] == 320
+    assert service.open_photo(data, visit.held_photos()).photo == visit.photo, "it is known when it is uploaded"
+    assert service.health()["photos"] == 1
+    close_visit(service, visit)
+    assert service.health()["photos"] == 0 and service.health()["sessions"] == 0
+
+
+def test_faces_that_are_not_on_show_find_their_photo_again_as_well(desk, visit, service, monkeypatch):
+    told = []
+    monkeypatch.setattr(gr, "Info", lambda text, **_: told.append(text))
+    data, project = two_faces(service)
+    with zipfile.ZipFile(io.BytesIO(project)) as file:
+        desk.open_file(visit, file.read("recipe.json"))
+    assert visit.here().label == "Opened face"
+    visit.go(visit.faces[0])
+    told.clear()
+    assert not desk.reunite(visit, service.open_photo(photo_bytes(300)).photo)
+    assert desk.reunite(visit, service.open_photo(data).photo)
+    labels = [face.label for face in visit.faces]
+    assert len(set(labels)) == 3 and all(label.startswith("Photo, face ") for label in labels[1:])
+    assert all(service.view(face.token).in_photo for face in visit.faces[1:])
+    assert len(told) == 1 and "faces of this visit" in told[0]
+    assert not desk.reunite(visit, visit.held_photos()[0]), "nothing is missing any more"
 
 
 # --- Figures of the About tab

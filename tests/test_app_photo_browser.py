@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import logging
 import threading
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 from pillow_heif import from_pillow  # type: ignore[import-untyped]
 from test_app import full_service, photo_bytes, serve  # type: ignore[import-not-found]
-from test_app_browser import Desk, browser, chromium  # type: ignore[import-not-found]  # noqa: F401
+from test_app_browser import OPEN_RECIPE, Desk, browser, chromium  # type: ignore[import-not-found]  # noqa: F401
 
 from editing.photo.detect import Detection
+from editing.results import InversionProgress
 
 pytestmark = pytest.mark.browser
 DROP = "#photo-drop input[type=file]"
@@ -184,11 +186,11 @@ def test_what_is_taken_to_be_edited_is_the_face_that_is_chosen(desk):
     desk.page.wait_for_selector("#photo .photo-face[aria-label='Face 2 of 3'][aria-pressed=true]")
     desk.page.wait_for_function(ended)
     desk.page.click("#send")
-    desk.wait("Studio.tab === 'edit' && Studio.face.title === 'Photo'")
+    desk.wait("Studio.tab === 'edit' && Studio.face.title === 'Photo, face 2'")
     # What was rebuilt is being edited: a page that is loaded again does not go back to the photo.
     desk.page.reload()
     desk.ready()
-    desk.wait("Studio.face.title === 'Photo'")
+    desk.wait("Studio.face.title === 'Photo, face 2'")
     assert desk.ask("Studio.face.job") == "" and desk.ask("Studio.tab") != "photo"
 
 
@@ -208,3 +210,74 @@ def test_every_view_and_every_tool_of_a_photo_can_be_reached(desk):
             assert len(boxes) == count
             assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes), (width, group)
             assert len({round(box["y"]) for box in boxes}) <= lines, (width, group)
+
+
+def test_a_stopped_face_is_not_taken_for_the_one_before(desk, served, monkeypatch):
+    original, asked = served.service.invert, []
+
+    def stopped(photo, face=0, *args, cancel=None, **named):
+        asked.append(face)
+        if len(asked) == 1:
+            yield from original(photo, face, *args, cancel=cancel, **named)
+            return
+        pixels = served.service.framed(photo, face)
+        while not cancel.cancelled:
+            yield InversionProgress("waiting", 0, 60, pixels, pixels)
+            time.sleep(0.05)
+        yield InversionProgress("done", 0, 60, pixels, pixels, cancelled=True)
+
+    monkeypatch.setattr(served.service, "invert", stopped)
+    desk.page.set_input_files(DROP, {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": photo_bytes(320)})
+    desk.page.wait_for_selector("#photo .photo-face >> nth=2")
+    assert "choose one" in desk.message()
+    desk.page.check("#effort input[value=quick]")
+    words = "document.querySelector('#progress .progress-words')?.innerText"
+    desk.page.click("#photo .photo-face >> nth=1")
+    desk.page.click("#rebuild")
+    desk.page.wait_for_function(f"{words}?.startsWith('Done')")
+    desk.page.click("#photo .photo-face >> nth=2")
+    desk.page.click("#rebuild")
+    desk.page.wait_for_function(f"{words}?.startsWith('Waiting')")
+    desk.page.click("#stop")
+    desk.page.wait_for_function(f"{words}?.startsWith('Stopped before')")
+    desk.page.click("#send")
+    assert "ace 3 is not rebuilt yet" in desk.message()
+    desk.page.click("#photo .photo-face >> nth=1")
+    desk.page.click("#send")
+    desk.wait("Studio.tab === 'edit' && Studio.face.title === 'Photo, face 2'")
+
+
+def test_a_project_opens_with_its_photo(desk, browser, served, tmp_path, monkeypatch):  # noqa: F811
+    photo = {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": photo_bytes(230)}
+    desk.page.set_input_files(DROP, photo)
+    desk.page.wait_for_selector("#photo .photo-face >> nth=1")
+    desk.page.check("#effort input[value=quick]")
+    desk.page.click("#photo .photo-face >> nth=1")
+    desk.page.click("#rebuild")
+    desk.page.wait_for_function("document.querySelector('#progress .progress-words')?.innerText.startsWith('Done')")
+    desk.page.click("#send")
+    desk.wait("Studio.tab === 'edit' && Studio.face.title === 'Photo, face 2'")
+    desk.page.click("#stage .stage-modes button:has-text('Whole photo')")
+    desk.page.wait_for_selector("#stage .stage-whole")
+    desk.page.wait_for_function("[...document.querySelectorAll('#stage img')].some((one) => one.naturalWidth === 230)")
+    with desk.page.expect_download() as download:
+        desk.page.click(".tool-project")
+    assert download.value.suggested_filename == "photo-face-2.zip"
+    project = tmp_path / "saved.zip"
+    download.value.save_as(project)
+
+    other = Desk(browser, served.url).open()
+    try:
+        other.tab("face")
+        other.page.set_input_files(OPEN_RECIPE, project)
+        other.wait("Studio.face.title === 'Photo, face 2' && Studio.face.in_photo")
+        other.tab("photo")
+        shown(other, 230)
+        other.page.wait_for_selector("#photo .photo-face[aria-label='Face 2 of 2'][aria-pressed=true]")
+        photos = served.service.health()["photos"]
+        other.page.set_input_files(DROP, photo)
+        assert "open already" in other.message()
+        assert served.service.health()["photos"] == photos
+        assert other.problems == []
+    finally:
+        other.close()

@@ -116,7 +116,7 @@ def test_a_recipe_names_its_photo_and_replays_in_it(service, two_people):
     again = service.open_recipe(recipe.to_json())
     assert not again.in_photo
     assert "360 × 220" in again.notice
-    assert service.awaits(again.session) == recipe.photo
+    assert service.awaits(again.session) == (recipe.photo,)
     other = service.open_photo(upload(255 - two_people)).photo
     with pytest.raises(EditingError, match="another photo"):
         service.give_photo(again.session, other)
@@ -124,8 +124,13 @@ def test_a_recipe_names_its_photo_and_replays_in_it(service, two_people):
         service.edited_photo(again.session)
     there = service.give_photo(again.session, service.open_photo(upload(two_people)).photo)
     assert np.array_equal(there.image, edited.image)
-    assert service.awaits(there.session) is None
+    assert service.awaits(there.session) == ()
     assert np.array_equal(service.edited_photo(there.session).srgb(), result)
+    (beside,) = service.beside(there.session)
+    assert service.view(beside).sliders == {"hair.lightness": 2.5}
+    numbers = [service.number_in_photo(session) for session in (there.session, beside)]
+    assert sorted(numbers) == [(1, 2), (2, 2)]
+    assert service.number_in_photo(service.new_face(1).session) == (0, 0)
     with pytest.raises(EditingError, match="does not come from a photo"):
         service.give_photo(service.new_face(1).session, token)
 
@@ -139,7 +144,7 @@ def test_a_face_whose_photo_is_gone_shows_the_model_and_says_so(service, two_peo
     now = service.view(view.session)
     assert not now.in_photo
     assert "open that photo again" in now.notice
-    assert service.awaits(view.session) is not None
+    assert len(service.awaits(view.session)) == 1
 
 
 def test_a_black_and_white_photo_stays_so_unless_a_colour_is_asked_for(service, two_people):
@@ -209,7 +214,7 @@ def test_a_photo_is_saved_in_full_with_its_recipe_and_a_project_opens_by_itself(
     assert np.array_equal(result, service.edited_photo(view.session).srgb())
     again = service.open_recipe(saved.data)
     assert again.history == edited.history
-    assert service.awaits(again.session) is not None
+    assert len(service.awaits(again.session)) == 1
     project = service.export_project(view.session)
     with zipfile.ZipFile(io.BytesIO(project)) as file:
         assert sorted(file.namelist()) == ["photo.png", "recipe.json"]
@@ -230,6 +235,46 @@ def test_a_part_of_another_photo_is_named_and_replayed(service, two_people):
     service.set_sliders(second.session, {"hair.lightness": 2})
     service.swap(first.session, second.session, ["hair"])
     assert service.recipe(first.session).edits[-1].face.photo is None, "edited hair is no longer the photo's"
+
+
+def test_a_part_of_a_second_photo_travels_in_the_project_and_can_be_given_later(service, two_people, monkeypatch):
+    pictures = two_people, np.flip(two_people, 2)
+    first, second = (rebuilt(service, service.open_photo(upload(pixels)).photo, 0) for pixels in pictures)
+    swapped = service.swap(first.session, second.session, ["hair"])
+    project, text = service.export_project(first.session), service.export_json(first.session)
+    again = service.open_recipe(project)
+    assert np.array_equal(again.image, swapped.image)
+    assert len(service.photos_of(again.session)) == 2
+    # Without a parser a part is the model's in any case.
+    monkeypatch.setattr(type(service), "_parses", True)
+    waiting = service.open_recipe(text)
+    assert [ref.sha256 for ref in service.awaits(waiting.session)] == [
+        service.recipe(face.session).photo.sha256 for face in (first, second)
+    ]
+    own, there = (service.give_photo(waiting.session, service.open_photo(upload(pixels)).photo) for pixels in pictures)
+    assert "taken from a photo of 360 × 220" in own.notice
+    assert there.notice is None and service.awaits(waiting.session) == ()
+
+
+def test_a_file_that_is_open_already_is_not_opened_again(service, two_people):
+    first = service.open_photo(upload(two_people))
+    count = service.health()["photos"]
+    assert service.open_photo(upload(two_people), ["gone", first.photo]).photo == first.photo
+    assert np.array_equal(service.show_photo(first.photo).image, first.image)
+    assert service.health()["photos"] == count
+    assert service.open_photo(upload(two_people)).photo != first.photo, "of others nobody hears"
+
+
+def test_a_project_that_could_not_be_opened_again_is_not_saved(service, two_people, monkeypatch):
+    from editing.photo import project
+
+    view = rebuilt(service, service.open_photo(upload(two_people)).photo, 0)
+    size = len(service.export_project(view.session))
+    monkeypatch.setattr(project, "MAX_PROJECT", size)
+    assert service.open_recipe(service.export_project(view.session)).in_photo
+    monkeypatch.setattr(project, "MAX_PROJECT", size - 1)
+    with pytest.raises(EditingError, match="save the recipe instead"):
+        service.export_project(view.session)
 
 
 def test_a_zip_that_is_no_project_is_refused(service):

@@ -104,12 +104,14 @@ function load() {
 }
 watch("value", load);
 load();
-// A page that was loaded again finds its photo.
-let looked = false;
+// A page that was loaded again finds its photo, and one that opened a project that of the project.
+let asked = 0;
 const look = (face) => {
-  if (looked || !(face?.n > 0)) return;
-  looked = true;
-  if (face.photo && !props.value) trigger("again");
+  const wanted = face?.n > 0 ? face.photo : 0;
+  if (!(wanted > Math.max(asked, props.value?.id ?? 0))) return;
+  asked = wanted;
+  // What an upload shows comes with the face, perhaps after it.
+  setTimeout(() => { if (wanted > (props.value?.id ?? 0)) trigger("again"); }, 50);
 };
 Studio.on("face", element, look);
 look(Studio.face);

@@ -7,7 +7,6 @@ from typing import Any
 import gradio as gr
 
 from app import uploads, widgets
-from app.desk import face_label
 from app.queue import RENDER
 from app.shell import Shell, chosen, present
 from app.visit import Visit
@@ -72,7 +71,7 @@ def build(shell: Shell) -> None:
     def open_seed(visit: Visit, seed: int | None, truncation: float) -> tuple[Any, ...]:
         with visit.turn:
             view = service.new_face(seed, truncation)
-            desk.enter(visit, view, face_label(view))
+            desk.enter(visit, view, desk.label_of(view))
         return shell.on_show(visit, view)
 
     def on_new(visit: Visit | None, seed: Any, truncation: float, locked: bool) -> tuple[Any, ...]:
@@ -98,9 +97,7 @@ def build(shell: Shell) -> None:
 
     def on_recipe(visit: Visit | None, file: Any) -> tuple[Any, ...]:
         here = present(visit)
-        view = service.open_recipe(uploads.take(file))
-        desk.enter(here, view, "Opened face" if view.seed is None else face_label(view))
-        return shell.on_show(here, view)
+        return shell.on_show(here, desk.open_file(here, uploads.take(file, uploads.MAX_SAVED)))
 
     opened = shell.opened
     shell.on(new.click, on_new, inputs=[shell.visit, shell.seed, shell.truncation, lock], outputs=opened)

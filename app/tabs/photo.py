@@ -89,15 +89,20 @@ def build(shell: Shell) -> None:
         if not file:
             return (gr.skip(),) * (7 + len(shell.opened))
         try:
-            found = service.open_photo(uploads.take(file))
+            found = service.open_photo(uploads.take(file), here.held_photos())
         except EditingError as error:
             refuse(error)
             # The drop zone is emptied in any case: what it shows is a file that is gone.
             return gr.update(value=None), *(gr.skip(),) * (6 + len(shell.opened))
-        # It may be the photo that the recipe of the face on show names.
+        # It may be the photo that recipes of this visit name.
         met = desk.reunite(here, found.photo)
+        if found.photo == here.photo:
+            tell("This photo is open already; nothing of it was lost.")
+            panel: tuple[Any, ...] = (gr.skip(),) * len(shown)
+        else:
+            panel = _show(shell, here, found)
         face = shell.on_show(here, desk.run(here, service.view)) if met else (gr.skip(),) * len(shell.opened)
-        return gr.update(value=None), *_show(shell, here, found), *face
+        return gr.update(value=None), *panel, *face
 
     def on_turn(visit: Visit | None) -> tuple[Any, ...]:
         here = present(visit)
@@ -113,12 +118,7 @@ def build(shell: Shell) -> None:
         if last is not None and not last.task.ended and not last.task.cancel.cancelled:
             raise EditingError("a reconstruction is under way already; stop it first")
         fields = record(chosen)
-        crop = fields.get("crop")
-        square: Square | None = None
-        if isinstance(crop, list) and len(crop) == 4:
-            left, top, side, turn = (number(value, "the square") for value in crop)
-            square = (left, top, side, turn)
-        face = int(number(fields.get("face", 0), "the number of the face"))
+        face, square = _chosen(fields)
         count, tuning = STEPS.get(care, STEPS["normal"]), TUNE_STEPS if closer else 0
         cancel, owner = CancelToken(), call_owner() or f"page-{id(here)}"
 
@@ -127,7 +127,10 @@ def build(shell: Shell) -> None:
 
         def each(now: InversionProgress) -> None:
             if now.phase == "done":
-                (_keep if still(here, mine) else _forget)(shell, here, now)
+                if still(here, mine):
+                    _keep(shell, here, mine, now, square)
+                elif now.view is not None:
+                    service.close_session(now.view.session)
 
         which = face if square is None else None
         mine = Rebuilding(asked, Task(steps, each, cancel), most=(care, closer) == MOST, face=which)
@@ -155,7 +158,7 @@ def build(shell: Shell) -> None:
                         for notice in () if mine.told else now.notices:
                             tell(notice)
                         mine.told = True
-                        can_edit = gr.update(interactive=here.rebuilt is not None, variant="primary")
+                        can_edit = gr.update(interactive=bool(here.rebuilt), variant="primary")
                         more = likeness is not None and likeness.word != SAME_PERSON and not mine.most
                         yield _progress(now, likeness, more), idle, busy, can_edit, gr.update(visible=more)
                     elif pace.due() and not call_behind():
@@ -165,7 +168,7 @@ def build(shell: Shell) -> None:
             if still(here, mine):
                 here.rebuilding = None
                 refuse(error)
-                yield None, idle, busy, gr.update(interactive=here.rebuilt is not None), gr.skip()
+                yield None, idle, busy, gr.update(interactive=bool(here.rebuilt)), gr.skip()
             else:
                 yield (gr.skip(),) * 5
 
@@ -177,11 +180,11 @@ def build(shell: Shell) -> None:
             return
         mine = here.rebuilding
         going = mine is not None and not mine.task.ended
-        can_edit = gr.update(interactive=here.rebuilt is not None)
+        can_edit = gr.update(interactive=bool(here.rebuilt))
         can_stop = gr.update(interactive=going)
-        # The face that was rebuilt is the one that is chosen.
-        photo_now = {**here.photo_shown, "face": (mine.face if mine is not None else None) or 0}
-        yield photo_now, gr.update(interactive=not going), can_stop, can_edit, gr.skip(), gr.skip()
+        # The face that was rebuilt is the one that is chosen, or else the one on show.
+        photo_now = {**here.photo_shown, "face": _on_show(shell, here) if mine is None else mine.face or 0}
+        yield photo_now, gr.update(interactive=not going), can_stop, can_edit, gr.update(visible=False), None
         for progress_now, *buttons in follow(here, mine) if mine is not None else ():
             yield gr.skip(), *buttons, progress_now
 
@@ -195,21 +198,22 @@ def build(shell: Shell) -> None:
 
     def on_send(visit: Visit | None, chosen: Any) -> tuple[Any, ...]:
         here = present(visit)
-        if here.rebuilt is None:
+        if not here.rebuilt:
             raise EditingError("there is no reconstruction yet; rebuild a face first")
-        made, fields = here.rebuilding, record(chosen)
-        if made is not None:
-            face = int(number(fields.get("face", 0), "the number of the face"))
-            if made.face is not None and face != made.face and fields.get("crop") is None:
-                raise EditingError(
-                    f"face {face + 1} is not rebuilt yet; rebuild it first, or choose face {made.face + 1} again"
-                )
+        made, (face, square) = here.rebuilding, _chosen(record(chosen))
+        which = face if square is None else None
+        if which not in here.rebuilt or (square is not None and not _near(square, here.rebuilt_square)):
+            what = "this square" if square is not None else f"face {face + 1}"
+            others = [f"face {one + 1}" for one in here.rebuilt if one is not None]
+            again = f", or choose {' or '.join(others)} again" if others else ""
+            raise EditingError(f"{what} is not rebuilt yet; rebuild it first{again}")
+        if made is not None and made.face == which:
             made.taken = True
         # A copy, so that the reconstruction can be sent again after it was edited.
-        view = service.duplicate(here.rebuilt)
+        view = service.duplicate(here.rebuilt[which])
         if here.photo is not None:
             here.photos.add(here.photo)  # stays as long as the page: the face is shown in it
-        desk.enter(here, view, "Photo")
+        desk.enter(here, view, desk.label_of(view))
         return (*shell.on_show(here, view), gr.Tabs(selected="edit"))
 
     shown = [photo, start, stop, send, nearer, progress]
@@ -246,47 +250,53 @@ def _show(shell: Shell, visit: Visit, found: PhotoView) -> tuple[Any, ...]:
     Returns:
         Values for the photo, the buttons to start, stop, edit and get nearer, and the progress.
     """
-    with visit.lock:
-        previous, visit.photo = visit.photo, found.photo
-        rebuilt, visit.rebuilt = visit.rebuilt, None
-        if visit.rebuilding is not None:
-            visit.rebuilding.task.cancel.cancel()
-        visit.rebuilding = None
-    if previous is not None and previous not in visit.photos:
-        shell.service.close_photo(previous)
-    if rebuilt is not None:
-        shell.service.close_session(rebuilt)
     for notice in found.notices:
         tell(notice)
-    shown = {
-        "id": next(visit.numbers),
-        "image": pictures.jpeg(found.image, pictures.AS_IS, quality=88),
-        "alt": f"Your photo; {len(found.faces) or 'no'} face{'s' * (len(found.faces) != 1)} found",
-        "width": found.width,
-        "height": found.height,
-        "faces": [{"box": list(face.box), "notice": face.notice} for face in found.faces],
-    }
-    visit.photo_shown = shown
+    shown = shell.desk.put_photo(visit, found)
     off = gr.update(interactive=False, variant="secondary")
     return shown, gr.update(interactive=True), gr.update(interactive=False), off, gr.update(visible=False), None
 
 
-def _forget(shell: Shell, visit: Visit, last: InversionProgress) -> None:
-    if last.view is not None:
-        shell.service.close_session(last.view.session)
-
-
-def _keep(shell: Shell, visit: Visit, last: InversionProgress) -> None:
+def _keep(shell: Shell, visit: Visit, made: Rebuilding, last: InversionProgress, square: Square | None) -> None:
     """Remembers the reconstructed face of a finished job."""
     if last.view is None:
         return
     with visit.lock:
-        previous, visit.rebuilt = visit.rebuilt, last.view.session
+        previous = visit.rebuilt.get(made.face)
+        visit.rebuilt[made.face] = last.view.session
+        if made.face is None:
+            visit.rebuilt_square = square
         closed = visit.closed
     if previous is not None:
         shell.service.close_session(previous)
     if closed:
         shell.service.close_session(last.view.session)
+
+
+def _chosen(fields: dict[str, Any]) -> tuple[int, Square | None]:
+    """The number of the face that is chosen, from 0, and the square by hand instead of it, if there is one."""
+    crop, square = fields.get("crop"), None
+    if isinstance(crop, list) and len(crop) == 4:
+        left, top, side, turn = (number(value, "the square") for value in crop)
+        square = (left, top, side, turn)
+    return int(number(fields.get("face", 0), "the number of the face")), square
+
+
+def _near(one: Square, other: Square | None) -> bool:
+    """Whether two squares are about the same face."""
+    if other is None:
+        return False
+    far = [one[axis] + one[2] / 2 - other[axis] - other[2] / 2 for axis in (0, 1)]
+    return math.hypot(*far) < 0.25 * one[2]
+
+
+def _on_show(shell: Shell, visit: Visit) -> int:
+    """The number, from 0, of the face on show among those found in the photo; 0 for another."""
+    token = visit.here().token
+    if visit.photo is None or visit.photo not in shell.service.photos_of(token)[:1]:
+        return 0
+    found, faces = shell.service.number_in_photo(token)[0], (visit.photo_shown or {}).get("faces", [])
+    return found - 1 if found <= len(faces) else 0
 
 
 def _progress(now: InversionProgress, likeness: Likeness | None, more: bool = False) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app import pictures, uploads, widgets
-from app.desk import BASE, face_label
+from app.desk import BASE
 from app.queue import RENDER
 from app.shell import Shell, chosen, names, number, present, record
 from app.visit import Visit
@@ -69,7 +69,7 @@ def build(shell: Shell) -> None:
 
     def on_new(visit: Visit | None, truncation: float) -> dict[str, Any]:
         view = service.new_face(None, truncation)
-        return show_other(present(visit), view, face_label(view))
+        return show_other(present(visit), view, desk.label_of(view))
 
     def on_copy(visit: Visit | None) -> dict[str, Any]:
         here = present(visit)
@@ -78,8 +78,13 @@ def build(shell: Shell) -> None:
 
     def on_recipe(visit: Visit | None, file: Any) -> dict[str, Any]:
         here = present(visit)
-        view = service.open_recipe(uploads.take(file))
-        return show_other(here, view, "Opened face" if view.seed is None else face_label(view))
+        view = service.open_recipe(uploads.take(file, uploads.MAX_SAVED))
+        label = desk.label_of(view)
+        for token in service.beside(view.session):
+            service.close_session(token)
+        for photo in service.photos_of(view.session):
+            service.close_photo(photo)  # once nobody needs it
+        return show_other(here, view, label)
 
     def wanted(visit: Visit, value: Any) -> tuple[str, list[str], str, float, int]:
         if visit.other is None:

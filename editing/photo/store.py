@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,6 +22,8 @@ _PREVIEW_SIDE = 1024
 _THUMBNAIL_SIDE = 128
 # Of a frame, how much may lie beyond the photo without a word.
 _CUT = 0.05
+# Frames whose middles lie nearer than this, in sides, are about the same face.
+_SAME_FACE = 0.25
 # A square drawn by hand: left, top and side in pixels of the photo, and degrees by which it is turned clockwise.
 Square = tuple[float, float, float] | tuple[float, float, float, float]
 
@@ -29,6 +33,8 @@ class _Kept:
     photo: Photo
     faces: list[Detection]
     used: float
+    problem: str = ""
+    frames: list[Frame] = field(default_factory=list)  # of the found faces, and of those that were framed otherwise
 
     @property
     def bytes(self) -> int:
@@ -60,31 +66,57 @@ class PhotoStore:
             photo: decoded.
             detector: or None; ``problem`` then says why.
         """
-        notices = list(photo.notices)
         faces = [] if detector is None else [face.scaled(1.0 / photo.scale) for face in detector(photo.pixels)]
-        found: list[tuple[Detection, FoundFace]] = []
+        found, frames = [], []
         for face in faces:
-            try:
-                frame = frame_of(face.landmarks)
-            except EditingError:
-                continue  # too small
-            picture = framed(photo.pixels, frame.scaled(photo.scale), _THUMBNAIL_SIDE)
-            found.append((face, FoundFace(len(found), face.box, face.score, picture, cut_by_border(photo, frame))))
-        if detector is None:
-            notices.append(problem)
-        elif not found:
-            notices.append("No face was found; turn the photo if it does not stand upright, or draw a square by hand.")
-        elif len(found) > 1:
-            notices.append(f"{len(found)} faces were found; choose one.")
-        token, kept = new_token(), _Kept(photo, [face for face, _ in found], time.monotonic())
+            with suppress(EditingError):  # too small
+                frames.append(frame_of(face.landmarks))
+                found.append(face)
+        token, kept = new_token(), _Kept(photo, found, time.monotonic(), problem if detector is None else "", frames)
         with self._lock:
             self._forget()
             self._photos[token] = kept
             while len(self._photos) > self.max_photos or (len(self._photos) > 1 and self._bytes() > self.max_bytes):
                 self._photos.popitem(last=False)
-        shown = thumbnail(photo.pixels, _PREVIEW_SIDE)
-        views = tuple(view for _, view in found)
-        return PhotoView(token, shown, photo.width, photo.height, views, tuple(notices), photo.grey)
+        return _view(token, kept)
+
+    def view(self, token: str) -> PhotoView:
+        """A photo as :meth:`add` showed it.
+
+        Raises:
+            UnknownSessionError: if it is gone.
+        """
+        return _view(token, self._use(token))
+
+    def has(self, token: str) -> bool:
+        """Whether a photo is still here; it does not count as used."""
+        with self._lock:
+            self._forget()
+            return token in self._photos
+
+    def same(self, sha256: str, among: Iterable[str]) -> str | None:
+        """Of some photos, the token of one whose file has this hash; the last of several."""
+        with self._lock:
+            self._forget()
+            kept = {token: self._photos[token] for token in among if token in self._photos}
+        return next((token for token, one in reversed(kept.items()) if one.photo.sha256 == sha256), None)
+
+    def number(self, token: str, frame: Frame) -> tuple[int, int]:
+        """Which face of a photo a frame is about, from 1, and how many there are: found ones, then framed by hand.
+
+        Raises:
+            UnknownSessionError: if the photo is gone.
+        """
+        kept = self._use(token)
+        with self._lock:
+            middles = [one.corners().mean(axis=0) for one in kept.frames]
+            far = [float(np.hypot(*(middle - frame.corners().mean(axis=0)))) / frame.side for middle in middles]
+            if far and min(far) < _SAME_FACE:
+                place = far.index(min(far))
+            else:
+                place = len(kept.frames)
+                kept.frames.append(frame)
+            return place + 1, len(kept.frames)
 
     def photo(self, token: str) -> Photo:
         """The photo itself.
@@ -146,6 +178,24 @@ class PhotoStore:
         deadline = time.monotonic() - self.max_age
         for token in [token for token, kept in self._photos.items() if kept.used < deadline]:
             del self._photos[token]
+
+
+def _view(token: str, kept: _Kept) -> PhotoView:
+    photo = kept.photo
+    found: list[FoundFace] = []
+    for face in kept.faces:
+        frame = frame_of(face.landmarks)
+        picture = framed(photo.pixels, frame.scaled(photo.scale), _THUMBNAIL_SIDE)
+        found.append(FoundFace(len(found), face.box, face.score, picture, cut_by_border(photo, frame)))
+    notices = list(photo.notices)
+    if kept.problem:
+        notices.append(kept.problem)
+    elif not found:
+        notices.append("No face was found; turn the photo if it does not stand upright, or draw a square by hand.")
+    elif len(found) > 1:
+        notices.append(f"{len(found)} faces were found; choose one.")
+    shown = thumbnail(photo.pixels, _PREVIEW_SIDE)
+    return PhotoView(token, shown, photo.width, photo.height, tuple(found), tuple(notices), photo.grey)
 
 
 def cut_by_border(photo: Photo, frame: Frame) -> str:
