@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from icc import rgb_profile  # type: ignore[import-not-found]
-from PIL import ExifTags, Image, JpegImagePlugin
+from PIL import ExifTags, Image, IptcImagePlugin, JpegImagePlugin, PngImagePlugin
 
 from editing.face.codes import Codes
 from editing.face.edits import SliderEdit
 from editing.face.embedded import read_recipe
 from editing.face.recipe import Recipe
 from editing.face.sources import CodesSource, SeedSource
+from editing.photo.credits import credits_of
 from editing.photo.decode import Photo, decode
 from editing.photo.original import Original
 from editing.photo.save import save
@@ -222,3 +224,93 @@ def test_a_hostile_jpeg_does_not_lead_far():
         read_recipe(
             b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(header))
         )
+
+
+XMP = b"""<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""
+ xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmpRights="http://ns.adobe.com/xap/1.0/rights/"
+ xmlns:exif="http://ns.adobe.com/exif/1.0/" xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/"
+ xmpRights:Marked="True" exif:GPSLatitude="52,31.2N" photoshop:City="Berlin" photoshop:Credit="A &amp; B">
+<dc:creator><rdf:Seq><rdf:li>Ada</rdf:li><rdf:li>Zo\xc3\xab</rdf:li></rdf:Seq></dc:creator>
+<dc:rights><rdf:Alt><rdf:li xml:lang="x-default">\xc2\xa9 2026 Ada</rdf:li></rdf:Alt></dc:rights>
+</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>"""
+SAID = (
+    ("dc:creator", ("Ada", "Zo\u00eb")),
+    ("dc:rights", ("\u00a9 2026 Ada",)),
+    ("photoshop:Credit", ("A & B",)),
+    ("xmpRights:Marked", ("True",)),
+)
+
+
+def with_xmp(kind: str) -> bytes:
+    if kind == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        return saved(RGB, "PNG", pnginfo=info)
+    if kind == "deep PNG":
+        data, packet = deep(".png", DEEP), b"XML:com.adobe.xmp\0\0\0\0\0" + XMP
+        chunk = struct.pack(">I", len(packet)) + b"iTXt" + packet + struct.pack(">I", zlib.crc32(b"iTXt" + packet))
+        return data[:33] + chunk + data[33:]
+    if kind == "TIFF":
+        exif = Image.Exif()
+        exif[700] = XMP
+        return saved(RGB, "TIFF", exif=exif)
+    return saved(RGB, kind, xmp=XMP)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "deep PNG", "WEBP", "TIFF"])
+def test_who_made_a_photo_and_its_rights_come_back_and_no_place(kind):
+    photo = decode(with_xmp(kind))
+    assert photo.kept.credits == SAID
+    back = save(photo, photo.original(), RECIPE).data
+    assert decode(back).kept.credits == SAID
+    assert read_recipe(back) == RECIPE
+    assert b"GPS" not in back and b"Berlin" not in back
+    assert decode(save(photo, photo.original()).data).kept.credits == SAID
+
+
+def test_iptc_comes_back_as_such_and_as_xmp():
+    def record(dataset: int, text: bytes) -> bytes:
+        return struct.pack(">BBBH", 0x1C, 2, dataset, len(text)) + text
+
+    body = record(80, "Zo\u00eb".encode("latin-1")) + record(116, b"(c) Ada") + record(90, b"Berlin") + record(25, b"a")
+    resource = b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(body)) + body + b"\0" * (len(body) % 2)
+    segment = b"Photoshop 3.0\0" + resource
+    plain = saved(RGB, "JPEG", quality=92)
+    photo = decode(plain[:2] + struct.pack(">BBH", 0xFF, 0xED, 2 + len(segment)) + segment + plain[2:])
+    said = (("dc:creator", ("Zo\u00eb",)), ("dc:rights", ("(c) Ada",)), ("dc:subject", ("a",)))
+    assert photo.kept.credits == said
+    back = save(photo, photo.original(), RECIPE).data
+    assert b"Berlin" not in back and read_recipe(back) == RECIPE
+    image = jpeg(back)
+    found: Any = IptcImagePlugin.getiptcinfo(image)
+    assert found[2, 116] == b"(c) Ada" and found[2, 80] == "Zo\u00eb".encode()
+    assert b"creator" in image.info["xmp"]
+    assert decode(back).kept.credits == said
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"<x",
+        XMP[:300],
+        b'<!DOCTYPE x [<!ENTITY a "aaaa">]>' + XMP,
+        XMP.replace(b"Ada", b"\xff\xfe"),
+        b"<a/>" + b" " * 2**20,
+    ],
+)
+def test_a_packet_that_cannot_be_read_safely_is_left_out(packet):
+    assert credits_of(Image.frombytes("L", (1, 1), b"\0")) == {}
+    image = RGB.copy()
+    image.info["xmp"] = packet
+    assert credits_of(image) == {}
+
+
+def test_credits_are_short_enough_for_a_segment():
+    image = RGB.copy()
+    image.info["xmp"] = XMP.replace(b"Ada", b"&quot;" * 1900).replace(b"A &amp; B", b"&lt;" * 10**5)
+    credits = credits_of(image)
+    assert max(len(value) for values in credits.values() for value in values) <= 2000
+    photo = decode(saved(RGB, "JPEG"))
+    photo = replace(photo, kept=replace(photo.kept, credits=tuple(credits.items())))
+    assert decode(save(photo, photo.original(), RECIPE).data).kept.credits == tuple(credits.items())

@@ -54,8 +54,8 @@ def text_of(recipe: Recipe) -> str:
     return text
 
 
-def in_jpeg(data: bytes, text: str) -> bytes:
-    """The same JPEG with a text in segments of their own, behind those that say what the file is."""
+def in_jpeg(data: bytes, text: str, more: bytes = b"") -> bytes:
+    """The same JPEG with a text in segments of their own, behind those that say what the file is; ``more`` first."""
     position = 2
     while data[position : position + 1] == b"\xff" and 0xE0 <= data[position + 1] <= 0xEF:
         position += 2 + int(struct.unpack_from(">H", data, position + 2)[0])
@@ -65,15 +65,24 @@ def in_jpeg(data: bytes, text: str) -> bytes:
         struct.pack(">BBH", 0xFF, _APP, 2 + len(_NAME) + 1 + len(piece)) + _NAME + bytes([index]) + piece
         for index, piece in enumerate(pieces)
     )
-    return data[:position] + segments + data[position:]
+    return data[:position] + more + segments + data[position:]
 
 
-def as_xmp(text: str) -> bytes:
-    """A text as a packet of metadata, for WebP and TIFF."""
+def as_xmp(text: str | None, more: str = "") -> bytes:
+    """A packet of metadata; empty if there is nothing to say.
+
+    Args:
+        text: of a recipe, for WebP and TIFF.
+        more: further descriptions in RDF.
+    """
+    own = ""
+    if text:
+        own = f'<rdf:Description rdf:about="" xmlns:memorygan="{_NAMESPACE}" memorygan:recipe="{html.escape(text)}"/>'
+    if not (own or more):
+        return b""
     return (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        f'<rdf:Description rdf:about="" xmlns:memorygan="{_NAMESPACE}" memorygan:recipe="{html.escape(text)}"/>'
-        "</rdf:RDF></x:xmpmeta>"
+        f"{own}{more}</rdf:RDF></x:xmpmeta>"
     ).encode()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import ExifTags, Image, JpegImagePlugin
 
 from editing.face.embedded import webp_chunks
+from editing.photo.credits import credits_of
 
 # Opaque blocks of the camera's maker can hold a place as well; the rest says nothing of a saved copy.
 _DROPPED = (ExifTags.Base.MakerNote, ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
@@ -28,6 +29,7 @@ class Kept:
         tables: of a JPEG, its quantisation; empty for other files.
         sampling: of a JPEG's colours: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0; −1 for others.
         lossless: of a WebP, whether it is.
+        credits: who made it and what may be done with it, see :mod:`editing.photo.credits`.
     """
 
     format: str = "PNG"
@@ -36,6 +38,7 @@ class Kept:
     tables: tuple[tuple[int, ...], ...] = ()
     sampling: int = -1
     lossless: bool = False
+    credits: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def kept_of(image: Image.Image, data: bytes) -> Kept:
@@ -49,6 +52,7 @@ def kept_of(image: Image.Image, data: bytes) -> Kept:
         tuple(tuple(int(v) for v in tables[key]) for key in sorted(tables)),
         JpegImagePlugin.get_sampling(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else -1,
         kind == "WEBP" and any(name == b"VP8L" for name, _ in webp_chunks(data)),
+        tuple(credits_of(image).items()),
     )
 
 
