@@ -16,6 +16,7 @@ from editing.errors import EditingError, UnknownSessionError
 from editing.photo.align import frame_of, framed, square
 from editing.photo.decode import PhotoLimits, decode
 from editing.photo.detect import Detection, MtcnnDetector
+from editing.photo.mending import _raw_size
 from editing.photo.store import PhotoStore
 
 RED, BLUE = (220, 20, 20), (20, 20, 220)
@@ -208,6 +209,33 @@ def test_a_jpeg_that_is_cut_short_is_offered(progressive):
     if not progressive:
         with pytest.raises(EditingError, match="cut short"):
             decode(data[: len(data) // 20])
+
+
+@pytest.mark.parametrize("kind", ["8 bits", "16 bits", "clear"])
+def test_a_png_that_is_cut_short_is_offered(kind):
+    pixels = np.random.default_rng(0).integers(1, 255, (300, 400, 3), dtype=np.uint8)
+    data = saved(Image.fromarray(pixels), "PNG")
+    if kind == "16 bits":
+        data = cv2.imencode(".png", pixels[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
+    elif kind == "clear":
+        data = saved(Image.fromarray(np.dstack([pixels, np.full((300, 400), 255, np.uint8)])), "PNG")
+    photo = decode(data[: len(data) * 3 // 4])
+    assert any("of the picture is missing" in line for line in photo.notices)
+    assert np.array_equal(photo.pixels[:200], pixels[:200])
+    assert photo.original().size == (400, 300), "and can be given back"
+    with pytest.raises(EditingError, match="cut short"):
+        decode(data[: len(data) // 20])
+
+
+def test_the_rows_of_an_interlaced_png_are_counted():
+    assert _raw_size(8, 8, 8, True) == 79
+    assert _raw_size(5, 3, 1, False) == 6
+
+
+def test_a_webp_that_is_cut_short_is_refused():
+    data = saved(halves((400, 300)), "WEBP")
+    with pytest.raises(EditingError, match="damaged or cut short"):
+        decode(data[: len(data) * 3 // 4])
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])

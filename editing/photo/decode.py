@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from editing.errors import EditingError
+from editing.photo.mending import mended
 from editing.photo.metadata import Kept, kept_of
 from editing.photo.original import Original
 from editing.photo.unpacking import is_deep, reduction, too_many, unpack
@@ -26,7 +27,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "BMP", "TIFF", "MPO", "
 MIN_SIDE = 32
 # Detection and alignment gain nothing from more.
 WORKING_SIDE = 2048
-_END_OF_JPEG = b"\xff\xd9"
 _MOST_MISSING = 0.75
 
 
@@ -163,11 +163,11 @@ def _read(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
     """Decodes a file: in full, or with a longer side of no less than ``side`` where that saves time."""
     try:
         return _unpacked(data, side, limits)
-    except OSError as error:
-        if not (data.startswith(b"\xff\xd8") and "truncated" in str(error)):
+    except (OSError, SyntaxError) as error:
+        whole = None if isinstance(error, UnidentifiedImageError) else mended(data)
+        if whole is None or (data.startswith(b"\xff\xd8") and "truncated" not in str(error)):
             raise
-    # With its end mark put back the decoder draws what is there.
-    found = _unpacked(data + _END_OF_JPEG, side, limits)
+    found = _unpacked(whole, side, limits)
     missing = _missing(found.original.values)
     if missing > _MOST_MISSING:
         raise EditingError("the picture is damaged or cut short; choose another copy of it")
