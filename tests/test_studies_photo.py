@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from toy import toy_service  # type: ignore[import-not-found]
 
 from editing.studies import photo as study_module
-from editing.studies.photo import Measured, rows, scene_of, seam, sharpness, study
+from editing.studies.photo import Measured, around, movement, rows, scene_of, seam, sharpness, study
 from memorygan.parser import FaceParser, ParserConfig
 from memorygan.parts import FACE_PARTS
 
@@ -50,6 +51,31 @@ def test_every_edit_the_model_has_a_slider_for_is_studied(monkeypatch):
     lines = rows([found, {}])
     assert [line[0] for line in lines] == list(found)
     assert all(line[1] == "100.0%" and line[2] == "0.900" for line in lines)
+
+
+def test_movement_is_measured_by_how_far_pixels_go_along():
+    random = np.random.default_rng(0)
+    model, photo = (
+        np.repeat(cv2.GaussianBlur(random.uniform(0, 255, (96, 96, 1)).astype(np.float32), (0, 0), 3)[..., None], 3, 2)
+        for _ in range(2)
+    )
+    model, photo = (np.clip((one - one.mean()) * 8 + 128, 0, 255).astype(np.uint8) for one in (model, photo))
+    where = np.zeros((96, 96), bool)
+    where[24:72, 24:72] = True
+    for share, shift in ((1.0, 2), (0.0, 0), (-1.0, -2)):
+        wanted, moved = movement((model, np.roll(model, 2, 1)), (photo, np.roll(photo, shift, 1)), where)
+        assert wanted > 0 and moved / wanted == pytest.approx(share, abs=0.15)
+    shares = np.zeros((2, 56, 56, len(FACE_PARTS)), np.float32)
+    shares[1, 20:30, 20:30, FACE_PARTS.index("nose")] = 1.0
+    assert around(list(shares), "nose").sum() == 12**2
+
+
+def test_changes_are_summed_so_that_faces_that_hardly_moved_say_little():
+    some = [
+        Measured(1.0, None, wanted, moved, 1.0, 1.0, 0.1) for wanted, moved in ((2.0, 1.8), (-0.01, 0.2), (-1.0, -1.0))
+    ]
+    (line,) = rows([{"hair shorter": one} for one in some])
+    assert line[3] == f"{(1.8 - 0.2 + 1.0) / 3.01:.0%}"
 
 
 def test_what_was_not_judged_or_not_moved_is_said():

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
+from editing.photo.transfer.outline import regrown
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.warp import SIDE
@@ -16,8 +17,10 @@ _TEETH = 8.0  # of L: a mouth whose warp is farther off than this shows somethin
 _LEAST = 0.05
 
 
-def newness(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, shaped: Sequence[int]) -> np.ndarray:
-    """(SIDE, SIDE) float32, 0 to 1: where the edited face shows a part that the warped photo does not have there.
+def newness(
+    photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, shaped: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the edited face shows a part that the warped photo does not have there, and which.
 
     Args:
         photo: warped.
@@ -25,8 +28,13 @@ def newness(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, s
         after: at SIDE pixels.
         window: (SIDE, SIDE), 0 where nothing may change.
         shaped: parts whose shape changes.
+
+    Returns:
+        (SIDE, SIDE) float32, 0 to 1, and (SIDE, SIDE, K) float32 shares of the parts that show there.
     """
-    opaque = [k for k in range(len(photo.scheme)) if k not in photo.scheme.transparent]
+    hair = photo.scheme.index("hair")
+    grown = regrown(photo, before, after, window, hair) if hair in shaped else None
+    opaque = [k for k in range(len(photo.scheme)) if k not in photo.scheme.transparent and (grown is None or k != hair)]
     change = after.parts[..., opaque] - before.parts[..., opaque]
     differs = np.maximum(np.maximum(change, 0.0).sum(axis=2), np.maximum(-change, 0.0).sum(axis=2))
     # The outlines of a rebuild are off by a pixel or so; only what is wider has changed.
@@ -40,17 +48,27 @@ def newness(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, s
         inside = cv2.erode((after.parts[..., mouth] > 0.5).astype(np.float32), np.ones((3, 3)))
         left = np.abs(cv2.GaussianBlur(after.lab[..., 0] - before.lab[..., 0], (0, 0), 1.5))
         new = np.maximum(new, np.clip((left - _TEETH) / 10.0, 0.0, 1.0) * inside)
-    return cv2.GaussianBlur(new, (0, 0), 1.2) * (window > 0)
+    parts = after.parts
+    if grown is not None:
+        # Of hair the outline decides, and of what shows where it goes.
+        new = new * (1.0 - np.clip(2.0 * np.maximum(before.parts[..., hair], after.parts[..., hair]), 0.0, 1.0))
+        of_hair = grown.grown + grown.shrunk
+        share_of_hair = (of_hair / np.maximum(of_hair + new, 1e-3))[..., None]
+        parts = share_of_hair * grown.parts + (1.0 - share_of_hair) * parts
+        new = np.maximum(new, of_hair)
+    return cv2.GaussianBlur(new, (0, 0), 1.2) * (window > 0), parts
 
 
-def draw(photo: FramedPhoto, toned: np.ndarray, after: Look, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def draw(
+    photo: FramedPhoto, toned: np.ndarray, after: Look, new: np.ndarray, parts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Colours (n, n, 3) and opacity (n, n) of :class:`Fields`.
 
     Args:
         photo: warped.
         toned: (n, n, 3) its CIELAB after the change of tone.
         after: at SIDE pixels.
-        new: see :func:`newness`.
+        new, parts: see :func:`newness`.
     """
     size = photo.size
     if new.max() < _LEAST:
@@ -62,7 +80,7 @@ def draw(photo: FramedPhoto, toned: np.ndarray, after: Look, new: np.ndarray) ->
     content, total = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
     strands = np.zeros((size, size), np.float32)
     for part, name in enumerate(photo.scheme.names):
-        here = after.parts[..., part]
+        here = parts[..., part]
         if part in photo.scheme.transparent or (here * new).max() < 0.02:
             continue
         weight = resized(here, size)

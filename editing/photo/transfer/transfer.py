@@ -63,10 +63,11 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
     gain, offset = gain + window_n * (more - 1.0), offset + window_n[..., None] * added
     offset += resized(_seen_through(first, last, plan.shaped, photo.scheme.transparent), size)
     toned = moved.lab * np.stack([gain, np.ones_like(gain), np.ones_like(gain)], axis=2) + offset
-    drawn, alpha = draw(moved, toned, last, newness(moved, first, last, window, plan.shaped))
+    new, shown = newness(moved, first, last, window, plan.shaped)
+    drawn, alpha = draw(moved, toned, last, new, shown)
     for one in lent:
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
-    ids = np.where((alpha > 0.5)[..., None], resized(last.parts, size), moved.parts).argmax(axis=2).astype(np.uint8)
+    ids = np.where((alpha > 0.5)[..., None], resized(shown, size), moved.parts).argmax(axis=2).astype(np.uint8)
     return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
 
 

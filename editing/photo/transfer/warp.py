@@ -9,12 +9,17 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import Look, follow
+from editing.photo.transfer.outline import distance
 from editing.photo.transfer.spread import smooth
 
 SIDE = 256
 BROAD = ("background", "hair", "hat", "cloth", "neck")  # without an outline of their own inside: they move as a whole
 _MARGINS = {"mouth": 0.10, "nose": 0.07, "skin": 0.06, "background": 0.03}
 _MARGIN = 0.05
+# Of outlines, in pixels: how wide the band is in which they are known, how far they are followed, and how smoothly.
+_BAND, _FARTHEST, _SPREAD = 2.5, 8.0, 3.0
+_STEPS = 4
+_TORN = 0.4  # pixels per pixel
 
 
 def window(before: Look, after: Look, names: Sequence[str], parts: Sequence[int]) -> np.ndarray:
@@ -59,10 +64,47 @@ def motion(before: Look, after: Look, names: Sequence[str], parts: Sequence[int]
         found = smooth(forward, trust * np.maximum(inside, 0.05), sigma)
         # Where nothing matches over a whole neighbourhood, a part was replaced, not moved.
         sure = cv2.GaussianBlur(trust, (0, 0), SIDE / 40)
-        found *= (np.clip((sure - 0.15) / 0.25, 0.0, 1.0) * inside)[..., None]
+        found *= np.clip((sure - 0.15) / 0.25, 0.0, 1.0)[..., None]
+        if broad:
+            # What was drawn anew matches by chance, here and there, and would be torn.
+            across, down = np.gradient(found, axis=1), np.gradient(found, axis=0)
+            torn = np.maximum(np.abs(across), np.abs(down)).max(axis=2)
+            found *= np.exp(-((cv2.GaussianBlur(torn, (0, 0), sigma / 2) / _TORN) ** 4))[..., None]
+        else:
+            found = _onto_outlines(found, before, after, chosen)
+        found *= inside[..., None]
         shift = shift * (1.0 - inside[..., None]) + found
         whole = np.maximum(whole, inside)
     return shift / SIDE, whole
+
+
+def _onto_outlines(flow: np.ndarray, before: Look, after: Look, parts: Sequence[int]) -> np.ndarray:
+    """(SIDE, SIDE, 2) the flow, in pixels, corrected so that the outlines of parts meet.
+
+    Faint outlines, such as the sides of a nose, move by a pixel or two, which a flow between pictures takes for noise;
+    the parts' masks know better. Newton steps along the normals of the signed distance to each outline, in a band
+    around it, and smooth between the bands.
+    """
+    pairs = []
+    for part in parts:
+        # Brows are hardly ever sure of themselves.
+        level = 0.5 * float(before.parts[..., part].max())
+        first, last = (distance(look.parts[..., part], level) for look in (before, after))
+        if first is not None and last is not None:
+            slope = np.dstack([cv2.Sobel(first, -1, 1, 0, scale=1 / 8), cv2.Sobel(first, -1, 0, 1, scale=1 / 8)])
+            pairs.append((first, last, slope))
+    for _ in range(_STEPS if pairs else 0):
+        step, weight = np.zeros_like(flow), np.zeros(flow.shape[:2], np.float32)
+        for first, last, slope in pairs:
+            there, normal = follow(first, flow), follow(slope, flow)
+            off = last - there
+            steep = np.square(normal).sum(axis=2)
+            # Where a part has no outline near by, before or after, nothing is known.
+            band = np.exp(-np.square(last / _BAND)) * np.clip(2.0 - np.abs(off) / _FARTHEST, 0.0, 1.0) * (steep > 0.25)
+            step += (band * off / np.maximum(steep, 0.25))[..., None] * normal
+            weight += band
+        flow = flow + smooth(step / np.maximum(weight, 1e-3)[..., None], np.minimum(weight, 1.0), _SPREAD)
+    return flow
 
 
 def _seen(look: Look, parts: Sequence[int]) -> np.ndarray:

@@ -1,0 +1,103 @@
+"""Outlines: how far a part of the model's picture reaches, before and after, and so how far the photo's is to reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from editing.photo.transfer.looks import FramedPhoto, Look, resized
+from editing.photo.transfer.spread import spread
+
+_FINE = 2
+_FAR = 0.25  # of the side: farther away the distance to an outline is not told
+_IDLE = 0.75  # pixels by which outlines of a rebuild differ for no reason
+_EDGE = 1.5  # half the width of an edge in pixels
+_LEAST = 0.004  # of the picture
+_ROOTED, _WHOLE = 0.15, 0.1  # of an island: how much of it was there, and of the largest one
+
+
+@dataclass(frozen=True)
+class Regrown:
+    """How a part of the photo is to grow and shrink.
+
+    Attributes:
+        grown: (S, S) float32, 0 to 1: where the part newly shows.
+        shrunk: (S, S) float32, 0 to 1: where it no longer does.
+        parts: (S, S, K) float32: what is there instead; sums to 1.
+    """
+
+    grown: np.ndarray
+    shrunk: np.ndarray
+    parts: np.ndarray
+
+
+def distance(share: np.ndarray, level: float = 0.5) -> np.ndarray | None:
+    """(S, S) float32 signed distance to the outline of a part in pixels, positive inside; None without an outline.
+
+    Args:
+        share: (S, S) of the part.
+        level: the share where its outline runs.
+    """
+    side = share.shape[0]
+    fine = (resized(share, _FINE * side) > level).astype(np.uint8)
+    if not 0 < int(fine.sum()) < fine.size:
+        return None
+    inside, outside = (cv2.distanceTransform(mask, cv2.DIST_L2, 5) for mask in (fine, 1 - fine))
+    far = np.clip((inside - outside) / _FINE, -_FAR * side, _FAR * side)
+    return cv2.GaussianBlur(resized(far.astype(np.float32), side), (0, 0), 1.0)
+
+
+def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, part: int) -> Regrown | None:
+    """The photo's part grows and shrinks by as much as the model's, from the photo's own outline.
+
+    The rebuild's outline lies elsewhere than the photo's: its new hair would float beside the photo's, and hair that it
+    has not got would stay. So the change of the signed distance is what is taken over.
+
+    Args:
+        photo: warped.
+        before: warped.
+        after: of the same size S.
+        window: (S, S), 0 where nothing may change.
+        part: its number.
+
+    Returns:
+        None where one of the three pictures does not have the part.
+    """
+    side = after.parts.shape[0]
+    own = resized(photo.parts[..., part], side)
+    shares = [look.parts[..., part] for look in (before, after)]
+    if min(float(share.mean()) for share in (own, *shares)) < _LEAST:
+        return None
+    found = [distance(share) for share in (own, *shares)]
+    if found[0] is None or found[1] is None or found[2] is None:
+        return None
+    change = found[2] - found[1]
+    change = np.sign(change) * np.maximum(np.abs(change) - _IDLE, 0.0) * window
+    wanted = np.clip(0.5 + (found[0] + change) / (2.0 * _EDGE), 0.0, 1.0)
+    wanted = np.where(window > 0, wanted * _rooted(wanted > 0.5, own > 0.5), wanted)
+    is_there = np.clip(0.5 + found[0] / (2.0 * _EDGE), 0.0, 1.0)
+    grown = np.where(change > 0, np.maximum(wanted - np.maximum(own, is_there), 0.0), 0.0)
+    shrunk = np.where((change < 0) | (wanted == 0.0), np.maximum(np.maximum(own, is_there) - wanted, 0.0), 0.0)
+    others = after.parts.copy()
+    others[..., part] = 0.0
+    total = others.sum(axis=2)
+    others = spread(others / np.maximum(total, 1e-3)[..., None], np.clip(2.0 * total - 0.5, 0.0, 1.0))
+    others /= np.maximum(others.sum(axis=2, keepdims=True), 1e-3)
+    others *= (shrunk / np.maximum(grown + shrunk, 1e-3))[..., None]
+    others[..., part] = grown / np.maximum(grown + shrunk, 1e-3)
+    return Regrown(grown.astype(np.float32), shrunk.astype(np.float32), others.astype(np.float32))
+
+
+def _rooted(wanted: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """(S, S) bool without islands: what grows beside the head, and locks that are left hanging in the air."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(wanted.astype(np.uint8))
+    if count <= 1:
+        return np.ones_like(wanted)
+    area = stats[:, cv2.CC_STAT_AREA]
+    was = np.bincount(labels[own], minlength=count) / np.maximum(area, 1)
+    keep = (was >= _ROOTED) & (area >= _WHOLE * area[1:].max())
+    keep[0] = True
+    kept: np.ndarray = keep[labels]
+    return kept
