@@ -10,6 +10,7 @@ from editing.photo.transfer import fields as fields_module
 from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields, apply
 from editing.photo.transfer.looks import FramedPhoto, Look, noise_level, to_lab
+from editing.photo.transfer.outline import regrown, rooted
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.transfer import Plan, transfer
@@ -17,7 +18,7 @@ from memorygan.parts import FACE_PARTS
 
 N, S = 128, 64
 PARTS = len(FACE_PARTS)
-HAIR, SKIN, MOUTH, GLASSES = (FACE_PARTS.index(name) for name in ("hair", "skin", "mouth", "eyeglass"))
+HAIR, SKIN, MOUTH, NOSE, GLASSES = map(FACE_PARTS.index, ("hair", "skin", "mouth", "nose", "eyeglass"))
 WHOLE = np.array([[1 / N, 0, 0], [0, 1 / N, 0]])
 
 
@@ -154,6 +155,51 @@ def test_what_hair_uncovers_is_the_photos_background():
     result, _ = apply(pixels, transfer(framed, look(ids(S)), look(ids(S, hair=0.32)), Plan((), (HAIR,))), WHOLE)
     bare = (ids(N, hair=0.39) == HAIR) & (ids(N, hair=0.34) != HAIR)
     assert np.abs(result[bare].mean(axis=0) - blue[0]).max() < 25
+
+
+def test_a_faint_outline_moves_as_far_as_the_models():
+    # The nose of both pictures has the colour of the skin around it: only the masks know where it is.
+    def nose(size: int, half: float) -> np.ndarray:
+        y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+        found = ids(size)
+        found[(np.abs(x) < half) & (np.abs(y) < 0.1)] = NOSE
+        return found
+
+    colours = {NOSE: COLOURS[SKIN]}
+    pixels = painted(nose(N, 0.06), {NOSE: (0, 255, 0)})
+    framed = FramedPhoto.of(pixels, one_hot(nose(N, 0.06)), N)
+    made = transfer(framed, look(nose(S, 0.06), colours), look(nose(S, 0.075), colours), Plan((), (NOSE,)))
+    result, _ = apply(pixels, made, WHOLE)
+    green = [float((p[N // 2 - 5 : N // 2 + 5, :, 1] > 210).sum(axis=1).mean()) / N for p in (pixels, result)]
+    assert green[1] - green[0] == pytest.approx(0.03, abs=0.012)
+
+
+def test_hair_grows_from_the_photos_own_outline():
+    # The rebuild's hair reaches less far than the photo's, as if it were another head.
+    framed = FramedPhoto.of(painted(ids(N, hair=0.42)), one_hot(ids(N, hair=0.42)), N)
+    found = regrown(framed, look(ids(N, hair=0.36)), look(ids(N, hair=0.4)), np.ones((N, N), np.float32), HAIR)
+    assert found is not None
+    grown = (found.grown > 0.5) & (np.mgrid[:N, :N][0] < N // 2)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    far = np.hypot(x, y)[grown]
+    assert far.min() > 0.41 and far.max() == pytest.approx(0.46, abs=0.015)
+    assert found.shrunk.max() < 0.5
+    back = regrown(framed, look(ids(N, hair=0.4)), look(ids(N, hair=0.36)), np.ones((N, N), np.float32), HAIR)
+    gone = (back.shrunk > 0.5) & (np.mgrid[:N, :N][0] < N // 2)
+    assert np.hypot(x, y)[gone].min() == pytest.approx(0.38, abs=0.015)
+    assert back.parts[gone][:, 0].mean() > 0.9, "the background shows there"
+    assert regrown(framed, look(ids(N, hair=0.0)), look(ids(N)), np.ones((N, N), np.float32), HAIR) is None
+
+
+def test_no_lock_is_left_hanging_in_the_air():
+    wanted = np.zeros((N, N), bool)
+    wanted[20:80, 30:90] = True
+    own = wanted.copy()
+    wanted[90:110, 30:50] = True  # was never there
+    wanted[100:104, 80:84] = own[100:104, 80:84] = True  # what is left of a long one
+    kept = rooted(wanted, own)
+    assert kept[20:80, 30:90].all() and not kept[95, 40] and not kept[101, 81] and kept[0, 0]
+    assert rooted(np.zeros((N, N), bool), own).all()
 
 
 def test_glasses_add_to_what_is_seen_through_them():

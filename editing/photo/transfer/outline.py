@@ -76,7 +76,7 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     change = found[2] - found[1]
     change = np.sign(change) * np.maximum(np.abs(change) - _IDLE, 0.0) * window
     wanted = np.clip(0.5 + (found[0] + change) / (2.0 * _EDGE), 0.0, 1.0)
-    wanted = np.where(window > 0, wanted * _rooted(wanted > 0.5, own > 0.5), wanted)
+    wanted = np.where(window > 0, wanted * rooted(wanted > 0.5, own > 0.5), wanted)
     is_there = np.clip(0.5 + found[0] / (2.0 * _EDGE), 0.0, 1.0)
     grown = np.where(change > 0, np.maximum(wanted - np.maximum(own, is_there), 0.0), 0.0)
     shrunk = np.where((change < 0) | (wanted == 0.0), np.maximum(np.maximum(own, is_there) - wanted, 0.0), 0.0)
@@ -90,8 +90,13 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     return Regrown(grown.astype(np.float32), shrunk.astype(np.float32), others.astype(np.float32))
 
 
-def _rooted(wanted: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """(S, S) bool without islands: what grows beside the head, and locks that are left hanging in the air."""
+def rooted(wanted: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """(S, S) bool: False on islands of what is wanted, which hang in the air or grow beside the head.
+
+    Args:
+        wanted: (S, S) bool.
+        own: (S, S) bool, what was there.
+    """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(wanted.astype(np.uint8))
     if count <= 1:
         return np.ones_like(wanted)

@@ -71,7 +71,9 @@ def motion(before: Look, after: Look, names: Sequence[str], parts: Sequence[int]
             torn = np.maximum(np.abs(across), np.abs(down)).max(axis=2)
             found *= np.exp(-((cv2.GaussianBlur(torn, (0, 0), sigma / 2) / _TORN) ** 4))[..., None]
         else:
-            found = _onto_outlines(found, before, after, chosen)
+            box = _square(inside)
+            near = (Look(one.image[box], one.parts[box]) for one in (before, after))
+            found[box] = _onto_outlines(found[box], *near, chosen)
         found *= inside[..., None]
         shift = shift * (1.0 - inside[..., None]) + found
         whole = np.maximum(whole, inside)
@@ -79,7 +81,7 @@ def motion(before: Look, after: Look, names: Sequence[str], parts: Sequence[int]
 
 
 def _onto_outlines(flow: np.ndarray, before: Look, after: Look, parts: Sequence[int]) -> np.ndarray:
-    """(SIDE, SIDE, 2) the flow, in pixels, corrected so that the outlines of parts meet.
+    """(s, s, 2) the flow, in pixels, corrected so that the outlines of parts meet.
 
     Faint outlines, such as the sides of a nose, move by a pixel or two, which a flow between pictures takes for noise;
     the parts' masks know better. Newton steps along the normals of the signed distance to each outline, in a band
@@ -105,6 +107,16 @@ def _onto_outlines(flow: np.ndarray, before: Look, after: Look, parts: Sequence[
             weight += band
         flow = flow + smooth(step / np.maximum(weight, 1e-3)[..., None], np.minimum(weight, 1.0), _SPREAD)
     return flow
+
+
+def _square(inside: np.ndarray) -> tuple[slice, slice]:
+    """The smallest square around what is not 0."""
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return np.s_[:1, :1]
+    side = int(max(np.ptp(rows), np.ptp(columns))) + 1
+    top, left = (min(int(places[0]), inside.shape[0] - side) for places in (rows, columns))
+    return np.s_[top : top + side, left : left + side]
 
 
 def _seen(look: Look, parts: Sequence[int]) -> np.ndarray:
