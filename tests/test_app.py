@@ -462,6 +462,7 @@ def two_faces(service: EditingService) -> tuple[bytes, bytes]:
     views = []
     for left in (0.0, 160.0):
         *_, last = service.invert(token, crop=(left, 40.0, 150.0), steps=1)
+        assert last.view is not None
         views.append(service.set_sliders(last.view.session, {"hair.lightness": 2.0}))
     project = service.export_project(views[0].session)
     for view in views:

@@ -185,6 +185,7 @@ def test_hair_grows_from_the_photos_own_outline():
     assert far.min() > 0.41 and far.max() == pytest.approx(0.46, abs=0.015)
     assert found.shrunk.max() < 0.5
     back = regrown(framed, look(ids(N, hair=0.4)), look(ids(N, hair=0.36)), np.ones((N, N), np.float32), HAIR)
+    assert back is not None
     gone = (back.shrunk > 0.5) & (np.mgrid[:N, :N][0] < N // 2)
     assert np.hypot(x, y)[gone].min() == pytest.approx(0.38, abs=0.015)
     assert back.parts[gone][:, 0].mean() > 0.9, "the background shows there"

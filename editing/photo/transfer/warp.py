@@ -72,8 +72,8 @@ def motion(before: Look, after: Look, names: Sequence[str], parts: Sequence[int]
             found *= np.exp(-((cv2.GaussianBlur(torn, (0, 0), sigma / 2) / _TORN) ** 4))[..., None]
         else:
             box = _square(inside)
-            near = (Look(one.image[box], one.parts[box]) for one in (before, after))
-            found[box] = _onto_outlines(found[box], *near, chosen)
+            was, now = (Look(one.image[box], one.parts[box]) for one in (before, after))
+            found[box] = _onto_outlines(found[box], was, now, chosen)
         found *= inside[..., None]
         shift = shift * (1.0 - inside[..., None]) + found
         whole = np.maximum(whole, inside)
