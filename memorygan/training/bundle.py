@@ -7,6 +7,7 @@ import datetime
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -108,14 +109,12 @@ def bundle(run: Path, weights: Path, name: str, provenance: Provenance, title: s
     """
     loaded = load_generator(run / "generator.safetensors")
     file = f"{name}.safetensors"
-    origin = Provenance(
+    origin = replace(
+        loaded.provenance,
         data=provenance.data,
         licence=provenance.licence,
-        images_seen=loaded.images_seen,
-        recipe=loaded.provenance.recipe,
         command=provenance.command,
         date=datetime.date.today().isoformat(),
-        notes=loaded.provenance.notes,
     )
     sha256 = save_generator(weights / file, loaded.generator, provenance=origin)
     save_encoder(weights / "encoder.safetensors", load_encoder(run / "encoder.safetensors"), loaded.images_seen)

@@ -10,12 +10,12 @@ from PIL import Image
 
 from memorygan.training.packfile import DataError
 from memorygan.training.packing import Holdout, split_names
-from memorygan.training.sources import FolderSource, open_source
+from memorygan.training.sources import FolderSource, Source, open_source
 
 SEPARATOR = "/"  # between folder and face in a name; no file's own name can hold it
 
 
-class MixedSource:
+class MixedSource(Source):
     """The faces of several folders, named ``folder/face``; each folder has a validation split of its own.
 
     Args:

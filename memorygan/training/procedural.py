@@ -11,11 +11,12 @@ from PIL import Image
 from memorygan.parts import FACE_PARTS
 from memorygan.training.cartoon import DRAWING_VERSION, draw_face, roll_traits
 from memorygan.training.packfile import DataError
+from memorygan.training.sources import Source
 
 _MIN_CANVAS, _MAX_CANVAS, _SUPERSAMPLING = 256, 1024, 4
 
 
-class ProceduralSource:
+class ProceduralSource(Source):
     """``count`` drawn faces as a source for :func:`memorygan.training.packing.prepare`.
 
     Args:
@@ -45,15 +46,6 @@ class ProceduralSource:
 
     def stamp(self, name: str) -> list[object]:
         return [DRAWING_VERSION]
-
-    def problems(self, size: int) -> dict[str, str]:
-        return {}
-
-    def official_val(self, name: str) -> bool:
-        return False
-
-    def labels(self, name: str) -> dict[str, str]:
-        return {}
 
     def load(self, name: str) -> tuple[Image.Image, np.ndarray]:
         """See :class:`memorygan.training.sources.Source`."""

@@ -7,7 +7,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -31,7 +30,7 @@ _OFFICIAL_TRAIN = 28_000
 _PARSE_SIZE = 256
 
 
-class Source(Protocol):
+class Source(ABC):
     """A named collection of faces with masks.
 
     Attributes:
@@ -44,15 +43,19 @@ class Source(Protocol):
     description: str
     parts: PartScheme
 
+    @abstractmethod
     def names(self) -> list[str]:
         """All face names, in a fixed order."""
 
+    @abstractmethod
     def stamp(self, name: str) -> list[object]:
         """Plain JSON values that change when the face does, such as size and date of its files."""
 
     def problems(self, size: int) -> dict[str, str]:
         """Faces that cannot be brought to ``size`` pixels, with the reason; looks at headers only."""
+        return {}
 
+    @abstractmethod
     def load(self, name: str) -> tuple[Image.Image, np.ndarray]:
         """A square RGB image and its (H, W) uint8 part ids, not necessarily of one size.
 
@@ -63,9 +66,11 @@ class Source(Protocol):
 
     def official_val(self, name: str) -> bool:
         """Whether the data set itself puts this face into its validation split."""
+        return False
 
     def labels(self, name: str) -> dict[str, str]:
         """What a table beside the pictures says of this face, see :mod:`memorygan.training.rarity`."""
+        return {}
 
 
 def _file_stamp(path: Path) -> tuple[object, ...]:
@@ -73,7 +78,7 @@ def _file_stamp(path: Path) -> tuple[object, ...]:
     return path.name, status.st_size, status.st_mtime_ns
 
 
-class FolderSource(ABC):
+class FolderSource(Source):
     """Faces that are image files of one folder; the masks are up to the subclass.
 
     Raises:
@@ -100,15 +105,8 @@ class FolderSource(ABC):
         """Everything a face is made of: its image, and the files of its mask."""
         return [self.images[name]]
 
-    def official_val(self, name: str) -> bool:
-        return False
-
     def labels(self, name: str) -> dict[str, str]:
         return self.table.get(name, {})
-
-    @abstractmethod
-    def load(self, name: str) -> tuple[Image.Image, np.ndarray]:
-        """See :class:`Source`."""
 
     def mask_problem(self, name: str) -> str | None:
         """Why the mask of a face cannot be used, as far as file names tell."""
