@@ -7,8 +7,8 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 
 from app.stopping import Stop, drain
@@ -21,6 +21,9 @@ class Options:
 
     Attributes:
         host, port, share, mcp, open, queue_size: see :class:`app.server.Settings`.
+        engine: "local", or "ray" where others compute, see :mod:`app.cluster`.
+        address: of the Ray cluster; None for one of this machine alone.
+        replicas: of each kind there, at most.
         checkpoint, device, text_judge, identity_judge: see :meth:`editing.service.EditingService.open`.
         auth: (name, password) pairs.
         trusted_proxies: addresses, separated by commas.
@@ -29,6 +32,9 @@ class Options:
 
     host: str
     port: int | None
+    engine: str
+    address: str | None
+    replicas: int
     device: str
     checkpoint: Path | None
     text_judge: str
@@ -68,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
         "address to listen on; 0.0.0.0 for all",
     )
     add("--port", ["MEMORYGAN_PORT", "GRADIO_SERVER_PORT"], None, "port; the first free one from 7860 if left out", int)
+    add("--engine", ["MEMORYGAN_ENGINE"], "local", "what computes: local (this process), or ray (many devices)")
+    add("--address", ["MEMORYGAN_RAY_ADDRESS"], None, "of a Ray cluster; --engine ray starts one here if left out")
+    add("--replicas", ["MEMORYGAN_REPLICAS"], "8", "with --engine ray: processes of each kind, at most", int)
     add("--device", ["MEMORYGAN_DEVICE"], "auto", "auto, cpu, cuda or cuda:1")
     add("--checkpoint", ["MEMORYGAN_CHECKPOINT"], None, "the generator to use; the bundled one if left out", Path)
     add("--text-judge", ["MEMORYGAN_TEXT_JUDGE"], "auto", "what reads descriptions: auto, openai or bundled")
@@ -126,11 +135,15 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     """Reads and checks the options; ends the program with a sentence if they are unusable."""
     options = parser()
     values = options.parse_args(arguments)
-    for name in ("max_sessions", "queue_size"):
+    for name in ("max_sessions", "queue_size", "replicas"):
         if getattr(values, name) < 1:
             options.error(f"--{name.replace('_', '-')} is {getattr(values, name)}; use at least 1")
     if values.port is not None and not 0 < values.port < 65536:
         options.error(f"--port is {values.port}; use 1 to 65535")
+    if values.engine not in ("local", "ray"):
+        options.error(f"--engine is {values.engine!r}; use local or ray")
+    if values.address and values.engine == "local":
+        options.error("--address is of a Ray cluster; say --engine ray as well, or leave it out")
     said = os.environ.get("MEMORYGAN_AUTH", "").strip()
     people = persons(([said] if said else []) if values.auth is None else values.auth)
     if people is None:
@@ -160,33 +173,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(options: Options, stop: Stop) -> None:
     # Imported only now: --help and a mistyped option shall not wait for torch.
     from app import create_demo
+    from app.engines import engine
     from app.jobs import StoppableJobs
     from app.server import Settings, launch
-    from app.zero import ZeroJobs, import_spaces
     from editing.errors import EditingError
-    from editing.service import EditingService, Limits
 
     print("Loading the model …", flush=True)
-    spaces = import_spaces()
-    # On ZeroGPU this process never has a GPU, though torch is made to believe so.
-    device = options.device if spaces is None else "cpu"
-    opened = partial(
-        EditingService.open,
-        options.checkpoint,
-        limits=replace(Limits(), max_sessions=options.max_sessions),
-        text_judge=options.text_judge,
-        identity_judge=options.identity_judge,
-    )
-    try:
-        service = opened(device)
-    except EditingError as error:
-        raise Unfit(str(error)) from error
-    if service.notice:
-        print(service.notice, flush=True)
-    shared = {item.name for item in fields(Settings)} & {item.name for item in fields(options)}
-    settings = Settings(stop=stop, **{name: getattr(options, name) for name in shared})
-    with service:
-        jobs = StoppableJobs(service if spaces is None else ZeroJobs(service, partial(opened, "cuda"), spaces.GPU))
+    with ExitStack() as stack:
+        try:
+            service, long_jobs = stack.enter_context(engine(options))
+        except EditingError as error:
+            raise Unfit(str(error)) from error
+        if service.notice:
+            print(service.notice, flush=True)
+        shared = {item.name for item in fields(Settings)} & {item.name for item in fields(options)}
+        settings = Settings(stop=stop, **{name: getattr(options, name) for name in shared})
+        jobs = StoppableJobs(long_jobs)
         demo = create_demo(service, jobs)
         try:
             try:

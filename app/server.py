@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from gradio.route_utils import FnIndexInferError
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from app import uploads
 from app.arguments import refuse_politely
@@ -81,9 +82,35 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
         OSError: if the port is taken.
     """
     chosen = settings or Settings()
-    uploads.separate()
     # Read by uvicorn, which Gradio starts.
     os.environ["FORWARDED_ALLOW_IPS"] = chosen.trusted_proxies
+    _, address, _ = demo.launch(
+        server_name=chosen.host,
+        server_port=chosen.port,
+        share=chosen.share,
+        inbrowser=chosen.open,
+        max_threads=THREADS,
+        num_workers=0,  # processes beside this one would serve files past all of the above
+        **_shown(demo, service, chosen),
+        **options,
+    )
+    return address
+
+
+def mounted(demo: gr.Blocks, service: EditingService, settings: Settings | None = None) -> FastAPI:
+    """The same page as an application for another server; that one decides on address, port and certificates."""
+    chosen = settings or Settings()
+    demo.max_threads = THREADS
+    outer = gr.mount_gradio_app(FastAPI(), demo, "/", **_shown(demo, service, chosen))
+    inner: Any = next(route.app for route in outer.routes if isinstance(route, Mount))
+    demo.app = demo.server_app = inner
+    demo.is_running = True
+    return outer
+
+
+def _shown(demo: gr.Blocks, service: EditingService, chosen: Settings) -> dict[str, Any]:
+    """What Gradio is told, however the page is served; furnishes the page with its queue."""
+    uploads.separate()
     presence, states = Presence(chosen.grace, chosen.first), States(chosen.max_visits, closed_age=chosen.closed_age)
     # Closed: what is asked for directly would pass the queue by.
     demo.queue(api_open=False)
@@ -129,31 +156,23 @@ def launch(demo: gr.Blocks, service: EditingService, settings: Settings | None =
             Middleware(FirstPaint, first_paint(demo)),
         ],
     }
-    _, address, _ = demo.launch(
-        server_name=chosen.host,
-        server_port=chosen.port,
-        auth=list(chosen.auth) or None,
-        auth_message="Please log in to MemoryGAN Studio.",
-        share=chosen.share,
-        mcp_server=chosen.mcp,
-        inbrowser=chosen.open,
-        max_file_size=uploads.MAX_SAVED,
-        max_threads=THREADS,
-        num_workers=0,  # processes beside this one would serve files past all of the above
-        show_error=False,
-        enable_monitoring=False,
-        run_history=False,
-        ssr_mode=False,
-        pwa=False,
-        footer_links=["api"],
-        theme=StudioTheme(),
-        css_paths=[STATIC / "studio.css"],
-        head=head(),
-        favicon_path=STATIC / "logo.svg",
-        app_kwargs=app_kwargs,
-        **options,
-    )
-    return address
+    return {
+        "auth": list(chosen.auth) or None,
+        "auth_message": "Please log in to MemoryGAN Studio.",
+        "mcp_server": chosen.mcp,
+        "max_file_size": uploads.MAX_SAVED,
+        "show_error": False,
+        "enable_monitoring": False,
+        "run_history": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "footer_links": ["api"],
+        "theme": StudioTheme(),
+        "css_paths": [STATIC / "studio.css"],
+        "head": head(),
+        "favicon_path": STATIC / "logo.svg",
+        "app_kwargs": app_kwargs,
+    }
 
 
 async def _tidy(demo: gr.Blocks) -> None:

@@ -92,6 +92,8 @@ class ServiceCore:
         detector: Detector | None = None,
         identity: IdentityJudge | None = None,
         guides: Guides | None = None,
+        renderer: Renderer | None = None,
+        threads: int = 1,
     ) -> None:
         self.limits = limits or Limits()
         self._guides, self._spreads = guides, Spreads()
@@ -100,7 +102,7 @@ class ServiceCore:
         self._notices = [assets.notice] if assets.notice else []
         self._started = time.monotonic()
         self._lock = threading.Lock()
-        self._renderer = Renderer(assets.generator, self.limits.cache_bytes)
+        self._renderer = renderer or Renderer(assets.generator, self.limits.cache_bytes)
         self._worker = Worker(
             self._preview_batch,
             self._leave_gpu,
@@ -108,6 +110,7 @@ class ServiceCore:
             self.limits.max_queue,
             self.limits.max_batch,
             self.limits.batch_window,
+            threads,
         )
         self._editor = FaceEditor(assets.generator, assets.sliders, Interactive(self._worker))
         self._store = SessionStore(

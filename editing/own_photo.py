@@ -24,6 +24,7 @@ from editing.results import (
     CancelToken,
     FaceView,
     InversionProgress,
+    JobState,
     PhotoView,
 )
 
@@ -95,6 +96,7 @@ class OwnPhotos(ServiceCore):
         tune_steps: int = 0,
         cancel: CancelToken | None = None,
         owner: str = "",
+        resume: JobState | None = None,
     ) -> Iterator[InversionProgress]:
         """Turns a photo into an editable face; yields after every step, and last the opened session.
 
@@ -107,6 +109,7 @@ class OwnPhotos(ServiceCore):
             tune_steps: of the render net, for this face alone; edits stay exact, a saved recipe does not carry it.
             cancel: ends the job within a step; the best so far is opened.
             owner: jobs of one owner take turns with those of others; default: the photo.
+            resume: where the same job stood when it was cut off, see :attr:`InversionProgress.state`.
 
         Raises:
             EditingError: for a face or crop that is not there, or steps out of range.
@@ -115,7 +118,7 @@ class OwnPhotos(ServiceCore):
         settings = InversionSettings(steps=steps, tune_steps=tune_steps)
         pixels = self.framed(photo, face, crop)
         frame = self._photos.frame(photo, face, crop)
-        return self._inverting(pixels, settings, cancel or CancelToken(), owner or photo, photo, frame)
+        return self._inverting(pixels, settings, cancel or CancelToken(), owner or photo, photo, frame, resume)
 
     def _inverting(
         self,
@@ -125,6 +128,7 @@ class OwnPhotos(ServiceCore):
         owner: str,
         photo: str,
         frame: Frame,
+        resume: JobState | None,
     ) -> Iterator[InversionProgress]:
         waiting = InversionProgress("waiting", 0, settings.steps + settings.tune_steps, pixels, pixels)
         work = invert(
@@ -136,6 +140,7 @@ class OwnPhotos(ServiceCore):
             Background(self._worker, owner),
             cancel,
             self._identity_judge(),
+            resume,
         )
         result = yield from self._jobs.in_turn(owner, cancel, waiting, work)
         if result is not None:

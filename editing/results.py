@@ -169,6 +169,22 @@ class PhotoView:
 
 
 @dataclass(frozen=True)
+class JobState:
+    """Where a long job stands, as plain data, so that another process can go on from its best so far.
+
+    Attributes:
+        step: steps taken.
+        best_step: after how many of them the best was made.
+        best: float32, what is optimised, at its best: of a sentence (P, G, R) shifts in units of the codes' spread, of
+            a photo (1, K, L, D) codes.
+    """
+
+    step: int
+    best_step: int
+    best: np.ndarray
+
+
+@dataclass(frozen=True)
 class InversionProgress:
     """How far the reconstruction of a photo is.
 
@@ -185,6 +201,7 @@ class InversionProgress:
         view: the opened session, only in the last progress of a job (phase "done").
         cancelled: the job was stopped; ``view`` still holds the best so far.
         notices: plain sentences.
+        state: of the refinement, to go on from; None while waiting.
     """
 
     phase: str
@@ -201,6 +218,7 @@ class InversionProgress:
     view: FaceView | None = None
     cancelled: bool = False
     notices: tuple[str, ...] = ()
+    state: JobState | None = None
 
 
 @dataclass(frozen=True)

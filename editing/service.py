@@ -62,6 +62,7 @@ from editing.results import (
     CompositionFrame,
     FaceView,
     GuidanceInfo,
+    JobState,
     Likeness,
     PartInfo,
     Variant,
@@ -73,6 +74,7 @@ from editing.text.subjects import Subject, subject_of
 from editing.text.wish import check_wish, follow, read_wish
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.generator import ComposedGenerator, MemoryGAN
+from memorygan.latents import Latents
 from memorygan.memory import Retrieved
 
 __all__ = ["EditingService", "Limits"]
@@ -92,6 +94,8 @@ class EditingService(OwnPhotos):
         detector: finds faces in photos; None for MTCNN, made when the first photo comes.
         identity: judges whether two (S, S, 3) uint8 faces are the same person, cosine in [−1, 1]; None for the guides'.
         guides: judges of words and identity, loaded when first needed; None for none.
+        renderer: makes the pictures; None for one on the generator's device.
+        threads: that ask the renderer; more than one only if others do its work.
     """
 
     @classmethod
@@ -508,6 +512,7 @@ class EditingService(OwnPhotos):
         cancel: CancelToken | None = None,
         owner: str = "",
         layers: str | None = None,
+        resume: JobState | None = None,
     ) -> Iterator[TextProgress]:
         """Changes parts until the face fits a sentence; yields after every step, and last a proposal.
 
@@ -527,6 +532,7 @@ class EditingService(OwnPhotos):
             owner: jobs of one owner take turns with those of others; default: the session.
             layers: of the parts that may change: "all" (the paper's rule of each part), "shape" or "texture"; None for
                 those that the sentence is about: "long hair" keeps its colour, "red hair" its cut.
+            resume: where the same job stood when it was cut off, see :attr:`TextProgress.state`; it goes on from there.
 
         Raises:
             EditingError: if sentences cannot be used here, for a sentence the judge cannot read, an unknown part,
@@ -551,6 +557,7 @@ class EditingService(OwnPhotos):
             self._spreads,
             cancel or CancelToken(),
             owner or session,
+            resume,
         )
         return self._followed(session, wish.edit, followed)
 
@@ -587,6 +594,11 @@ class EditingService(OwnPhotos):
         with self._store.using(session) as found:
             latents, own = found.latents(), found.generator
 
+        return self._frames(session, latents, own, names, side)
+
+    def _frames(
+        self, session: str, latents: Latents, own: ComposedGenerator | None, names: tuple[str, ...], side: int | None
+    ) -> tuple[CompositionFrame, ...]:
         def provide() -> tuple[ComposedGenerator, Retrieved]:
             return self._renderer.of(own), self._renderer.retrieve(session, latents)
 

@@ -26,7 +26,7 @@ from test_app import full_service, photo_bytes  # type: ignore[import-not-found]
 
 from app import zero
 from editing.errors import EditingError
-from editing.results import CancelToken
+from editing.results import CancelToken, JobState
 from memorygan.checkpoint import Provenance, save_generator
 from memorygan.config import get_preset
 from memorygan.generator import MemoryGAN
@@ -97,6 +97,31 @@ def test_a_description_comes_back_as_if_it_had_been_followed_here(page, jobs):
     applied = page.apply_description(face.session, there.proposal)
     assert np.array_equal(applied.image, there.image) and len(applied.history) == 1
     assert page.undo(face.session).history == ()
+
+
+@pytest.mark.parametrize("kind", ["describe", "invert"])
+def test_a_job_goes_on_from_where_another_stood(page, jobs, kind):
+    face, photo = page.new_face(3).session, page.open_photo(photo_bytes()).photo
+
+    def begin(**options):
+        if kind == "describe":
+            return jobs.describe(face, "red hair", steps=20, seed=5, **options)
+        return jobs.invert(photo, steps=20, **options)
+
+    def worst(now):
+        return now.losses["total"] if kind == "describe" else now.loss
+
+    states, first = [], []
+    for now in begin():
+        states.append(now.state)
+        first.append(worst(now))
+        if now.step == 8:
+            break
+    *rest, last = begin(resume=pickled(states[-1]))
+    assert [now.step for now in rest][:3] == [8, 9, 10] and last.step == 20 and last.phase == "done"
+    assert worst(rest[0]) == pytest.approx(min(first), rel=0.05) and worst(rest[0]) < first[0]
+    with pytest.raises(EditingError, match="another job"):
+        list(begin(resume=JobState(8, 8, np.zeros((1, 2, 3), dtype=np.float32))))
 
 
 def test_a_photo_comes_back_as_a_face_of_the_page(page, jobs):

@@ -260,6 +260,7 @@ def test_the_locks_fit_the_ranges_and_each_other(environment):
 
 # What only these need is not installed for the page.
 EXTRAS = ("requirements-analysis.txt", "requirements-train.txt")
+SERVE = "requirements-serve.txt"  # of app/cluster alone; from a cluster's own index as often as not, so without a lock
 WORKSHOPS = ("memorygan/training", "memorygan/analysis", "editing/studies", "editing/guidance/training")
 
 
@@ -274,7 +275,8 @@ def test_every_imported_library_is_a_declared_requirement():
     undeclared = set()
     for path in SOURCES:
         workshop = path.relative_to(ROOT).as_posix().startswith(WORKSHOPS)
-        declared = to_run | extra if workshop else to_run
+        clustered = path.relative_to(ROOT).as_posix().startswith("app/cluster/")
+        declared = to_run | (extra if workshop else distributions_of(SERVE) if clustered else set())
         for line, name in imported_modules(path.read_text(encoding="utf-8"), package_of(path)):
             top = name.split(".")[0]
             if top in sys.stdlib_module_names or top in PACKAGES or top in OPTIONAL_IMPORTS:

@@ -1,4 +1,4 @@
-"""The one thread that computes: batches previews, takes turns between users, keeps figures of time."""
+"""The thread that computes: batches previews, takes turns between users, keeps figures of time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Preview:
 
 
 class Worker:
-    """Runs everything that touches the device, in one thread.
+    """Runs everything that touches the device, in one thread; in several only where others do the computing.
 
     Interactive work comes first in, first out; previews with equal keys are taken together; a newer preview of the same
     slot replaces one that still waits, and both callers get the newer result. Background steps (optimisation) go round
@@ -54,6 +54,7 @@ class Worker:
         max_queue: interactive requests that may wait.
         max_batch: previews computed together.
         batch_window: seconds to wait for companions of a preview.
+        threads: that run things at the same time.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Worker:
         max_queue: int = 256,
         max_batch: int = 8,
         batch_window: float = 0.003,
+        threads: int = 1,
     ) -> None:
         self._run_batch, self._on_out_of_memory, self._free_memory = run_batch, on_out_of_memory, free_memory
         self.max_queue, self.max_batch, self.batch_window = max_queue, max_batch, batch_window
@@ -74,8 +76,10 @@ class Worker:
         self._batches: deque[int] = deque(maxlen=_REMEMBERED_TIMES)
         self._closed = False
         self._background_next = False
-        self._thread = threading.Thread(target=self._loop, name="editing-device", daemon=True)
-        self._thread.start()
+        names = [f"editing-device-{number}" for number in range(threads)]
+        self._threads = [threading.Thread(target=self._loop, name=name, daemon=True) for name in names]
+        for thread in self._threads:
+            thread.start()
 
     # --- asking for work
 
@@ -86,7 +90,7 @@ class Worker:
             BusyError: if too much is waiting.
             EditingError: if the worker was closed.
         """
-        if threading.current_thread() is self._thread:
+        if threading.current_thread() in self._threads:
             return run()
         future: Future[T] = Future()
         with self._condition:
@@ -167,8 +171,9 @@ class Worker:
         with self._condition:
             self._closed = True
             self._condition.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=30)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=30)
 
     # --- the thread
 

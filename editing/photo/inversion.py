@@ -20,7 +20,7 @@ from editing.face.codes import Codes
 from editing.face.fields import read_whole
 from editing.face.sources import CodesSource
 from editing.face.state import Runner, run_here
-from editing.results import CancelToken, InversionProgress
+from editing.results import CancelToken, InversionProgress, JobState
 from memorygan.encoder import PartEncoder
 from memorygan.generator import ComposedGenerator, MemoryGAN, Synthesis
 from memorygan.latents import Latents
@@ -123,7 +123,13 @@ def objective(synthesis: Synthesis, image: Tensor, ids: Tensor | None, settings:
 
 
 class _Fit:
-    """Adam on some tensors towards the target; remembers the best, refuses to remember a NaN."""
+    """Adam on some tensors towards the target; remembers the best, refuses to remember a NaN.
+
+    Attributes:
+        begun: steps of the job that were taken elsewhere.
+    """
+
+    begun = 0
 
     def __init__(
         self, generator: ComposedGenerator, target: Target, settings: InversionSettings, steps: int, rate: float
@@ -201,11 +207,22 @@ class _Refinement(_Fit):
     """Of the latent codes, every part and layer free."""
 
     def __init__(
-        self, generator: ComposedGenerator, target: Target, start: Latents, settings: InversionSettings
+        self,
+        generator: ComposedGenerator,
+        target: Target,
+        start: Latents,
+        settings: InversionSettings,
+        resume: JobState | None = None,
     ) -> None:
         self.start = start.w.detach().cpu().clone()
-        self.best = self.start.clone()
+        self.best, self.best_step = self.start.clone(), 0 if resume is None else resume.best_step
+        if resume is not None:
+            if resume.best.shape != tuple(self.start.shape):
+                raise EditingError("this state belongs to another job; begin this one anew")
+            self.best = torch.from_numpy(resume.best.astype(np.float32))
         super().__init__(generator, target, settings, settings.steps, settings.learning_rate)
+        if resume is not None:
+            self.begun = self.done = min(resume.step, settings.steps)
 
     def _build(self) -> None:
         device = self.generator.device
@@ -221,7 +238,12 @@ class _Refinement(_Fit):
         return self.generator.synthesize(latents), self.settings.stay * (self.w - self.origin).square().mean()
 
     def keep(self) -> None:
-        self.best = self.w.detach().cpu().clone()
+        self.best, self.best_step = self.w.detach().cpu().clone(), self.done
+
+    @property
+    def state(self) -> JobState:
+        """To go on from elsewhere."""
+        return JobState(self.done, self.best_step, self.best.numpy())
 
     def go_back(self) -> None:
         with torch.no_grad():
@@ -332,6 +354,7 @@ def invert(
     run: Runner,
     cancel: CancelToken,
     identity: IdentityJudge | None = None,
+    resume: JobState | None = None,
 ) -> Generator[InversionProgress, None, InversionResult]:
     """Reconstructs an aligned photo; yields after every step and returns the best it found.
 
@@ -343,9 +366,10 @@ def invert(
         run: how each step gets to the device.
         cancel: looked at before every step.
         identity: judges two (S, S, 3) uint8 faces, cosine similarity in [−1, 1].
+        resume: where the same job stood when it was cut off; it goes on from its best. The render net is tuned anew.
 
     Raises:
-        EditingError: for a picture of another size.
+        EditingError: for a picture of another size, or the state of another job.
     """
     size = generator.config.size
     if pixels.shape != (size, size, 3):
@@ -360,9 +384,11 @@ def invert(
     started = time.monotonic()
     progress = InversionProgress("encode", 0, total, pixels, pixels, notices=tuple(notices))
     latents, queries = encode(generator, encoder, target, settings, run)
-    refinement = run(lambda: _Refinement(generator, target, latents, settings))
+    refinement = run(lambda: _Refinement(generator, target, latents, settings, resume))
     run(refinement.measure)
-    progress = _progress(progress, "encode", 0, refinement, started, _similarity(refinement, identity, run))
+    progress = _progress(
+        progress, "encode", refinement.done, refinement, started, _similarity(refinement, identity, run)
+    )
     yield progress
     while refinement.done < settings.steps and not cancel.cancelled:
         run(refinement.step)
@@ -377,6 +403,7 @@ def invert(
     if settings.tune_steps and not cancel.cancelled:
         own = run(lambda: with_own_render(generator))
         tuning = run(lambda: _Tuning(own, target, latents, settings))
+        tuning.begun = refinement.begun
         run(tuning.measure)
         fit = tuning
         while tuning.done < settings.tune_steps and not cancel.cancelled:
@@ -402,9 +429,10 @@ def _progress(
 ) -> InversionProgress:
     error = float(np.abs(fit.best_image.astype(np.float32) - fit.target.pixels.astype(np.float32)).mean())
     agreement = float("nan")
+    here = step - fit.begun
     if fit.best_map is not None and fit.target.part_ids is not None:
         agreement = float((fit.best_map == fit.target.part_ids).mean())
-    left = (time.monotonic() - started) / step * (last.steps - step) if step else None
+    left = (time.monotonic() - started) / here * (last.steps - step) if here else None
     return replace(
         last,
         phase=phase,
@@ -415,4 +443,5 @@ def _progress(
         mask_agreement=agreement,
         identity=similarity,
         seconds_left=left,
+        state=fit.state if isinstance(fit, _Refinement) else last.state,
     )

@@ -34,7 +34,7 @@ from editing.face.session import Edits
 from editing.face.state import ALL_LAYERS, GROUPS, FaceEditor, FaceState, Runner
 from editing.guidance.clip import ImageTextJudge
 from editing.guidance.identity import IdentityNet
-from editing.results import MAX_SEED, CancelToken
+from editing.results import MAX_SEED, CancelToken, JobState
 from editing.text.losses import (
     Words,
     change_loss,
@@ -213,7 +213,7 @@ class _Descent:
     """Adam on the free codes; remembers the best by the loss of the whole picture, refuses to remember a NaN.
 
     Attributes:
-        done: steps taken.
+        done: steps taken; the first ``begun`` of them elsewhere.
         losses: of the present codes.
         best_image, best_map, best_w: of the best so far.
     """
@@ -231,6 +231,7 @@ class _Descent:
         free: Tensor,
         settings: TextSettings,
         seed: int,
+        resume: JobState | None = None,
     ) -> None:
         self.provide, self.judge, self.identity, self.sentences = provide, judge, identity, sentences
         self.source, self.parts, self.settings = source.to("cpu").detach(), list(parts), settings
@@ -243,7 +244,14 @@ class _Descent:
         self.random = torch.Generator().manual_seed(seed % 2**63)
         self.rate, self.done, self.best_step = settings.learning_rate, 0, 0
         self.losses: dict[str, float] = {}
+        self.begun = 0 if resume is None else resume.step
         self.best_shift = torch.zeros(len(self.parts), len(groups), self.directions.shape[2])
+        if resume is not None:
+            if resume.best.shape != tuple(self.best_shift.shape):
+                raise EditingError("this state belongs to another job; begin this one anew")
+            self.best_shift = torch.from_numpy(resume.best.astype(np.float32))
+            self.done = self.begun
+            self.random.manual_seed((seed + self.done) % 2**63)
         self.best_total = math.inf
         self.best_image: np.ndarray | None = None
         self.best_map: np.ndarray | None = None
@@ -270,7 +278,7 @@ class _Descent:
         if self.identity is not None:
             with torch.no_grad():
                 self.person = self.identity.to(device).embed(made.image)
-        self.shift = self.best_shift.to(device).requires_grad_(True)
+        self.shift = self.best_shift.to(device, copy=True).requires_grad_(True)
         self.optimizer = torch.optim.Adam([self.shift], lr=self.rate, betas=(0.9, 0.99))
 
     def _outside(self, made: Synthesis) -> Tensor:
@@ -394,6 +402,7 @@ def optimize(
     notices: tuple[str, ...] = (),
     shown: Sequence[str] | None = None,
     layers: str = "all",
+    resume: JobState | None = None,
 ) -> Generator[TextProgress, None, TextResult]:
     """Follows a sentence; yields after every step, and returns the best it found.
 
@@ -413,9 +422,11 @@ def optimize(
             ``parts``.
         layers: of the parts that may change, a key of :data:`editing.face.state.GROUPS`; "all" is the paper's rule of
             each part (section 4.5).
+        resume: where the same job stood when it was cut off; it goes on from its best.
 
     Raises:
-        EditingError: for an unknown part or choice of layers, no part, or sentences that mean the same.
+        EditingError: for an unknown part or choice of layers, no part, sentences that mean the same, or the state of
+            another job.
     """
     if not parts:
         raise EditingError("no part may change; choose at least one")
@@ -433,10 +444,12 @@ def optimize(
     known = spreads if spreads is not None else Spreads()
     descent = run(
         lambda: _Descent(
-            provide, known, judge, identity, (prompt, neutral), source, indices, visible, free, settings, seed
+            provide, known, judge, identity, (prompt, neutral), source, indices, visible, free, settings, seed, resume
         )
     )
     run(descent.measure)
+    if resume is not None:
+        descent.best_step = resume.best_step
     started = time.monotonic()
     yield _progress(descent, "optimise", started, notices)
     while descent.done < settings.steps and not cancel.cancelled:
@@ -452,7 +465,8 @@ def _progress(descent: _Descent, phase: str, started: float, notices: tuple[str,
     if descent.best_image is None or descent.best_map is None:
         raise RuntimeError("nothing was rendered yet")
     total, done = descent.settings.steps, descent.done
-    left = (time.monotonic() - started) / done * (total - done) if done else None
+    here = done - descent.begun
+    left = (time.monotonic() - started) / here * (total - done) if here else None
     return TextProgress(
         phase,
         done,
@@ -463,6 +477,7 @@ def _progress(descent: _Descent, phase: str, started: float, notices: tuple[str,
         descent.best_step,
         left,
         notices=notices,
+        state=JobState(done, descent.best_step, descent.best_shift.numpy()),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from editing.face.edits import Edit, TextEdit
-from editing.results import Change
+from editing.results import Change, JobState
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class TextProgress:
         cancelled: the job was stopped; ``proposal`` still holds the best so far.
         notices: plain sentences.
         proposal: only in the last progress (phase "done"); None if nothing better than the face as it was turned up.
+        state: to go on from; None while waiting.
     """
 
     phase: str
@@ -64,3 +65,4 @@ class TextProgress:
     cancelled: bool = False
     notices: tuple[str, ...] = ()
     proposal: TextProposal | None = None
+    state: JobState | None = None

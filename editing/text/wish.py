@@ -16,7 +16,7 @@ from editing.face.state import FaceEditor
 from editing.guidance.clip import ImageTextJudge
 from editing.guidance.identity import IdentityNet
 from editing.guidance.registry import Guides
-from editing.results import CancelToken
+from editing.results import CancelToken, JobState
 from editing.text.optimize import LOSSES, Described, Spreads, TextSettings, optimize
 from editing.text.prompts import for_judge
 from editing.text.results import TextProgress, TextProposal
@@ -113,6 +113,7 @@ def follow(
     spreads: Spreads,
     cancel: CancelToken,
     owner: str,
+    resume: JobState | None = None,
 ) -> Generator[TextProgress, None, None]:
     """Waits for its turn and follows a wish; yields after every step, and last with a proposal.
 
@@ -122,6 +123,7 @@ def follow(
         editor, renderer, worker, jobs, spreads: of the service.
         cancel: ends it within a step.
         owner: whose job it is.
+        resume: where it stood when it was cut off.
 
     Raises:
         BusyError: if too many jobs are waiting.
@@ -144,6 +146,7 @@ def follow(
         wish.notices,
         wish.shown,
         edit.layers,
+        resume,
     )
     result = yield from jobs.in_turn(owner, cancel, waiting, work)
     if result is None:
