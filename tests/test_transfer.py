@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from editing.photo.transfer import fields as fields_module
-from editing.photo.transfer.borrow import Lent, lends
+from editing.photo.transfer.borrow import Lent, facing, lends
 from editing.photo.transfer.fields import Fields, apply
 from editing.photo.transfer.looks import FramedPhoto, Look, noise_level, to_lab
 from editing.photo.transfer.outline import regrown, rooted
@@ -284,6 +284,44 @@ def test_a_mouth_of_another_photo_is_blended_into_the_skin_around_it():
     assert result[row - 2 : row + 2, 56:72, 2].mean() != pytest.approx(
         pixels[row - 2 : row + 2, 56:72, 2].mean(), abs=1
     )
+
+
+def test_hair_of_another_photo_goes_under_a_hat_that_stays_on():
+    worn, bare, model = ids(N), ids(N), ids(S)
+    worn[8:40, 30:98] = HAT
+    model[4:20, 15:49] = HAT
+    green = {HAIR: (60, 200, 60)}
+    other = FramedPhoto.of(painted(bare, green), one_hot(bare), N)
+    pixels = painted(worn, {HAT: (90, 90, 90)})
+    framed = FramedPhoto.of(pixels, one_hot(worn), N)
+    made = transfer(framed, look(model), look(model), Plan((HAIR,), (HAIR,)), [Lent(other, (HAIR,))])
+    result, _ = apply(pixels, made, WHOLE)
+    assert np.abs(result[14:34, 40:88].astype(int) - pixels[14:34, 40:88]).max() < 12
+    hair = (bare == HAIR) & (worn != HAT)
+    assert result[hair][:, 1].mean() > 150
+    off = transfer(framed, look(model), look(bare[::2, ::2]), Plan((HAIR, HAT), (HAIR, HAT)), [Lent(other, (HAIR,))])
+    assert apply(pixels, off, WHOLE)[0][20:34, 50:78, 1].mean() > 150
+
+
+def test_nothing_is_taken_from_a_face_that_is_turned_further():
+    def turned(by: int) -> np.ndarray:
+        found = ids(N)
+        found[found == MOUTH] = SKIN
+        found[78:88, 49 + by : 79 + by] = MOUTH
+        return found
+
+    pixels, framed = photo()
+    assert facing(framed) == pytest.approx(0.0, abs=0.02)
+    results = []
+    for by in (4, 20):
+        other = FramedPhoto.of(painted(turned(by), {MOUTH: (60, 200, 60)}), one_hot(turned(by)), N)
+        assert facing(other) == pytest.approx(by / 68, abs=0.05)
+        made = transfer(framed, look(ids(S)), look(ids(S)), Plan((), (MOUTH,)), [Lent(other, (MOUTH,))])
+        results.append(apply(pixels, made, WHOLE)[0])
+    assert np.abs(results[0].astype(int) - pixels).max() > 30
+    assert np.array_equal(results[1], pixels)
+    nobody = FramedPhoto.of(np.zeros((N, N, 3), np.uint8), one_hot(np.zeros((N, N), np.uint8)), N)
+    assert facing(nobody) == 0.0
 
 
 def test_only_what_a_photo_has_is_lent():

@@ -9,6 +9,7 @@ import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
 from editing.photo.transfer.spread import spread
+from editing.photo.transfer.tone import without_others
 
 _FINE = 2
 _FAR = 0.25  # of the side: farther away the distance to an outline is not told
@@ -66,7 +67,7 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
         None where one of the three pictures does not have the part.
     """
     side = after.parts.shape[0]
-    own = resized(photo.parts[..., part], side)
+    own = resized(without_others(photo.parts[..., part], before.parts[..., part]), side)
     shares = [look.parts[..., part] for look in (before, after)]
     if min(float(share.mean()) for share in (own, *shares)) < _LEAST:
         return None

@@ -33,7 +33,7 @@ def tone(photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int]) ->
         if weight.max() < 0.3:
             continue
         carriers = _carriers(names, part, parts)
-        share = _own(photo.share(carriers), before.parts[..., carriers].sum(axis=2))
+        share = without_others(photo.share(carriers), before.parts[..., carriers].sum(axis=2))
         there = resized(share, weight.shape[0])
         side = weight.shape[0]
         change = smooth(after.lab - before.lab, weight, side / (40 if names[part] in _BROAD else 110))
@@ -54,7 +54,7 @@ def _carriers(names: Sequence[str], part: int, changed: Sequence[int]) -> list[i
     return [k for k, name in enumerate(names) if name in _COMPLEXION and (k == part or k not in changed)]
 
 
-def _own(share: np.ndarray, shown: np.ndarray) -> np.ndarray:
+def without_others(share: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """(n, n) share of a part without patches that lie elsewhere than the model shows the part: another person's."""
     size = share.shape[0]
     count, labels, stats, _ = cv2.connectedComponentsWithStats((share > 0.1).astype(np.uint8))

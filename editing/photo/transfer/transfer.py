@@ -15,6 +15,8 @@ from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.tone import tone
 from editing.photo.transfer.warp import SIDE, motion
 
+# Folds and sides are a little redder or paler; a poor rebuild's colours are not to come along.
+_FLUSH = 5.0  # of a and b
 _FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "ears", "neck")
 
 
@@ -60,6 +62,7 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
         if name in _FACE and k not in plan.textured and float((first.parts[..., k] * window).max()) > 0.01
     ]
     more, added = tone(moved, first, last, shaded)
+    added[..., 1:] = np.clip(added[..., 1:], -_FLUSH, _FLUSH)
     gain, offset = gain + window_n * (more - 1.0), offset + window_n[..., None] * added
     offset += resized(_seen_through(first, last, plan.shaped, photo.scheme.transparent), size)
     toned = moved.lab * np.stack([gain, np.ones_like(gain), np.ones_like(gain)], axis=2) + offset
