@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections import defaultdict
+from typing import Any
 
 import pytest
 from visitors import Program, Visitor, at, running  # type: ignore[import-not-found]
@@ -65,9 +66,10 @@ def mixed(program: Program, seconds: float) -> tuple[dict[str, list[float]], lis
     until = time.monotonic() + seconds
 
     def person(number: int) -> None:
-        chance = random.Random(number)
+        # Of one address, no more than four long jobs are taken on.
+        chance, address = random.Random(number), f"10.0.0.{number + 1}"
         try:
-            visitor = Visitor(program.url, times).open()
+            visitor = Visitor(program.url, times, address).open()
             while time.monotonic() < until:
                 what = chance.random()
                 if what < 0.85:
@@ -78,8 +80,9 @@ def mixed(program: Program, seconds: float) -> tuple[dict[str, list[float]], lis
                     visitor.do("undo", None)
                 else:
                     begun = time.monotonic()
-                    recipe = program.call("generate", number, 0.7)[1]
-                    program.call("describe", recipe, "red hair", [], "normal", 30, "", None, 1, None)
+                    recipe = program.call("generate", number, 0.7, address=address)[1]
+                    asked: list[Any] = [recipe, "red hair", [], "normal", 30, "", None, 1, None]
+                    program.call("describe", *asked, address=address)
                     times["describe"].append(time.monotonic() - begun)
                 time.sleep(chance.uniform(1, 3))
             visitor.close()

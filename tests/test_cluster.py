@@ -34,7 +34,7 @@ from ray.exceptions import RayActorError
 from ray.serve.schema import ServeDeploySchema
 
 from app.cluster.deploy import deployments
-from app.cluster.page import Arguments, application
+from app.cluster.page import application
 from app.cluster.replicas import Model
 from app.cluster.service import TRIES, ClusterJobs, ClusterService
 
@@ -256,7 +256,7 @@ def test_the_config_file_names_what_there_is():
     found = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "docs" / "serve.yaml").read_text(encoding="utf-8")))
     (only,) = found.applications
     assert only.import_path == "app.cluster.page:application"
-    built = application(Arguments(**only.args))
+    built = application(only.args)
     page: Any = built._bound_deployment
     names = {page.name} | {one._bound_deployment.name for one in page.init_args[1:]}
     assert {one.name for one in only.deployments} <= names == {"Page", "Pictures", "Jobs"}

@@ -35,11 +35,12 @@ class Program:
         found = [self._process, *self._process.children(recursive=True)]
         return sum(one.memory_info().rss for one in found) / 2**20
 
-    def call(self, endpoint: str, *data: Any) -> Any:
-        """What an endpoint for programs answers."""
-        event = httpx.post(f"{self.url}/gradio_api/call/{endpoint}", json={"data": data}, timeout=PATIENCE)
+    def call(self, endpoint: str, *data: Any, address: str = "") -> Any:
+        """What an endpoint for programs answers, to somebody at an address."""
+        url, headers = f"{self.url}/gradio_api/call/{endpoint}", at_address(address)
+        event = httpx.post(url, json={"data": data}, headers=headers, timeout=PATIENCE)
         event.raise_for_status()
-        text = httpx.get(f"{self.url}/gradio_api/call/{endpoint}/{event.json()['event_id']}", timeout=PATIENCE).text
+        text = httpx.get(f"{url}/{event.json()['event_id']}", headers=headers, timeout=PATIENCE).text
         kind, _, answer = text.strip().rpartition("\n")
         if "event: complete" not in kind:
             raise AssertionError(text[-300:])
@@ -72,12 +73,13 @@ class Visitor:
     Args:
         url: of the program.
         times: seconds that answers took, by what was asked.
+        address: where the person is, as a proxy would tell; "" on this machine.
     """
 
-    def __init__(self, url: str, times: dict[str, list[float]] | None = None) -> None:
+    def __init__(self, url: str, times: dict[str, list[float]] | None = None, address: str = "") -> None:
         self.url, self.session = url, secrets.token_hex(6)
         self.times = times if times is not None else defaultdict(list)
-        self._http = httpx.Client(base_url=url, timeout=PATIENCE)
+        self._http = httpx.Client(base_url=url, timeout=PATIENCE, headers=at_address(address))
         self._config = self._http.get("/config").json()
         self._heartbeat = threading.Event()
         self.face: dict[str, Any] = {}
@@ -125,11 +127,16 @@ class Visitor:
     def _beat(self) -> None:
         with (
             contextlib.suppress(httpx.HTTPError),
-            httpx.stream("GET", f"{self.url}/gradio_api/heartbeat/{self.session}", timeout=None) as stream,
+            self._http.stream("GET", f"/gradio_api/heartbeat/{self.session}", timeout=None) as stream,
         ):
             for _ in stream.iter_lines():
                 if self._heartbeat.is_set():
                     return
+
+
+def at_address(address: str) -> dict[str, str]:
+    """What a proxy on this machine says of somebody at an address."""
+    return {"X-Forwarded-For": address} if address else {}
 
 
 def at(share: float, seconds: list[float]) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,7 +89,8 @@ def running(
         options["num_cpus"] = cores or max(2, os.cpu_count() or 1)
         options |= {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": path}}}
     try:
-        ray.init(address or "local", **options)
+        with _signals_kept():
+            ray.init(address or "local", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Unfit(f"there is no Ray cluster at {address} ({str(error)[:200]}); see --address") from error
     try:
@@ -106,3 +109,17 @@ def running(
             for name in NAMES:
                 serve.delete(name)
         ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray ends the program at once at SIGTERM; whoever starts it may have better answers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -79,8 +79,9 @@ def model_of(asked: Arguments) -> Model:
     return Model(path, asked.device, asked.text_judge, asked.identity_judge)
 
 
-def application(args: Arguments) -> serve.Application:
-    """The page and what stands behind it."""
+def application(args: dict[str, Any]) -> serve.Application:
+    """The page and what stands behind it, for :class:`Arguments`."""
+    asked = Arguments.model_validate(args)
     deployed = serve.deployment(
         name="Page",
         num_replicas=1,
@@ -89,4 +90,4 @@ def application(args: Arguments) -> serve.Application:
         ray_actor_options={"num_cpus": 0},  # it has others compute
         graceful_shutdown_timeout_s=10.0,
     )
-    return deployed(serve.ingress()(Page)).bind(args, *deployments(model_of(args), args.gpus, args.replicas))
+    return deployed(serve.ingress()(Page)).bind(asked, *deployments(model_of(asked), asked.gpus, asked.replicas))

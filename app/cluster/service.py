@@ -110,15 +110,17 @@ class ClusterService(EditingService):
     def __init__(self, model: Model, pictures: DeploymentHandle[Any], limits: Limits | None = None) -> None:
         assets = model.assets("cpu")
         self._remote = RemoteRenderer(assets.generator, pictures)
-        theirs = self._remote.ask("checkpoint", "")
+        # Serve collects the batches.
+        chosen = replace(limits or Limits(), max_batch=1, batch_window=0.0)
+        super().__init__(assets, chosen, guides=model.guides(), renderer=self._remote, threads=THREADS)
+        # In a thread of its own: as a part of a cluster, the page is made where nobody may wait.
+        theirs = self._worker.call("checkpoint", lambda: self._remote.ask("checkpoint", ""))
         if theirs != assets.sha256:
+            self.close()
             raise EditingError(
                 f"the replicas opened another checkpoint ({theirs[:12]}) than the page ({assets.sha256[:12]}); "
                 "give every machine the same"
             )
-        # Serve collects the batches.
-        chosen = replace(limits or Limits(), max_batch=1, batch_window=0.0)
-        super().__init__(assets, chosen, guides=model.guides(), renderer=self._remote, threads=THREADS)
 
     def health(self) -> dict[str, Any]:
         return {**super().health(), "device": "replicas"}
