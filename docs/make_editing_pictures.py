@@ -4,6 +4,10 @@
 
 Every face in them is the model's own; the "photo" that is rebuilt is a sampled face as well. Nothing is picked by hand:
 faces are the first of the gallery, and every sentence is shown as it comes out.
+
+    python docs/make_editing_pictures.py --only edits_in_photos --faces FOLDER
+
+shows edits in pictures that another network made, taken evenly from those of the folder that no training has seen.
 """
 
 from __future__ import annotations
@@ -22,10 +26,12 @@ sys.path.insert(0, str(ROOT))  # so that it can be started from anywhere
 
 from editing.results import Change, FaceView  # noqa: E402
 from editing.service import EditingService  # noqa: E402
+from editing.studies.photo import EDITS  # noqa: E402
 from memorygan.analysis.grids import grid  # noqa: E402
 
 FACE, OTHER = 0, 1  # places in the gallery
 SIDE = 128
+IN_PHOTOS = 5
 # Colours, which are easy, and then what is not: an expression, a shape, a small part, something that is not there yet.
 SENTENCES = (
     "a person with blond hair",
@@ -191,11 +197,33 @@ def photo(service: EditingService, seed: int, steps: int) -> Image.Image:
     return grid(rows, ["picture", "error"], columns, footer, SIDE)
 
 
+def edits_in_photos(service: EditingService, folder: Path, steps: int) -> Image.Image:
+    """Faces that another network made, given as uploads, and edits in them."""
+    files = sorted(file for file in folder.glob("*.webp") if file.stem.isdigit() and int(file.stem) % 20 == 7)
+    rows: list[list[np.ndarray]] = []
+    for place in np.linspace(0, len(files) - 1, IN_PHOTOS):
+        with Image.open(files[int(place)]) as face:
+            large = face.convert("RGB").resize((512, 512), Image.Resampling.BICUBIC)
+        data = io.BytesIO()
+        large.save(data, "PNG")
+        steps_done = [*service.invert(service.open_photo(data.getvalue()).photo, crop=(0, 0, 512), steps=steps)]
+        view = steps_done[-1].view
+        assert view is not None
+        row = [view.image, service.model_view(view.session).image]
+        for values in EDITS.values():
+            row.append(service.set_sliders(view.session, values).image)
+            service.reset_all(view.session)
+        rows.append([np.asarray(Image.fromarray(one).resize((160, 160), Image.Resampling.LANCZOS)) for one in row])
+    footer = f"generated faces as uploads; {steps} steps; all sliders as far as in python -m editing.studies.photo"
+    return grid(rows, column_labels=["upload", "model", *EDITS], footer=footer, side=160)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "editing")
     parser.add_argument("--steps", type=int, default=150, help="of a sentence and of a photo")
     parser.add_argument("--only", nargs="+", help="names of the pictures to make")
+    parser.add_argument("--faces", type=Path, help="folder of faces of another network, for edits_in_photos")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     with EditingService.open() as service:
@@ -211,6 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "strengths": lambda: strengths(service, first, options.steps),
             "photo": lambda: photo(service, seeds[2], options.steps),
         }
+        if options.faces is not None:
+            pictures["edits_in_photos"] = lambda: edits_in_photos(service, options.faces, options.steps)
         for name, make in pictures.items():
             if not options.only or name in options.only:
                 make().save(options.out / f"{name}.webp", quality=88, method=6)

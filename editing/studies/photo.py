@@ -45,7 +45,7 @@ EDITS: Mapping[str, Mapping[str, float]] = {
     "hair shorter": {"hair.length": -2.5},
 }
 # Sizes of these differ by less than what a parser errs by: what is compared is how their pixels move.
-MOVED = ("smile", "no smile", "brows thicker", "nose wider")
+MOVED = ("smile", "no smile", "nose wider")
 HEADINGS = ("edit", "outside identical", "identity", "of the model's change", "sharpness kept", "seam")
 _SIDE, _STEPS = 512, 40
 # Whether two (N, N, 3) uint8 pictures show the same person, cosine in [−1, 1].
