@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -33,8 +32,9 @@ Order = Sequence[str] | None  # names of parts, None for the generator's own ord
 _MIN_SIDE = 256
 _LAST_FRAME_HOLD = 4
 _MAX_FRAME_MS = 10_000
-# Seconds of the device that a composition takes at a time; what is quick waits for no longer than that.
-_TURN = 0.15
+# Pixels that a composition draws in one turn on the device: a small face all at once, as each turn waits for those of
+# others; of large ones some steps, as what is quick waits for the turn.
+_TURN = 16 * 128**2
 
 
 def composition_order(generator: ComposedGenerator, order: Order) -> tuple[str, ...]:
@@ -116,15 +116,12 @@ def frames_of(
     before: Tensor | None = None
 
     def add_some() -> None:
-        # Several steps in one turn, as each turn waits for others'. Anew for each: the device may have changed.
         nonlocal before
-        generator, retrieved = provide()
-        end = time.monotonic() + _TURN
-        while len(frames) < len(names):
-            frame, before = composition_frame(generator, retrieved, latents, names, len(frames) + 1, size, before)
+        generator, retrieved = provide()  # anew for each turn: the device may have changed
+        some = max(1, _TURN // (size or generator.config.size) ** 2)
+        for step in range(len(frames) + 1, min(len(frames) + some, len(names)) + 1):
+            frame, before = composition_frame(generator, retrieved, latents, names, step, size, before)
             frames.append(frame)
-            if time.monotonic() > end:
-                break
 
     while len(frames) < len(names):
         run(add_some)
