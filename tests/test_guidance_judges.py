@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -31,17 +32,20 @@ from editing.guidance.captions import (
 )
 from editing.guidance.face_net import FaceEmbedder, FaceNetConfig, load_face_net, save_face_net
 from editing.guidance.measures import DIRECTIONS, MEASURES, measure
-from editing.guidance.training import text, text_eval, text_refine
-from editing.guidance.training.counterfactual import slide, sliders_beside
+from editing.guidance.training import text, text_eval
+from editing.guidance.training.anchors import Anchors
+from editing.guidance.training.counterfactual import freckles, slide, sliders_beside
 from editing.guidance.training.faces import (
     ATTRIBUTES,
     UNKNOWN,
     LabelledFaces,
+    changed_faces,
     generated_faces,
-    label,
-    load_faces,
-    rarity,
+    held_out,
+    load_source,
 )
+from editing.guidance.training.opinions import MARKS, Opinion, age_words, merge, read_opinions
+from editing.guidance.training.probes import consult
 from editing.guidance.words import WORDS, describe, lean
 from memorygan.checkpoint import CheckpointError, Provenance, load_generator, save_module
 from memorygan.manifest import default_checkpoint
@@ -268,9 +272,11 @@ def test_unknown_words() -> None:
     for prompt in (
         "a man with a beard", "a man with gray hair", "A smiling woman!", "a woman with a big nose",
         "a person with blue eyes", "a woman with red hair", "a woman's face with thick eyebrows", "",
+        "an old man in a cap and sunglasses", "a young, middle-aged person with wavy, curly or straight white hair",
+        "a freckled woman with make-up, earrings and closed green eyes", "angry, surprised, sad",
     ):  # fmt: skip
         assert unknown_words(prompt) == ()
-    assert unknown_words("a young Elf with purple dreadlocks, an elf") == ("young", "elf", "dreadlocks")
+    assert unknown_words("a gloomy Elf with purple dreadlocks, an elf") == ("gloomy", "elf", "dreadlocks")
     assert unknown_words("eine Frau mit rötlichem Haar") == ("eine", "frau", "mit", "rötlichem", "haar")
     assert unknown_words("a 'zeppelin', a “blimp” and a woman's ‘hat’") == ("zeppelin", "blimp")
     assert all(word == word.lower() for word in VOCABULARY)
@@ -309,7 +315,7 @@ def test_sizes_are_read_off_the_sentence(prompt: str, wanted: tuple[tuple[str, i
 @pytest.mark.parametrize(
     ("prompt", "claims"),
     [
-        ("a woman with red hair", [{"hair colour": w} for w in ("black", "brown", "blond", "gray")]),
+        ("a woman with red hair", [{"hair colour": w} for w in ("black", "brown", "blond", "gray", "white")]),
         ("a smiling man", [{"smile": "none"}]),
         ("a bald man with a beard", [{"bald": "none", "beard": "beard"}, {"bald": "bald", "beard": "none"}]),
     ],
@@ -358,28 +364,6 @@ def test_captions_fit_the_context() -> None:
     assert cut_off.float().mean() < 0.1
 
 
-def test_true_false_and_not_to_be_said() -> None:
-    labels = torch.full((3, len(ATTRIBUTES)), UNKNOWN)
-    nose, hat = ATTRIBUTES.index("nose"), ATTRIBUTES.index("hat")
-    labels[0, nose], labels[1, nose] = WORDS["nose"].index("big"), WORDS["nose"].index("small")
-    labels[:2, hat] = WORDS["hat"].index("hat")
-    captions = [Caption((("nose", "big"),)), Caption((("hat", "none"), ("nose", "big")))]
-    true, false = text.truth(labels, text.claims_matrix(captions))
-    assert true.tolist() == [[True, False], [False, False], [False, False]]
-    assert false.tolist() == [[False, True], [True, True], [False, False]]
-
-
-def test_contrast_prefers_the_truth() -> None:
-    true = torch.tensor([[True, False], [True, False], [False, True]])
-    good = torch.where(true, 5.0, -5.0)
-    assert text.contrast(good, true, ~true) < text.contrast(torch.zeros(3, 2), true, ~true)
-    assert text.contrast(torch.zeros(3, 2), true, ~true) < text.contrast(-good, true, ~true)
-    # What is neither true nor false has no say.
-    open_pairs = ~true & torch.tensor([[False, True]] * 3)
-    moved = good - 100 * (~true & ~open_pairs).float()
-    assert torch.equal(text.contrast(moved, true, open_pairs), text.contrast(good, true, open_pairs))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve drawn faces as a data folder."""
@@ -397,11 +381,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_text_command_trains_and_writes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "judge.safetensors"
-    arguments = ["--data", str(folder), "--out", str(out), "--cache", str(tmp_path / "cache"), "--hold-out", "2"]
-    text.main([*arguments, "--images", "16", "--batch", "4", "--size", "96"])
-    assert "16 images shown" in capsys.readouterr().out
+def test_text_command_trains_goes_on_and_writes(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, state = tmp_path / "judge.safetensors", tmp_path / "state.pt"
+    arguments = ["--data", str(folder), "--out", str(out), "--cache", str(tmp_path / "cache"), "--state", str(state)]
+    arguments += ["--size", "96", "--batch", "6", "--word-steps", "2", "--changed", "10", "--no-probes"]
+    text.main([*arguments, "--images", "12"])
+    told = capsys.readouterr().out
+    assert "12 images in all" in told and "changed" in told
     model = text.create_judge(str(out))
     table = model.token_embedding.weight
     tokenizer = open_clip.get_tokenizer(text.NAME)
@@ -409,31 +397,35 @@ def test_text_command_trains_and_writes(folder: Path, tmp_path: Path, capsys: py
     walrus = int(tokenizer(["walrus"])[0, 1])
     assert torch.equal(table[zebra], table[walrus])
     assert not torch.equal(table[zebra], table[beard])
-    text.main([*arguments, "--evaluate", "--size", "96"])
-    assert "one word changed" in capsys.readouterr().out
-    text_refine.main([*arguments, "--start", str(out), "--images", "8", "--batch", "4", "--word-steps", "2"])
+    text.main([*arguments, "--images", "18"])
     told = capsys.readouterr().out
-    assert "24 images in all" in told
-    assert "drawn, dyed hair" in told
+    assert "18 images in all" in told and state.is_file(), "it goes on from the state"
+    assert "one word changed" in told
 
 
-def test_training_moves_the_right_captions_closer() -> None:
-    """Eight faces of one colour each, half of them called bald: a few steps must tell them apart."""
+def test_a_kept_run_goes_on_as_if_it_had_not_stopped() -> None:
+    faces = flat_faces()
+    config = text.TextTrainingConfig(images=10**4, batch=8)
+    first, second = (text.TextTrainer(config, [faces], [1.0]) for _ in range(2))
+    while first._batch is not None or first.steps < 2:
+        first.step()
+    second.restore(first.state())
+    assert first.step() == pytest.approx(second.step(), rel=1e-4)
+
+
+def flat_faces() -> LabelledFaces:
+    """Eight faces of one colour each, dark ones with closed and bright ones with open mouths; labels are silent."""
     colours = np.random.RandomState(0).randint(0, 60, (8, 1, 1, 3)) + np.array([0, 180] * 4)[:, None, None, None]
-    words: list[dict[str, str | None]] = [{"bald": "bald"}, {"bald": "none"}]
-    faces = LabelledFaces(
-        "flat",
-        np.broadcast_to(colours, (8, 96, 96, 3)).astype(np.uint8),
-        np.array([label(words[i % 2]) for i in range(8)]),
-    )
-    trainer = text.TextTrainer(text.TextTrainingConfig(images=10**4, batch=8, captions=2), [faces], [1.0])
-    losses = [trainer.step() for _ in range(12)]
-    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    shares = np.zeros((8, sum(map(len, WORDS.values()))), np.float32)
+    mouth = sum(len(WORDS[a]) for a in ATTRIBUTES[: ATTRIBUTES.index("mouth")])
+    shares[:, mouth : mouth + 2] = [[0.9, 0.1], [0.2, 0.8]] * 4
+    images = np.broadcast_to(colours, (8, 96, 96, 3)).astype(np.uint8)
+    return LabelledFaces("flat", images, np.full((8, len(ATTRIBUTES)), UNKNOWN), shares)
 
 
 def test_anchors_of_attributes_stand_at_right_angles() -> None:
     start = torch.randn(sum(map(len, WORDS.values())), 128, generator=torch.Generator().manual_seed(0))
-    anchors = text_refine.Anchors(start)
+    anchors = Anchors(start)
     words = anchors()
     for a, first in enumerate(words):
         inside = first @ first.T
@@ -448,30 +440,35 @@ def test_anchors_of_attributes_stand_at_right_angles() -> None:
     assert float(torch.cat(kept).mean()) > 0.5
 
 
-def test_refinement_tells_faces_apart_by_how_they_lean() -> None:
-    """As above, but the labels are silent and only the shares speak."""
-    colours = np.random.RandomState(0).randint(0, 60, (8, 1, 1, 3)) + np.array([0, 180] * 4)[:, None, None, None]
-    width = sum(map(len, WORDS.values()))
-    shares = np.zeros((8, width), np.float32)
-    mouth = sum(len(WORDS[a]) for a in ATTRIBUTES[: ATTRIBUTES.index("mouth")])
-    shares[:, mouth : mouth + 2] = [[0.9, 0.1], [0.2, 0.8]] * 4
-    faces = LabelledFaces(
-        "flat",
-        np.broadcast_to(colours, (8, 96, 96, 3)).astype(np.uint8),
-        np.full((8, len(ATTRIBUTES)), UNKNOWN),
-        shares,
-    )
+def test_training_tells_faces_apart_by_how_they_lean() -> None:
     config = text.TextTrainingConfig(images=10**4, batch=8)
-    trainer = text_refine.Refiner(config, [faces], [1.0], text.DEFAULT_OUT)
+    trainer = text.TextTrainer(config, [flat_faces()], [1.0], text.DEFAULT_OUT)
     losses = [trainer.step() for _ in range(16)]
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+
+
+@pytest.mark.parametrize("way", range(6))
+def test_broken_pictures_say_less(way: int) -> None:
+    """Two faces, one of a man and one of a woman; of anything else nothing is known."""
+    leanings = torch.zeros(2, 5)
+    leanings[0, 0] = leanings[1, 1] = 1
+    images = torch.stack([torch.full((3, 96, 96), value) for value in (0.2, 0.8)])
+    runs = [slice(0, 2), slice(2, 5)]
+    shown, said = text.broken(images, leanings, runs, torch.Generator().manual_seed(1), way)
+    assert shown.shape == images.shape and shown.min() >= 0 and shown.max() <= 1
+    assert torch.allclose(said[:, :2].sum(1), torch.ones(2), atol=1e-5), "what was known stays known"
+    assert (said[:, 2:] == 0).all(), "and what was not, unknown"
+    if way == 3:
+        assert torch.equal(said, leanings), "noise changes nothing that is said"
+    else:
+        assert said.max() < 1
 
 
 def test_every_word_is_drawn_about_as_often() -> None:
     leanings = np.zeros((100, 4), np.float32)
     leanings[:98, 0] = leanings[98:, 1] = 1
     leanings[:, 2] = 1
-    chances = text_refine.even(leanings)
+    chances = text.even(leanings)
     assert float(chances.sum()) == pytest.approx(1)
     assert 3 < float(chances[99] / chances[0]) <= 17
 
@@ -501,26 +498,98 @@ def test_moved_sliders_change_only_their_parts_of_a_face() -> None:
     assert sliders_beside(Path("nowhere/faces.safetensors"), loaded.sha256, latents.config) is None
 
 
-def test_dyed_faces_are_the_same_faces_with_other_hair(folder: Path, tmp_path: Path) -> None:
-    plain = load_faces(folder, tmp_path, 96)
-    dyed = load_faces(folder, tmp_path, 96, dye_seed=0)
-    assert (dyed.name, len(dyed)) == ("drawn, dyed hair", len(plain))
-    colour = ATTRIBUTES.index("hair colour")
-    others = [a for a in range(len(ATTRIBUTES)) if ATTRIBUTES[a] not in ("hair colour", "bald")]
-    assert np.array_equal(dyed.labels[:, others], plain.labels[:, others])
-    assert (dyed.labels[:, colour] != plain.labels[:, colour]).any()
-    changed = (dyed.images != plain.images).any(axis=3).mean(axis=(1, 2))
-    assert (changed > 0).sum() >= len(plain) // 2 and changed.max() < 0.7
-    again = load_faces(folder, tmp_path, 96, dye_seed=0)
-    assert np.array_equal(again.images, dyed.images) and np.array_equal(again.labels, dyed.labels)
+def test_changed_faces_say_what_was_changed(folder: Path, tmp_path: Path) -> None:
+    source = load_source(folder, tmp_path, 96)
+    freckles, lids = (sum(len(WORDS[a]) for a in ATTRIBUTES[: ATTRIBUTES.index(n)]) for n in ("freckles", "eyelids"))
+    told = [{"hair colour": (1.0, 0, 0, 0, 0, 0), "age": (0.0, 0.0, 1.0)} for _ in source.told]
+    faces = changed_faces([source], [told], 24, tmp_path, held=False)
+    age = ATTRIBUTES.index("age")
+    assert (faces.labels[:, age] == WORDS["age"].index("old")).all(), "what the change does not touch stays as it was"
+    assert (faces.leanings[:, freckles : freckles + 2].sum(1) > 0).any()
+    assert (faces.leanings[:, lids + WORDS["eyelids"].index("closed")] == 1).any()
+    originals = {image.tobytes() for image in np.asarray(source.faces.images)}
+    assert sum(image.tobytes() not in originals for image in faces.images) >= 12
+    again = changed_faces([source], [told], 24, tmp_path, held=False)
+    assert np.array_equal(again.images, faces.images) and np.array_equal(again.labels, faces.labels)
 
 
-def test_rare_words_are_drawn_more_often() -> None:
-    labels = np.full((100, len(ATTRIBUTES)), UNKNOWN)
-    labels[:, 0] = [0] * 98 + [1] * 2
-    weights = rarity(labels)
-    assert weights[99] > 2 * weights[0]
-    assert weights[0] == 1
+def test_freckles_are_brown_spots_on_skin() -> None:
+    image, ids = face()
+    spotted = freckles(image, ids, np.random.default_rng(0))
+    changed = (spotted != image).any(axis=2)
+    assert 0.01 < changed.mean() < 0.2
+    assert set(np.unique(ids[changed])) <= {FACE_PARTS.index("skin"), FACE_PARTS.index("nose")}
+    assert (spotted[changed].mean(axis=0) < image[changed].mean(axis=0)).all()
+
+
+def test_the_validation_split_is_fixed() -> None:
+    stems = [f"{n:05d}" for n in range(300)]
+    assert np.flatnonzero(held_out("ffhq", stems)).tolist() == list(range(7, 300, 20))
+    assert np.flatnonzero(held_out("celebamask", stems)).tolist() == list(range(100, 300))
+    assert not held_out("others", ["anna", "bert"]).any()
+
+
+def test_a_table_of_labels_becomes_opinions(tmp_path: Path) -> None:
+    columns = (
+        "name,age,p_man,smile,glasses,beard,moustache,bald,hair_hidden,hair_black,hair_brown,hair_blond,hair_red,"
+        "hair_gray,headwear,eye_makeup,lip_makeup"
+    )
+    rows = [
+        "00000,70,1,0,Sunglasses,0.6,0.0,0.9,0,0,0,0,0,1,0,0,0",
+        "00001,20,0,1,NoGlasses,0,0,0,0,1,0,0,0,0,1,1,0",
+        "00002,45,0,1,NoGlasses,0,0,0,0,1,0,0,0,0,0,1,1",
+    ]
+    (tmp_path / "attributes.csv").write_text("\n".join([columns, *rows]))
+    first, second, third = read_opinions(tmp_path).values()
+    assert [told["age"] for told in (first, second, third)] == [(0, 0, 1), (1, 0, 0), (0, 1, 0)]
+    assert [told["glasses"] for told in (first, second)] == [(0, 0, 1), (1, 0, 0)]
+    assert [told["make-up"] for told in (first, second, third)] == [(1, 0), (0.5, 0.5), (0, 1)]
+    assert (first["bald"], first["beard"], second["hat"]) == ((1, 0), (0, 1), (0, 1))
+    assert "bald" not in second, "nobody sees the head below a hat"
+    assert "hair colour" not in first and "hair colour" not in second and third["hair colour"][0] == 1
+    assert read_opinions(tmp_path / "nowhere") == {}
+
+
+def test_marks_name_words_that_there_are() -> None:
+    with MARKS.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len({(row["set"], row["name"], row["attribute"]) for row in rows}) == len(rows) > 100
+    assert all(row["word"] in WORDS[row["attribute"]] for row in rows)
+
+
+@pytest.mark.parametrize("years", [18, 29, 35, 45, 56, 62, 90])
+def test_ages_pass_gradually(years: float) -> None:
+    words = age_words(years)
+    assert sum(words) == pytest.approx(1) and min(words) >= 0
+    assert (words[0] == 1) == (years <= 29) and (words[2] == 1) == (years >= 62)
+
+
+def test_measures_and_opinions_are_weighed() -> None:
+    measured = {"glasses": (0.0, 1.0, 0.0), "hat": None, "mouth": (1.0, 0.0)}
+    told: Opinion = {"glasses": (1.0, 0.0, 0.0), "hat": (0.0, 1.0)}
+    merged = merge(measured, told)
+    assert merged["glasses"] == pytest.approx((0.6, 0.4, 0.0))
+    assert merged["hat"] == (0.0, 1.0) and merged["mouth"] == (1.0, 0.0)
+    white = (0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    gray = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    assert merge({"hair colour": white}, {"hair colour": gray})["hair colour"] == white
+
+
+def test_probes_tell_labels_to_faces_without_any() -> None:
+    dice = np.random.default_rng(0)
+    glasses = dice.integers(0, 3, 400)
+    features = (np.eye(3)[glasses] @ dice.normal(size=(3, 20)) + 0.1 * dice.normal(size=(400, 20))).astype(np.float16)
+    told: list[Opinion] = [{"glasses": tuple(np.eye(3)[g])} for g in glasses[:200]]
+    # One label in ten is wrong, and every twentieth face is held out.
+    for row in range(0, 200, 10):
+        told[row] = {"glasses": tuple(np.eye(3)[(glasses[row] + 1) % 3])}
+    held = np.arange(200) % 20 == 7
+    others = np.zeros(200, dtype=bool)
+    (known, unknown), agreement = consult([features[:200], features[200:]], [told, [{}] * 200], [held, others])
+    assert [int(np.argmax(o["glasses"])) for o in unknown] == glasses[200:].tolist()
+    assert max(known[10]["glasses"]) < 0.7, "a wrong label is not believed"
+    assert known[7] == told[7], "held-out faces stay as they were told"
+    assert 0.8 < agreement["glasses"] < 1
 
 
 @pytest.fixture(scope="module")

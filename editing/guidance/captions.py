@@ -20,7 +20,8 @@ _HAIR = {
     "brown": ("brown", "brunette", "chestnut"),
     "blond": ("blond", "blonde", "golden", "fair", "yellow"),
     "red": ("red", "ginger", "auburn", "copper"),
-    "gray": ("gray", "grey", "white", "silver"),
+    "gray": ("gray", "grey", "silver"),
+    "white": ("white", "snow white"),
 }
 _HAIRED = {"brown": ("brunette-",), "blond": ("blond-", "blonde-"), "red": ("ginger-",)}
 _EYES = {"blue": ("blue",), "green": ("green",), "brown": ("brown", "dark brown")}
@@ -33,6 +34,11 @@ def _coloured(names: Mapping[str, tuple[str, ...]], *patterns: str) -> dict[str,
 
 _PLAIN = {colour: _GRAY.get(colour, (colour,)) for colour in COLOURS}
 PHRASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "age": {
+        "young": ("young-", "young-", "who is young", "with a young face", "youthful-"),
+        "middle-aged": ("middle aged-", "who is middle aged", "of middle age"),
+        "old": ("old-", "old-", "elderly-", "who is old", "with an old face", "with wrinkles", "aged-"),
+    },
     "hair colour": {
         word: phrases + _HAIRED.get(word, ())
         for word, phrases in _coloured(
@@ -43,6 +49,11 @@ PHRASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "short": ("with short hair", "with a short haircut", "short haired-"),
         "medium": ("with medium length hair", "with shoulder length hair"),
         "long": ("with long hair", "long haired-", "with very long hair"),
+    },
+    "hair form": {
+        "straight": ("with straight hair", "whose hair is straight", "straight haired-"),
+        "wavy": ("with wavy hair", "whose hair is wavy", "wavy haired-"),
+        "curly": ("with curly hair", "whose hair is curly", "curly haired-", "with curls", "with frizzy hair"),
     },
     "bangs": {
         "none": ("without bangs", "with a bare forehead", "with no bangs", "with an open forehead"),
@@ -86,6 +97,25 @@ PHRASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "mouth": {
         "closed": ("with a closed mouth", "with closed lips", "with the mouth closed", "with mouth closed"),
         "open": ("with an open mouth", "with open lips", "with the mouth open", "with mouth open"),
+    },
+    "mood": {
+        "calm": ("with a calm face", "calm-", "with a calm expression", "who is calm"),
+        "angry": ("angry-", "who is angry", "with an angry face", "with an angry expression", "who looks angry"),
+        "surprised": ("surprised-", "who is surprised", "with a surprised face", "with a surprised expression",
+                      "who looks surprised"),
+        "sad": ("sad-", "who is sad", "with a sad face", "with a sad expression", "who looks sad"),
+    },
+    "eyelids": {
+        "open": ("with open eyes", "with the eyes open", "with eyes open"),
+        "closed": ("with closed eyes", "with the eyes closed", "with eyes closed", "whose eyes are closed"),
+    },
+    "make-up": {
+        "none": ("without makeup", "without make up", "with no makeup", "wearing no makeup"),
+        "make-up": ("wearing makeup", "with makeup", "wearing make up", "with make up", "with heavy makeup"),
+    },
+    "freckles": {
+        "none": ("without freckles", "with clear skin", "with no freckles"),
+        "freckles": ("with freckles", "with a freckled face", "freckled-", "with freckled skin"),
     },
     "lipstick": {
         "none": ("without lipstick", "with pale lips", "with no lipstick", "with natural lips"),

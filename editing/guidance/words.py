@@ -13,11 +13,14 @@ from typing import TypeAlias
 Words: TypeAlias = "dict[str, str | None]"
 
 COLOURS = ("black", "gray", "white", "red", "pink", "orange", "brown", "yellow", "green", "blue", "purple")
-# Every attribute and the words it can be put into.
+# Every attribute and the words it can be put into. Nothing here measures age, form of hair, mood, closed eyes, make-up
+# and freckles: what the judge learns of them is told by labels, see :mod:`editing.guidance.training.opinions`.
 WORDS: Mapping[str, tuple[str, ...]] = {
     "person": ("woman", "man"),
-    "hair colour": ("black", "brown", "blond", "red", "gray"),
+    "age": ("young", "middle-aged", "old"),
+    "hair colour": ("black", "brown", "blond", "red", "gray", "white"),
     "hair length": ("short", "medium", "long"),
+    "hair form": ("straight", "wavy", "curly"),
     "bangs": ("none", "bangs"),
     "bald": ("bald", "none"),
     "beard": ("none", "beard"),
@@ -28,7 +31,11 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "smile": ("none", "smile"),
     "teeth": ("none", "teeth"),
     "mouth": ("closed", "open"),
+    "mood": ("calm", "angry", "surprised", "sad"),
+    "eyelids": ("open", "closed"),
     "lipstick": ("none", "lipstick"),
+    "make-up": ("none", "make-up"),
+    "freckles": ("none", "freckles"),
     "brows": ("thin", "thick"),
     "nose": ("small", "big"),
     "face": ("narrow", "wide"),
@@ -54,6 +61,8 @@ _CUT: Mapping[str, tuple[str, float, float, tuple[str, str]]] = {
     "smile": ("smile.strength", -1.2, 1.2, ("none", "smile")),
     "teeth": ("smile.teeth", 0.03, 0.14, ("none", "teeth")),
     "mouth": ("mouth.inside", 0.04, 0.2, ("closed", "open")),
+    # Masks show that an eye is open; where it is closed they show little or nothing, as under a lens.
+    "eyelids": ("eyes.openness", -1.0, 0.05, ("closed", "open")),
     "lipstick": ("lips.redness", 8.0, 13.5, ("none", "lipstick")),
     "brows": ("brows.thickness", 0.046, 0.072, ("thin", "thick")),
     "nose": ("nose.size", 0.0755, 0.0945, ("small", "big")),
@@ -77,6 +86,7 @@ def describe(raw: Mapping[str, float | None], p_man: float | None = None, p_happ
     words: Words = {
         name: _between(raw.get(measure), low, high, *names) for name, (measure, low, high, names) in _CUT.items()
     }
+    words |= {name: None for name in WORDS if name not in words}
     words["person"] = _between(p_man, 0.25, 0.75, "woman", "man")
     words["hair colour"] = _hair_colour(raw)
     if words["bald"] == "bald" or words["hat"] == "hat":
@@ -103,7 +113,7 @@ def describe(raw: Mapping[str, float | None], p_man: float | None = None, p_happ
         words["skin"] = "tanned"
     words["eye colour"] = None if words["glasses"] != "none" else _eye_colour(raw)
     if words["glasses"] == "sunglasses":
-        words["eye size"] = None
+        words["eye size"] = words["eyelids"] = None
     words["background"], words["clothes"] = _colour_name(raw, "background"), _colour_name(raw, "clothes")
     light = raw.get("background.lightness")
     words["backdrop"] = _between(light, 22.0, 82.0, "dark", "bright")
@@ -169,6 +179,8 @@ def _hair_colour(raw: Mapping[str, float | None]) -> str | None:
         return "black"
     if lightness > 15 and red > 12.5 and hue < 61:
         return "red"
+    if lightness > 66 and chroma < 9:
+        return "white"
     if (lightness > 28 and chroma < 6) or (lightness > 62 and chroma < 9):
         return "gray"
     if lightness > 40 and chroma > 12 and hue > 58:

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from memorygan.checkpoint import Provenance
 from memorygan.command import add_threads
@@ -44,7 +42,7 @@ class Budget:
 
 
 class Training(Protocol):
-    """A run that :func:`run` can drive; ``shown`` counts images."""
+    """A run that :func:`provenance_of` tells of; ``shown`` counts images."""
 
     shown: int
     images_before: int
@@ -52,13 +50,6 @@ class Training(Protocol):
 
     @property
     def config(self) -> Budget: ...
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget spent."""
-
-    def step(self) -> float:
-        """One optimiser step; returns the loss."""
 
 
 def share_spent(budget: Budget, shown: int, seconds: float) -> float:
@@ -83,16 +74,6 @@ def update_average(average: nn.Module, model: nn.Module, ema: float, steps: int)
             old[name].lerp_(new, 1 - decay)
         else:
             old[name].copy_(new)
-
-
-def run(training: Training) -> None:
-    """Train until the budget is spent, with a progress bar."""
-    losses: list[float] = []
-    with tqdm(total=100, unit="%", mininterval=10) as bar:
-        while training.progress < 1:
-            losses.append(training.step())
-            bar.set_postfix(images=training.shown, loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
-            bar.update(min(100 * training.progress, 100) - bar.n)
 
 
 def provenance_of(
@@ -141,7 +122,6 @@ def add_arguments(parser: argparse.ArgumentParser, out: Path, minutes: float, ba
     parser.add_argument("--generator", type=Path, help="checkpoint whose faces are mixed in")
     parser.add_argument("--generated", type=int, default=generated, help="how many of its faces")
     parser.add_argument("--size", type=int, default=128, help="size the faces are kept at")
-    parser.add_argument("--hold-out", type=int, default=400, help="last faces of every set, never trained on")
     add_budget_arguments(parser, out, Path("runs/judges/cache"), minutes, batch, "photographed faces per step")
 
 

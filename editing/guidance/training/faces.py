@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +14,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from editing.guidance.measures import MEASURES, measure
-from editing.guidance.training.counterfactual import dyed, dyed_measures, slide, sliders_beside
-from editing.guidance.words import WORDS, describe, lean
+from editing.guidance.training.counterfactual import change, slide, sliders_beside
+from editing.guidance.training.opinions import Opinion, merge, read_opinions
+from editing.guidance.words import WORDS, lean
 from memorygan.checkpoint import load_generator
 from memorygan.picture import to_uint8
-from memorygan.training.parser_data import HeldOut, list_pairs, pack
+from memorygan.training.parser_data import HeldOut, PackedFaces, list_pairs, pack
 
 ATTRIBUTES = tuple(WORDS)
 UNKNOWN = -1
-_MEASURE_SIZE = 256
+# Share from which a word is clear.
+_CLEAR = 0.7
+# Held out of every training: every twentieth number, or the last names of sets that were split before.
+_EVERY, _REMAINDER = 20, 7
+_LAST = {"celebamask": 200, "synthetic": 200}
 
 
 @dataclass(frozen=True)
@@ -52,37 +56,83 @@ class LabelledFaces(HeldOut):
         ).astype(np.float32)
 
 
-def label(words: Mapping[str, str | None]) -> list[int]:
-    """Words → indices in the order of ATTRIBUTES."""
-    found = ((name, words.get(name)) for name in ATTRIBUTES)
-    return [UNKNOWN if word is None else WORDS[name].index(word) for name, word in found]
+def held_out(name: str, stems: Sequence[str]) -> np.ndarray:
+    """(N,) bool: the fixed validation split of a face set, by the names of its pictures in order.
+
+    Every twentieth number, or the last names of sets that were split before; never trained on.
+    """
+    if last := _LAST.get(name, 0):
+        return np.arange(len(stems)) >= len(stems) - last
+    return np.array([stem.isdigit() and int(stem) % _EVERY == _REMAINDER for stem in stems])
 
 
-def load_faces(folder: Path, cache: Path, size: int, dye_seed: int | None = None) -> LabelledFaces:
-    """The faces of a data folder (see :mod:`memorygan.training.parser_data`) and what is measured of them.
+@dataclass(frozen=True)
+class Source:
+    """A data folder: its faces, what is measured of them and what is told of them.
 
-    ``attributes.csv`` beside them, where there is one, adds ``p_man`` and ``p_happy`` by image name. With a
-    ``dye_seed``, the same faces in the same order, with dyed hair.
+    Attributes:
+        faces: packed pictures and masks.
+        raw: (N, M) measures.
+        told: an opinion per face.
+        held: (N,) bool, held-out faces.
+    """
+
+    faces: PackedFaces
+    raw: np.ndarray
+    told: Sequence[Opinion]
+    held: np.ndarray
+
+    def labelled(self, told: Sequence[Opinion], held: bool) -> LabelledFaces:
+        """One side of the split, with these opinions on all its faces."""
+        rows = np.flatnonzero(self.held == held)
+        return _labelled(self.faces.name, self.faces.images[rows], self.raw[rows], [told[row] for row in rows.tolist()])
+
+
+def load_source(folder: Path, cache: Path, size: int) -> Source:
+    """A data folder (see :mod:`memorygan.training.parser_data`), measured; with ``attributes.csv``, if it is there.
 
     Raises:
         ValueError: for a folder without faces, or a broken mask.
     """
-    small = pack(folder, cache, size)
-    names = [image.stem for image, _ in list_pairs(folder)]
+    faces = pack(folder, cache, size)
+    stems = [image.stem for image, _ in list_pairs(folder)]
+    pairs = zip(faces.images, faces.masks, strict=True)
+    file = cache / f"{folder.name}-{len(stems)}-{size}-measures.npz"
+    raw = _cached(file, lambda: _measure_all(pairs, len(faces), f"measuring {folder.name}"))
+    opinions = read_opinions(folder)
+    return Source(faces, raw, [opinions.get(stem, {}) for stem in stems], held_out(folder.name, stems))
 
-    def raw_measures() -> np.ndarray:
-        large = pack(folder, cache, _MEASURE_SIZE)
-        pairs = zip(large.images, large.masks, strict=True)
-        return _measure_all(pairs, len(large), f"measuring {folder.name}")
 
-    raw = _cached(cache / f"{folder.name}-{len(names)}-measures.npz", raw_measures)
-    guesses = _guesses(folder / "attributes.csv")
-    images, name = np.asarray(small.images), folder.name
-    if dye_seed is not None:
-        images, name = dyed(images, small.masks, dye_seed), f"{name}, dyed hair"
-        file = cache / f"{folder.name}-{len(names)}-dyed-{dye_seed}-{size}.npz"
-        raw = _cached(file, lambda: dyed_measures(raw, images, small.masks))
-    return _labelled(name, images, raw, [guesses.get(stem, (None, None)) for stem in names])
+def changed_faces(
+    sources: Sequence[Source], told: Sequence[Sequence[Opinion]], count: int, cache: Path, held: bool, seed: int = 0
+) -> LabelledFaces:
+    """Faces of the sources with something changed on purpose, see :func:`change`.
+
+    Args:
+        sources: they are drawn from, all alike.
+        told: opinions on the faces of each source.
+        count: of faces.
+        cache: folder for what was drawn and measured.
+        held: of held-out faces, or of those trained on.
+        seed: of everything random.
+    """
+    rng = np.random.default_rng([seed, held])
+    pool = [np.flatnonzero(source.held == held) for source in sources]
+    usable = [k for k, rows in enumerate(pool) if len(rows)]
+    picks = [(k, int(rng.choice(pool[k]))) for k in rng.choice(usable, count)]
+    changed = []
+    for k, row in tqdm(picks, desc="changing faces", mininterval=10):
+        changed.append(change(sources[k].faces.images[row], sources[k].faces.masks[row], rng))
+    pairs = ((one.image, one.ids) for one in changed)
+    size = sources[0].faces.images.shape[1]
+    names = "-".join(f"{source.faces.name}{len(source.faces)}" for source in sources)
+    file = cache / f"changed-{'held-' * held}{count}-{names}-{size}-{seed}-measures.npz"
+    raw = _cached(file, lambda: _measure_all(pairs, count, "measuring changed faces"))
+    opinions = [
+        {name: words for name, words in told[k][row].items() if name not in one.silent} | one.told
+        for (k, row), one in zip(picks, changed, strict=True)
+    ]
+    return _labelled("changed", np.stack([one.image for one in changed]), raw, opinions)
 
 
 def generated_faces(
@@ -126,7 +176,7 @@ def generated_faces(
         cache.mkdir(parents=True, exist_ok=True)
         np.savez(file, images=pictures, raw=raw, names=np.array(MEASURES))
     stored = np.load(file)
-    return _labelled(kind, resize(stored["images"], size), stored["raw"], [(None, None)] * len(stored["raw"]))
+    return _labelled(kind, resize(stored["images"], size), stored["raw"], [{}] * len(stored["raw"]))
 
 
 def mix_parts(w: Tensor, dice: torch.Generator, chance: float = 0.6) -> Tensor:
@@ -138,26 +188,19 @@ def mix_parts(w: Tensor, dice: torch.Generator, chance: float = 0.6) -> Tensor:
     return mixed
 
 
-def with_generated(
-    sets: list[LabelledFaces], checkpoint: Path | None, count: int, cache: Path, size: int
-) -> tuple[list[LabelledFaces], list[float]]:
-    """The sets and, if there is a checkpoint, its faces; and the share of each set in a batch."""
-    shares = [1.0] * len(sets)
-    if checkpoint is None:
-        return sets, shares
-    return [*sets, generated_faces(checkpoint, count, cache, size)], [*shares, 0.35]
-
-
-def _labelled(
-    name: str, images: np.ndarray, raw: np.ndarray, guesses: Sequence[tuple[float | None, float | None]]
-) -> LabelledFaces:
-    """Puts measures and a classifier's guesses (p_man, p_happy) into words."""
+def _labelled(name: str, images: np.ndarray, raw: np.ndarray, told: Sequence[Opinion]) -> LabelledFaces:
+    """Weighs measures and opinions, and puts into words what is clear."""
     labels, shares = [], []
-    for row, guess in zip(map(_named, raw), guesses, strict=True):
-        labels.append(label(describe(row, *guess)))
-        found = lean(row, *guess)
+    for row, opinion in zip(map(_named, raw), told, strict=True):
+        found = merge(lean(row, opinion["person"][1] if "person" in opinion else None), opinion)
+        labels.append([_clear(found[name]) for name in ATTRIBUTES])
         shares.append(np.concatenate([found[a] or (0.0,) * len(WORDS[a]) for a in ATTRIBUTES]))
     return LabelledFaces(name, images, np.array(labels, dtype=np.int64), np.array(shares, dtype=np.float32))
+
+
+def _clear(shares: tuple[float, ...] | None) -> int:
+    """The word that shares lean to, UNKNOWN where they do not say clearly."""
+    return int(np.argmax(shares)) if shares and max(shares) >= _CLEAR else UNKNOWN
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -175,16 +218,6 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
 def to_float(images: np.ndarray) -> Tensor:
     """(B, S, S, 3) uint8 → (B, 3, S, S) float32 in [0, 1]."""
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().div_(255)
-
-
-def rarity(labels: np.ndarray, most: float = 5.0) -> np.ndarray:
-    """(N,) drawing weights: faces with a rare word are drawn up to ``most`` times as often, so that it is learned."""
-    weights = np.ones(len(labels))
-    for column in labels.T:
-        for word in range(column.max() + 1):
-            share = max(float((column == word).mean()), 1e-4)
-            weights[column == word] = np.maximum(weights[column == word], min(math.sqrt(0.1 / share), most))
-    return weights
 
 
 def _measure_all(pairs: object, count: int, title: str) -> np.ndarray:
@@ -208,10 +241,3 @@ def _cached(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
 
 def _named(row: np.ndarray) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else float(value) for name, value in zip(MEASURES, row, strict=True)}
-
-
-def _guesses(file: Path) -> dict[str, tuple[float, float]]:
-    if not file.is_file():
-        return {}
-    with file.open(newline="") as stream:
-        return {row["id"]: (float(row["p_man"]), float(row["p_happy"])) for row in csv.DictReader(stream)}

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from editing.guidance.training import teacher as taught_by
 from editing.guidance.training.distortions import DISTORTIONS, OF_TWO
-from editing.guidance.training.faces import mix_parts, to_float
+from editing.guidance.training.faces import held_out, mix_parts, to_float
 from editing.guidance.training.landmarks import Landmarks, align
 from editing.guidance.training.teacher import MobileFaceNet
 from memorygan.encoder import PartEncoder
@@ -29,9 +29,6 @@ from memorygan.parser import FaceParser
 from memorygan.training.parser_data import list_images
 
 SIZE = 160
-# Held out of every training: every twentieth number, or the last names of sets that were split before.
-_EVERY, _REMAINDER = 20, 7
-_LAST = {"celebamask": 200, "synthetic": 200}
 # Sets with several pictures of one person; in sets that programs drew, faces are only alike.
 _REAL = ("celebamask", "ffhq")
 _BATCH = 64
@@ -75,9 +72,7 @@ class TaughtFaces:
     @cached_property
     def split(self) -> np.ndarray:
         """(N,) bool: the fixed validation split, by name."""
-        if last := _LAST.get(self.name, 0):
-            return np.arange(len(self)) >= len(self) - last
-        return np.array([name.isdigit() and int(name) % _EVERY == _REMAINDER for name in self.names.tolist()])
+        return held_out(self.name, self.names.tolist())
 
     @cached_property
     def held(self) -> np.ndarray:

@@ -1,19 +1,27 @@
 """Train or evaluate the image-text judge.
 
-    python -m editing.guidance.training.text --data data/synthetic data/celebamask
-    python -m editing.guidance.training.text --data data/synthetic data/celebamask --evaluate
+    python -m editing.guidance.training.text --data data/ffhq data/celebamask data/stylegan data/diffusion \\
+        data/synthetic --generator weights/faces-128.safetensors
 
-Every step shows faces to the image tower and three kinds of captions to the text tower: for each attribute one
-sentence in all its words, composed captions of the faces, and those captions with one attribute changed. Each face
-knows of each caption whether it is true, false or not to be said, so that a caption that fits two faces is never
-called wrong for one of them. Every second batch is shown again, moved along the gradient that raises the loss ("free"
-adversarial training, Shafahi et al. 2019), because the judge is going to be optimised against.
+Every word gets an anchor, a direction among the image vectors, at right angles to those of all other attributes, so
+that a smile is not said by whatever else is common among the smiling. Every face has to lean to the anchors as far as
+what is measured and told of it leans to the words, all attributes and all words counting the same; faces with parts of
+each other, moved sliders, dyed hair, drawn glasses, freckles and closed eyes take away what goes together by habit. The
+text tower learns to put a caption at the sum of the anchors of what it claims; that needs no picture.
+
+The judge is going to be optimised against. Every third batch is shown again, moved along the gradient that raises the
+loss ("free" adversarial training, Shafahi et al. 2019), and a sixth of every batch is broken, blended or hardly to be
+seen: such pictures have to say less, so nothing is gained by leaving faces.
+
+The run is kept in ``--state`` every few minutes and gone on from if it is there. ``--evaluate`` only measures the
+weights in ``--out``.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
 import random
 import sys
 import time
@@ -27,30 +35,36 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from editing.guidance.captions import VOCABULARY, Caption, alternatives, compose, hard_negative
+from editing.guidance.training.anchors import Anchors
 from editing.guidance.training.augment import degrade, place
+from editing.guidance.training.distortions import blend, crowd, halves, mush, noise, veil
 from editing.guidance.training.faces import (
     ATTRIBUTES,
-    UNKNOWN,
     LabelledFaces,
-    load_faces,
-    rarity,
+    Source,
+    changed_faces,
+    generated_faces,
+    load_source,
     to_float,
-    with_generated,
 )
+from editing.guidance.training.features import cached_features
+from editing.guidance.training.opinions import Opinion
+from editing.guidance.training.probes import consult
 from editing.guidance.training.text_eval import evaluate, format_table, normalise, weak_words
 from editing.guidance.words import WORDS
 from memorygan.checkpoint import load_module, save_module
 from memorygan.command import command
 from memorygan.manifest import WEIGHTS_DIR
+from memorygan.training.backbone import load_backbone
 from memorygan.training.schedule import (
     Budget,
     add_arguments,
     add_start_arguments,
     learning_rate,
     provenance_of,
-    run,
     share_spent,
     update_average,
 )
@@ -62,9 +76,13 @@ DEFAULT_OUT = WEIGHTS_DIR / f"{NAME}.safetensors"
 # A word of no caption. Put into captions at random it is learned to mean nothing, and every token that no caption
 # holds gets its meaning.
 _NOTHING = "zyzzyva"
-# Share of a set with dyed hair in a batch, where the set as it is has 1.
-_DYED = 0.4
 FLIPPED_POSE = {"left": "right", "front": "front", "right": "left"}
+# One over temperature: fixed, because some thirty attributes share the length of one unit vector.
+_SCALE = 40.0
+# Shares of a batch, where a data folder has 1: faces changed on purpose, and faces of the generator.
+_CHANGED, _MIXED = 0.8, 0.6
+# Share of a batch that is broken or blended, and how much a broken picture still says of what it was.
+_BROKEN, _STILL_SAID = 6, 0.4
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,6 @@ class TextTrainingConfig(Budget):
 
     Attributes:
         batch: faces per step.
-        captions: composed captions per step, and as many hard negatives.
         lr: peak learning rate of AdamW.
         adversarial: largest change of a pixel, in [0, 1], when a batch is shown again.
 
@@ -81,59 +98,22 @@ class TextTrainingConfig(Budget):
         ValueError: for a budget or a batch that nothing can be learned from.
     """
 
-    minutes: float = 18.0
+    minutes: float = 60.0
     ema: float = 0.995
     batch: int = 96
-    captions: int = 36
-    lr: float = 1.5e-3
+    lr: float = 1e-3
     adversarial: float = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch < 2 or self.captions < 1:
-            raise ValueError("need a batch of 2 or more and a caption or more")
+        if self.batch < 2:
+            raise ValueError("need a batch of 2 or more")
 
 
 def create_judge(pretrained: str | None = None) -> Any:
     """The open_clip model of the bundled configuration, with random weights or those of a file."""
     open_clip.add_model_config(CONFIG)
     return open_clip.create_model(NAME, pretrained=pretrained)
-
-
-def claims_matrix(captions: Sequence[Caption]) -> Tensor:
-    """(T, A) word index of each attribute that a caption claims, else UNKNOWN."""
-    rows = []
-    for caption in captions:
-        claims = caption.claims
-        rows.append([WORDS[a].index(claims[a]) if a in claims else UNKNOWN for a in ATTRIBUTES])
-    return torch.tensor(rows)
-
-
-def truth(labels: Tensor, claims: Tensor) -> tuple[Tensor, Tensor]:
-    """Which captions are true and which are false of which faces; neither where a claimed attribute is unknown.
-
-    Args:
-        labels: (B, A) of the faces.
-        claims: (T, A) of the captions.
-
-    Returns:
-        true and false, both (B, T) bool.
-    """
-    claimed = (claims != UNKNOWN)[None]
-    known, same = (labels != UNKNOWN)[:, None], labels[:, None] == claims[None]
-    return (same | ~claimed).all(dim=2), (claimed & known & ~same).any(dim=2)
-
-
-def contrast(scores: Tensor, true: Tensor, false: Tensor) -> Tensor:
-    """CLIP's symmetric loss with several right answers: each true pair against all false ones of its row and column."""
-    losses = []
-    for dim in (1, 0):
-        against = scores.masked_fill(~false, -1e4).logsumexp(dim=dim, keepdim=True)
-        each = F.softplus(against - scores)
-        # Every caption, or face, counts the same, however many faces it fits.
-        share = true.float() / true.sum(dim=dim, keepdim=True).clamp_min(1)
-        losses.append((each * share).sum() / true.any(dim=dim).sum().clamp_min(1))
-    return (losses[0] + losses[1]) / 2
 
 
 class SmallTable:
@@ -159,8 +139,51 @@ class SmallTable:
         return table
 
 
+def even(leanings: np.ndarray, most: float = 8.0) -> Tensor:
+    """(N, W) → (N,) chances of being drawn, sum 1: half even among the faces, half even among all words.
+
+    A face counts for each of its words by its share of all who lean there, at most ``most`` times the mean.
+    """
+    held = torch.from_numpy(leanings)
+    shown = held.sum(dim=0)
+    each = (held / shown.clamp_min(1e-6)).sum(dim=1) / (shown > 0).sum()
+    each = each.clamp_max(most / len(held))
+    return 0.5 / len(held) + 0.5 * each / each.sum()
+
+
+def broken(
+    images: Tensor, leanings: Tensor, runs: Sequence[slice], dice: torch.Generator, way: int
+) -> tuple[Tensor, Tensor]:
+    """Faces (B, 3, S, S) in [0, 1] made into pictures between people or of nobody, and what these still say (B, W).
+
+    A blend says something of both faces; mush, and what is hardly to be seen, says little of anything.
+
+    Args:
+        images, leanings: faces and how they lean to all words.
+        runs: words of each attribute.
+        dice: source of randomness.
+        way: which of the six, 0 to 5.
+    """
+    others, marks = images.roll(1, 0), leanings[:, :, None]
+    if way < 3:  # what mixes landmarks mixes leanings as well
+        shown, mixed = (blend, halves, crowd)[way](images, marks, others, marks.roll(1, 0), dice)
+        return shown.clamp(0, 1), mixed[:, :, 0]
+    nowhere = torch.zeros(len(images), 1, 2)
+    shown, _ = (noise, mush, veil)[way - 3](images, nowhere, others, nowhere, dice)
+    if way == 3:
+        return shown, leanings
+    even_ones = torch.cat(
+        [
+            leanings[:, run].sum(dim=1, keepdim=True).expand(-1, run.stop - run.start) / (run.stop - run.start)
+            for run in runs
+        ],
+        dim=1,
+    )
+    return shown, torch.lerp(even_ones, leanings, _STILL_SAID)
+
+
 class TextTrainer:
-    """One training run."""
+    """One training run: the image tower against anchors, then the text tower."""
 
     def __init__(
         self,
@@ -179,31 +202,37 @@ class TextTrainer:
             raise ValueError(f"need one positive share per face set, got {list(shares)} for {len(faces)} sets")
         torch.manual_seed(config.seed)
         self.config, self.faces = config, faces
-        before = load_module(start, KIND)[1]["provenance"]["images_seen"] if start else 0
-        self.images_before = int(before)
+        self.images_before = int(load_module(start, KIND)[1]["provenance"]["images_seen"]) if start else 0
         self.model = create_judge(str(start) if start else None).train()
         self.model.visual.to(memory_format=torch.channels_last)
         self.tokenizer = open_clip.get_tokenizer(NAME)
         self.table = SmallTable(self.model, self.tokenizer)
         self.average = copy.deepcopy(self.model).eval()
         self.size = self.model.visual.image_size
-        decayed = [p for n, p in self.model.named_parameters() if p.dim() > 1 and "embedding" not in n]
-        plain = [p for n, p in self.model.named_parameters() if p.dim() <= 1 or "embedding" in n]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.03}, {"params": plain, "weight_decay": 0.0}],
-            lr=config.lr, betas=(0.9, 0.98),
-        )  # fmt: skip
-        self.labels = torch.from_numpy(np.concatenate([f.labels for f in faces]))
-        weights = [rarity(f.labels) for f in faces]
-        self.weights = torch.cat([torch.from_numpy(w / w.sum() * s) for w, s in zip(weights, shares, strict=True)])
-        self.offsets = np.cumsum([0, *(len(f) for f in faces)])
         self.dice, self.words = torch.Generator().manual_seed(config.seed), random.Random(config.seed)
-        counts = [
-            np.bincount(c[c >= 0], minlength=len(WORDS[a]))
-            for a, c in zip(ATTRIBUTES, self.labels.T.numpy(), strict=True)
-        ]
-        # Square-root balancing: a rare word must count, but not as much as it would take to make it likely.
-        self.balance = [torch.from_numpy((n.max() / np.maximum(n, 1)) ** 0.5).float().clamp_max(6.0) for n in counts]
+        with torch.no_grad():
+            said = []
+            for attribute in ATTRIBUTES:
+                ways = [self._tokens(alternatives(attribute, self.words)) for _ in range(8)]
+                said.append(torch.stack([self.average.encode_text(way, normalize=True) for way in ways]).mean(dim=0))
+        self.anchors = Anchors(torch.cat(said))
+        self.leanings = torch.from_numpy(np.concatenate([f.leanings for f in faces]))
+        self.weights = torch.cat([even(f.leanings) * s for f, s in zip(faces, shares, strict=True)])
+        self.offsets = np.cumsum([0, *(len(f) for f in faces)])
+        # What is left of the imbalance after drawing: each word of an attribute counts the same.
+        drawn = (self.leanings * (self.weights / self.weights.sum())[:, None]).sum(dim=0)
+        self.evened = [(drawn[run].max() / drawn[run].clamp_min(1e-6)).clamp_max(6.0) for run in self.anchors.runs]
+        pose = self.anchors.runs[ATTRIBUTES.index("pose")]
+        self.mirrored = torch.arange(self.leanings.shape[1])
+        self.mirrored[pose] = pose.start + torch.tensor([WORDS["pose"].index(FLIPPED_POSE[w]) for w in WORDS["pose"]])
+        visual = list(self.model.visual.parameters())
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in visual if p.dim() > 1], "weight_decay": 0.03},
+                {"params": [p for p in visual if p.dim() <= 1], "weight_decay": 0.0},
+            ],
+            lr=config.lr, betas=(0.9, 0.98), fused=True,
+        )  # fmt: skip
         self.shown, self.seconds, self.steps = 0, 0.0, 0
         self._batch: tuple[Tensor, Tensor] | None = None
 
@@ -212,42 +241,72 @@ class TextTrainer:
         """Share of the budget spent."""
         return share_spent(self.config, self.shown, self.seconds)
 
-    def _draw(self) -> tuple[Tensor, Tensor]:
-        """Faces (B, 3, S, S) and their labels (B, A)."""
-        images, picks, flip = self._pick()
-        labels = self.labels[picks].clone()
-        pose = ATTRIBUTES.index("pose")
-        swap = torch.tensor([WORDS["pose"].index(FLIPPED_POSE[w]) for w in WORDS["pose"]] + [UNKNOWN])
-        labels[flip, pose] = swap[labels[flip, pose]]
-        return images, labels
+    def state(self) -> dict[str, Any]:
+        """All that another process needs to go on."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "anchors": self.anchors.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "dice": self.dice.get_state(),
+            "counts": [self.shown, self.seconds, self.steps],
+        }
 
-    def _pick(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Faces (B, 3, S, S), which ones (B,), and whether each is mirrored (B,)."""
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from :meth:`state`."""
+        for name in ("model", "average", "anchors", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.dice.set_state(state["dice"])
+        self.shown, self.seconds, self.steps = state["counts"]
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """Faces (B, 3, S, S) in [0, 1] and how they lean (B, W)."""
         picks = torch.multinomial(self.weights, self.config.batch, replacement=False, generator=self.dice)
         faces = []
         for pick in picks.tolist():
             source = int(np.searchsorted(self.offsets, pick, side="right")) - 1
             faces.append(self.faces[source].images[pick - int(self.offsets[source])])
         flip = torch.rand(len(picks), generator=self.dice) < 0.5
+        leanings = self.leanings[picks]
+        leanings[flip] = leanings[flip][:, self.mirrored]
         images = place(to_float(np.stack(faces)), self.size, self.dice, flip=flip)
-        return degrade(images, self.dice), picks, flip
+        some = len(picks) // _BROKEN
+        if some > 1:
+            way = int(torch.randint(6, (1,), generator=self.dice))
+            images[:some], leanings[:some] = broken(images[:some], leanings[:some], self.anchors.runs, self.dice, way)
+        return degrade(images, self.dice), leanings
 
-    def _captions(self, labels: Tensor) -> tuple[list[Caption], list[slice], list[tuple[int, int]]]:
-        """Captions, the run of each attribute's alternatives, and (right, changed) pairs."""
-        captions: list[Caption] = []
-        groups, pairs = [], []
-        for attribute in ATTRIBUTES:
-            person = self.words.choice((None, None, "man", "woman"))
-            found = alternatives(attribute, self.words, person)
-            groups.append(slice(len(captions), len(captions) + len(found)))
-            captions += found
-        for face in range(min(self.config.captions, len(labels))):
-            words = {a: None if v < 0 else WORDS[a][v] for a, v in zip(ATTRIBUTES, labels[face].tolist(), strict=True)}
-            caption = compose(words, self.words, self.words.choice((1, 1, 2, 2, 3)))
-            if caption.claims:
-                pairs.append((len(captions), len(captions) + 1))
-                captions += [caption, hard_negative(caption, self.words)[0]]
-        return captions, groups, pairs
+    def step(self) -> float:
+        """One step of the image tower; returns the loss."""
+        started = time.perf_counter()
+        again = self._batch is not None
+        keep = not again and float(torch.rand(1, generator=self.dice)) < 0.5
+        images, leanings = self._batch if self._batch is not None else self._draw()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.lr, self.progress, warm=0.05)
+        images = images.detach().requires_grad_(keep)
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = self.model.encode_image(normalise(images).contiguous(memory_format=torch.channels_last))
+        seen = F.normalize(seen.float(), dim=-1)
+        parts = []
+        for words, run, weight in zip(self.anchors(), self.anchors.runs, self.evened, strict=True):
+            counted = leanings[:, run] * weight
+            missed = -(counted * (_SCALE * seen @ words.T).log_softmax(dim=-1)).sum()
+            parts.append(missed / counted.sum().clamp_min(1.0))
+        loss = torch.stack(parts).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.visual.parameters(), 3.0)
+        self.optimizer.step()
+        update_average(self.average.visual, self.model.visual, self.config.ema, self.steps)
+        self._batch = None
+        if images.grad is not None:
+            reach = self.config.adversarial * torch.rand(len(images), 1, 1, 1, generator=self.dice)
+            self._batch = ((images.detach() + reach * images.grad.sign()).clamp_(0, 1), leanings)
+        self.steps += 1
+        self.shown += self.config.batch
+        self.seconds += time.perf_counter() - started
+        return float(loss.detach())
 
     def _tokens(self, captions: Sequence[Caption]) -> Tensor:
         texts = []
@@ -258,51 +317,36 @@ class TextTrainer:
             texts.append(" ".join(words))
         return self.table.small_id[self.tokenizer(texts)]
 
-    def step(self) -> float:
-        """One optimiser step; returns the loss."""
-        started = time.perf_counter()
-        again = self._batch is not None
-        keep = not again and self.words.random() < 0.5
-        images, labels = self._batch if self._batch is not None else self._draw()
-        captions, groups, pairs = self._captions(labels)
-        true, false = truth(labels, claims_matrix(captions))
-        tokens = self._tokens(captions)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.lr, self.progress, warm=0.05)
-        images = images.detach().requires_grad_(keep)
-        with torch.autocast("cpu", torch.bfloat16):
-            seen = self.model.encode_image(normalise(images).contiguous(memory_format=torch.channels_last))
-            said = self.model.encode_text(tokens)
-        scale = self.model.logit_scale.exp().clamp_max(60)
-        scores = scale * F.normalize(seen.float(), dim=-1) @ F.normalize(said.float(), dim=-1).T
-        loss = contrast(scores, true, false)
-        parts = [
-            F.cross_entropy(scores[:, run], labels[:, a], weight=self.balance[a], ignore_index=UNKNOWN)
-            for a, run in enumerate(groups)
-            if (labels[:, a] != UNKNOWN).any()
-        ]
-        loss = loss + 2 * torch.stack(parts).mean()
-        if pairs:
-            face = torch.arange(len(pairs))
-            right, wrong = torch.tensor(pairs).T
-            loss = loss + 0.5 * F.softplus(scores[face, wrong] - scores[face, right]).mean()
-        return self._descend(loss, images, labels, self.model, started)
-
-    def _descend(self, loss: Tensor, images: Tensor, labels: Tensor, network: nn.Module, started: float) -> float:
-        """Backward pass and update; keeps the batch, moved along its gradient, if it is to be shown again."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 3.0)
-        self.optimizer.step()
-        update_average(self.average, self.model, self.config.ema, self.steps)
-        self._batch = None
-        if images.grad is not None:
-            reach = self.config.adversarial * torch.rand(len(images), 1, 1, 1, generator=self.dice)
-            self._batch = ((images.detach() + reach * images.grad.sign()).clamp_(0, 1), labels)
-        self.steps += 1
-        self.shown += self.config.batch
-        self.seconds += time.perf_counter() - started
-        return float(loss.detach())
+    def teach_words(self, steps: int = 400, lr: float = 2e-3) -> float:
+        """Brings the text tower to the anchors; returns the mean cosine over the last steps."""
+        towers = [p for n, p in self.average.named_parameters() if not n.startswith(("visual.", "logit_scale"))]
+        optimizer = torch.optim.AdamW(towers, lr=lr, weight_decay=0.0, betas=(0.9, 0.98))
+        self.average.train()
+        cosines: list[float] = []
+        for step in tqdm(range(steps), desc="words", mininterval=10):
+            optimizer.param_groups[0]["lr"] = lr * (0.02 + 0.98 * math.cos(0.5 * math.pi * step / steps) ** 2)
+            captions = [
+                c
+                for a in ATTRIBUTES
+                for c in alternatives(a, self.words, self.words.choice((None, None, "man", "woman")))
+            ]
+            for _ in range(48):
+                words = {a: self.words.choice((None, *options)) for a, options in WORDS.items()}
+                caption = compose(words, self.words, self.words.choice((1, 2, 2, 3)))
+                if caption.claims:
+                    captions += [caption, hard_negative(caption, self.words)[0]]
+            with torch.no_grad():
+                target = self.anchors.of(captions)
+            with torch.autocast("cpu", torch.bfloat16):
+                said = self.average.encode_text(self._tokens(captions))
+            cosine = F.cosine_similarity(said.float(), target).mean()
+            optimizer.zero_grad(set_to_none=True)
+            (1 - cosine).backward()
+            nn.utils.clip_grad_norm_(towers, 1.0)
+            optimizer.step()
+            cosines.append(float(cosine.detach()))
+        self.average.eval()
+        return float(np.mean(cosines[-20:]))
 
     @torch.no_grad()
     def result(self) -> dict[str, Tensor]:
@@ -312,45 +356,86 @@ class TextTrainer:
         return state
 
 
+def save_state(path: Path, trainer: TextTrainer) -> None:
+    """Write what :meth:`TextTrainer.restore` reads; a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    torch.save(trainer.state(), temporary)
+    temporary.replace(path)
+
+
+def train(trainer: TextTrainer, state: Path, every: float = 300.0) -> None:
+    """Train until the budget is spent, keeping the run in ``state``."""
+    saved, losses = time.monotonic(), []
+    while trainer.progress < 1:
+        losses.append(trainer.step())
+        if time.monotonic() - saved > every or trainer.progress >= 1:
+            save_state(state, trainer)
+            spent = f"{trainer.shown} images, {trainer.seconds / 60:.1f} minutes"
+            print(f"{spent}: loss {np.mean(losses):.4f}", flush=True)
+            saved, losses = time.monotonic(), []
+
+
 @command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     options = _parse_arguments(arguments)
     training, held_out, shares = load_splits(options)
     if not options.evaluate:
-        config = TextTrainingConfig(options.minutes, options.images, seed=options.seed, batch=options.batch)
+        config = TextTrainingConfig(
+            options.minutes, options.images, seed=options.seed, batch=options.batch, lr=options.lr
+        )
         trainer = TextTrainer(config, training, shares, options.start)
-        run(trainer)
-        write(options.out, trainer, training, options.licence, "editing.guidance.training.text")
-        print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {trainer.shown} images shown")
+        if options.state.is_file():
+            trainer.restore(torch.load(options.state, weights_only=True))
+        train(trainer, options.state)
+        cosine = trainer.teach_words(options.word_steps)
+        print(f"captions lie at their anchors with a mean cosine of {cosine:.3f}")
+        write(options.out, trainer, training, options.licence)
+        images = trainer.images_before + trainer.shown
+        print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {images} images in all")
     report(create_judge(str(options.out)).eval(), open_clip.get_tokenizer(NAME), held_out)
 
 
-def write(
-    path: Path,
-    trainer: TextTrainer,
-    faces: Sequence[LabelledFaces],
-    licence: str,
-    module: str,
-    first: str = "",
-) -> None:
-    """Keeps what was trained; ``module`` and ``first`` as in :func:`provenance_of`."""
+def write(path: Path, trainer: TextTrainer, faces: Sequence[LabelledFaces], licence: str) -> None:
+    """Keeps what was trained."""
     notes = "exponential moving average; tokens never met share one embedding that means nothing"
     data = [f"{kept.name} ({len(kept)} faces)" for kept in faces]
-    provenance = provenance_of(trainer, data, licence, module, notes, first)
+    provenance = provenance_of(trainer, data, licence, "editing.guidance.training.text", notes)
     meta = {"kind": KIND, "config": NAME, "provenance": asdict(provenance)}
     save_module(path, trainer.result(), meta, half=True)
 
 
 def load_splits(options: argparse.Namespace) -> tuple[list[LabelledFaces], list[LabelledFaces], list[float]]:
-    """The sets that the options name: to train on, held out, and the share of each in a batch."""
-    sets = [load_faces(folder, options.cache, options.size) for folder in options.data]
-    sets, shares = with_generated(sets, options.generator, options.generated, options.cache, options.size)
-    if options.dyed:
-        sets += [load_faces(folder, options.cache, options.size, dye_seed=options.seed) for folder in options.data]
-        shares += [_DYED] * len(options.data)
-    splits = [faces.split(min(options.hold_out, len(faces) // 5)) for faces in sets]
-    return [kept for kept, _ in splits], [held for _, held in splits], shares
+    """The sets that the options name: to train on, held out, and the share of each in a batch.
+
+    Held-out faces are labelled by what is told and measured of them, those to train on by probes as well.
+    """
+    sources = [load_source(folder, options.cache, options.size) for folder in options.data]
+    told = [source.told for source in sources]
+    opinions = _ask_probes(sources, options.cache) if options.probes else told
+    training = [source.labelled(found, held=False) for source, found in zip(sources, opinions, strict=True)]
+    held_out = [s.labelled(s.told, held=True) for s in sources if s.held.any()]
+    shares = [1.0] * len(training)
+    if options.changed:
+        training.append(changed_faces(sources, opinions, options.changed, options.cache, held=False))
+        shares.append(_CHANGED)
+        if held_out:
+            held_out.append(changed_faces(sources, told, options.changed // 10, options.cache, held=True))
+    if options.generator is not None:
+        training.append(generated_faces(options.generator, options.generated, options.cache, options.size, 0.9, True))
+        shares.append(_MIXED)
+    return training, held_out, shares
+
+
+def _ask_probes(sources: Sequence[Source], cache: Path) -> Sequence[Sequence[Opinion]]:
+    backbone = load_backbone("lite0")
+    files = [cache / f"{s.faces.name}-{len(s.faces)}-features.npy" for s in sources]
+    features = [cached_features(file, s.faces.images, backbone) for file, s in zip(files, sources, strict=True)]
+    opinions, agreement = consult(features, [s.told for s in sources], [s.held for s in sources])
+    said = ", ".join(f"{name} {100 * share:.0f} %" for name, share in agreement.items())
+    print(f"probes agree with labels of faces they have not seen: {said or 'nothing to learn from'}", flush=True)
+    return opinions
 
 
 def report(model: Any, tokenizer: Any, held_out: Sequence[LabelledFaces]) -> None:
@@ -362,20 +447,19 @@ def report(model: Any, tokenizer: Any, held_out: Sequence[LabelledFaces]) -> Non
     print(format_table({held.name: evaluate(model, tokenizer, held, worsen=True) for held in held_out}))
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """What both stages ask for."""
-    add_arguments(parser, DEFAULT_OUT, TextTrainingConfig.minutes, TextTrainingConfig.batch, generated=1500)
-    parser.add_argument(
-        "--dyed", action=argparse.BooleanOptionalAction, default=True, help="show all faces with dyed hair too"
-    )
-
-
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m editing.guidance.training.text", description="Train the image-text judge."
     )
-    add_common_arguments(parser)
+    add_arguments(parser, DEFAULT_OUT, TextTrainingConfig.minutes, TextTrainingConfig.batch, generated=1200)
     add_start_arguments(parser)
+    parser.add_argument("--changed", type=int, default=3000, help="faces changed on purpose: dyed hair, glasses, …")
+    parser.add_argument(
+        "--probes", action=argparse.BooleanOptionalAction, default=True, help="ask probes of labels (extra `train`)"
+    )
+    parser.add_argument("--lr", type=float, default=TextTrainingConfig.lr, help="peak learning rate")
+    parser.add_argument("--word-steps", type=int, default=400, help="steps of the text tower at the end")
+    parser.add_argument("--state", type=Path, default=Path("runs/text/state.pt"), help="where the run is kept")
     return parser.parse_args(arguments)
 
 
