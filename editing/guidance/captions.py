@@ -289,9 +289,13 @@ def unknown_words(prompt: str) -> tuple[str, ...]:
 # What the bundled judge was taught and tells apart hardly better than by guessing, or was not shown often enough to
 # say, as its card lists it; measured by :func:`editing.guidance.training.text_eval.weak_words`.
 WEAK: Mapping[str, tuple[str, ...]] = {
-    "glasses": ("sunglasses",),
-    "brows": ("thick",),
-    "nose": ("big",),
+    "hair colour": ("white",),
+    "hair form": ("wavy",),
+    "beard": ("none",),
+    "earrings": ("earrings",),
+    "mood": ("surprised", "sad"),
+    "eyelids": ("closed",),
+    "eye colour": ("green",),
     "clothes": ("pink", "yellow"),
 }
 # Sizes are read off the masks: the judge looks at 96 pixels, and a bigger nose is a matter of two of them.

@@ -221,7 +221,7 @@ class TextTrainer:
         self.offsets = np.cumsum([0, *(len(f) for f in faces)])
         # What is left of the imbalance after drawing: each word of an attribute counts the same.
         drawn = (self.leanings * (self.weights / self.weights.sum())[:, None]).sum(dim=0)
-        self.evened = [(drawn[run].max() / drawn[run].clamp_min(1e-6)).clamp_max(6.0) for run in self.anchors.runs]
+        self.evened = [(drawn[run].max() / drawn[run].clamp_min(1e-6)).clamp_max(3.0) for run in self.anchors.runs]
         pose = self.anchors.runs[ATTRIBUTES.index("pose")]
         self.mirrored = torch.arange(self.leanings.shape[1])
         self.mirrored[pose] = pose.start + torch.tensor([WORDS["pose"].index(FLIPPED_POSE[w]) for w in WORDS["pose"]])
