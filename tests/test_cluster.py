@@ -17,14 +17,13 @@ import uvicorn
 import yaml
 from test_app import full_service, one_face, photo_bytes  # type: ignore[import-not-found]
 from test_text import StandIns  # type: ignore[import-not-found]
-from toy import toy_assets  # type: ignore[import-not-found]
+from toy import stop_midway, toy_assets  # type: ignore[import-not-found]
 
 from app import create_demo
 from app.cli import parse
 from app.jobs import StoppableJobs
 from app.server import Settings, mounted
 from editing.errors import EditingError
-from editing.results import CancelToken
 from editing.service import EditingService
 
 pytest.importorskip("ray", reason="Ray is not installed; pip install '.[serve]' brings it")
@@ -134,13 +133,7 @@ def test_jobs_come_back_as_if_they_had_been_done_here(page, jobs, here):
 
 
 def test_a_job_can_be_stopped_and_keeps_its_best(page, jobs):
-    face, token, seen = page.new_face(3), CancelToken(), []
-    for now in jobs.describe(face.session, "red hair", steps=500, cancel=token):
-        seen.append(now)
-        if now.step == 8:
-            token.cancel()
-    assert len(seen) < 60 and seen[-1].phase == "done" and seen[-1].cancelled
-    assert seen[-1].proposal is not None and seen[-1].proposal.session == face.session
+    assert len(stop_midway(jobs, page.new_face(3).session)) < 60
 
 
 def test_refusals_come_through_as_sentences(page, jobs, handles):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from editing.device.loading import Assets
+from editing.results import CancelToken
 from editing.service import EditingService, Limits
 from editing.sliders.directions import Slider, SliderSet
 from editing.sliders.properties import measure, properties_of, scene
@@ -185,3 +186,15 @@ def finish(steps):
             seen.append(next(steps))
         except StopIteration as stop:
             return seen, stop.value
+
+
+def stop_midway(jobs, session: str):
+    """All progress of a long description that is stopped after its eighth step, and gives its best."""
+    token, seen = CancelToken(), []
+    for now in jobs.describe(session, "red hair", steps=500, cancel=token):
+        seen.append(now)
+        if now.step == 8:
+            token.cancel()
+    assert seen[-1].phase == "done" and seen[-1].cancelled
+    assert seen[-1].proposal is not None and seen[-1].proposal.session == session
+    return seen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
@@ -75,8 +74,7 @@ class Page:
 
 def model_of(asked: Arguments) -> Model:
     """What each process opens."""
-    path = None if asked.checkpoint is None else str(Path(asked.checkpoint).absolute())
-    return Model(path, asked.device, asked.text_judge, asked.identity_judge)
+    return Model.of(asked.checkpoint, asked.device, asked.text_judge, asked.identity_judge)
 
 
 def application(args: dict[str, Any]) -> serve.Application:

@@ -49,6 +49,12 @@ class Model:
     text_judge: str = "auto"
     identity_judge: str = "auto"
 
+    @classmethod
+    def of(cls, checkpoint: Path | str | None, device: str, text_judge: str, identity_judge: str) -> Model:
+        """With the whole path of the checkpoint, as replicas start in folders of their own."""
+        path = None if checkpoint is None else str(Path(checkpoint).absolute())
+        return cls(path, device, text_judge, identity_judge)
+
     def assets(self, device: str) -> Assets:
         """What there is, on a device."""
         return load_assets(None if self.checkpoint is None else Path(self.checkpoint), choose_device(device))

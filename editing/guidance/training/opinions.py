@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from editing.guidance.words import WORDS
+from memorygan.training.rarity import read_labels
 
 Opinion: TypeAlias = "dict[str, tuple[float, ...]]"
 Shares: TypeAlias = "Mapping[str, tuple[float, ...] | None]"
@@ -46,11 +47,8 @@ def read_opinions(folder: Path) -> dict[str, Opinion]:
     expressions, of which only the person is taken.
     """
     told: dict[str, Opinion] = defaultdict(dict)
-    table = folder / "attributes.csv"
-    if table.is_file():
-        with table.open(newline="") as stream:
-            for row in csv.DictReader(stream):
-                told[row["name"] if "name" in row else row["id"]].update(_opinion(row))
+    for name, row in read_labels(folder).items():
+        told[name].update(_opinion(row))
     if MARKS.is_file():
         with MARKS.open(newline="") as stream:
             for row in csv.DictReader(stream):
