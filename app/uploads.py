@@ -22,7 +22,7 @@ from editing.errors import EditingError
 from editing.photo.decode import too_long
 from editing.photo.project import MAX_PROJECT
 
-MAX_BYTES = 25 * 2**20
+MAX_BYTES = 64 * 2**20
 # What was saved here: a photo without loss, or a project.
 MAX_SAVED = MAX_PROJECT
 # Files for programs: for how many seconds they are kept, and how many bytes of them at most.

@@ -52,9 +52,10 @@ from editing.face.swap import variant_edits
 from editing.guidance.likeness import SCALES, LikenessScale
 from editing.guidance.registry import Guides
 from editing.own_photo import OwnPhotos
+from editing.photo.face import places
 from editing.photo.inversion import IdentityJudge
 from editing.photo.project import is_project, pack, unpack
-from editing.photo.save import SavedPhoto, save
+from editing.photo.save import SavedPhoto, save, save_rows
 from editing.results import (
     CancelToken,
     Candidate,
@@ -644,6 +645,8 @@ class EditingService(OwnPhotos):
         recipe, layers = self.recipe(session), self._layers(session)
         photo = layers[-1][0].photo
         with self._decoding:
+            if photo.streamed:
+                return save_rows(photo, [(fields, places(face.frame)) for face, fields in layers], recipe)
             edited = photo.original()
             for face, fields in layers:
                 edited = face.put_back(fields, edited)

@@ -172,7 +172,7 @@ def test_a_small_face_of_a_large_photo_is_framed_from_the_original():
     photo = decode(upload(pixels))
     frame = frame_of(np.array([[2000, 1500], [2150, 1500], [2075, 1580], [2010, 1660], [2140, 1660]]))
     parse = lambda picture: np.ones((8, 8, len(FACE_PARTS)), np.float32)  # noqa: E731
-    sharp = PhotoFace(photo, frame, parse, FACE_PARTS, photo.original())
+    sharp = PhotoFace(photo, frame, parse, FACE_PARTS, photo.part)
     soft = PhotoFace(photo, frame, parse, FACE_PARTS)
     assert sharp.size == soft.size == round(frame.side)
     energy = [cv2.Laplacian(face.pixels.astype(np.float32), -1).std() for face in (sharp, soft)]

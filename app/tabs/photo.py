@@ -53,7 +53,7 @@ def build(shell: Shell) -> None:
         interactive=not reason,
         buttons=[],
         elem_id="photo-drop",
-        placeholder="Drop a photo here, or click to choose one\nJPEG, PNG, WebP or HEIC, up to 25 MiB",
+        placeholder="Drop a photo here, or click to choose one\nJPEG, PNG, WebP or HEIC, up to 64 MiB",
     )
     choice = widgets.unseen("choice.js", "choice", topic="photo")
     photo = widgets.panel("photo.js", None, elem_id="photo", name="The photo")

@@ -20,7 +20,8 @@ from editing.errors import EditingError
 from editing.photo.mending import mended
 from editing.photo.metadata import Kept, kept_of
 from editing.photo.original import Original
-from editing.photo.unpacking import is_deep, reduction, too_many, unpack
+from editing.photo.rows import MOST_PIXELS, LargeJpeg
+from editing.photo.unpacking import is_deep, reduction, streams, too_many, unpack
 
 # What decoders that come with the program read without help of others; never EPS, PDF or the like.
 FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "BMP", "TIFF", "MPO", "JPEG2000", "PPM")
@@ -39,7 +40,7 @@ class PhotoLimits:
         max_pixels: width × height, where the format cannot be read at a fraction of its size (JPEG and JPEG 2000 can).
     """
 
-    max_bytes: int = 25 * 2**20
+    max_bytes: int = 64 * 2**20
     max_pixels: int = 80_000_000
 
 
@@ -56,6 +57,7 @@ class Photo:
         kept: what a saved copy takes over from the file.
         grey: the picture has no colours; edits are to give it none unless they ask for one.
         turns: right angles by which a person turned it anticlockwise.
+        streamed: it is too large to be unpacked at once, and is edited row by row when it is saved.
     """
 
     pixels: np.ndarray
@@ -66,6 +68,7 @@ class Photo:
     kept: Kept = field(default_factory=Kept)
     grey: bool = False
     turns: int = 0
+    streamed: bool = False
 
     @cached_property
     def sha256(self) -> str:
@@ -85,6 +88,17 @@ class Photo:
         """
         with _sentences(PhotoLimits()):
             return _read(self.data, None, PhotoLimits()).original.turned(self.turns)
+
+    def part(self, box: tuple[int, int, int, int]) -> np.ndarray:
+        """Left, top, right, bottom of the full picture as (h, w, 3) uint8 sRGB.
+
+        Raises:
+            EditingError: if there is no memory for it.
+        """
+        if not self.streamed:
+            return self.original().srgb(box)
+        with _sentences(PhotoLimits()):
+            return LargeJpeg.of(self.data, self.turns).part(box)
 
     def turned(self, quarters: int) -> Photo:
         """The photo turned anticlockwise by a number of right angles."""
@@ -146,6 +160,7 @@ class _Read:
     size: tuple[int, int]
     kept: Kept
     notices: tuple[str, ...]
+    streamed: bool
 
 
 def _photo(data: bytes, found: _Read) -> Photo:
@@ -156,7 +171,7 @@ def _photo(data: bytes, found: _Read) -> Photo:
     notices, grey = list(found.notices), is_grey(pixels)
     if grey:
         notices.append("The picture is black and white; edits keep it so unless they ask for a colour.")
-    return Photo(pixels, width, height, tuple(notices), data, found.kept, grey)
+    return Photo(pixels, width, height, tuple(notices), data, found.kept, grey, streamed=found.streamed)
 
 
 def _read(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
@@ -194,7 +209,8 @@ def _unpacked(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
             raise EditingError(
                 f"the picture has only {width} × {height} pixels; choose one of at least {MIN_SIDE} × {MIN_SIDE}"
             )
-        notices, deep = [], is_deep(image)  # the tiles are gone once they are loaded
+        # The tiles are gone once they are loaded, and the size is what was read.
+        notices, deep, streamed = [], is_deep(image), given == 1 and streams(image)
         if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "HEIF"):
             image.seek(0)
             notices.append("The picture is animated; only its first frame is used.")
@@ -213,7 +229,7 @@ def _unpacked(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
         notices.append("The picture has print colours (CMYK); they may look a little different on a screen.")
     if original.alpha is not None:
         notices.append("Transparent areas are shown on white.")
-    return _Read(original, (width, height), kept, tuple(notices))
+    return _Read(original, (width, height), kept, tuple(notices), streamed)
 
 
 @lru_cache
@@ -223,6 +239,7 @@ def _known() -> tuple[str, ...]:
 
     register_heif_opener(thumbnails=False)
     Image.init()
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # what is refused beyond the double, unseen; the rest is weighed here
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 

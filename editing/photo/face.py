@@ -35,7 +35,7 @@ class PhotoFace:
         frame: of the face, in pixels of the full photo.
         parse: (N, N, 3) uint8 → (s, s, K) float32 shares of the parts.
         scheme: the parts.
-        original: the photo at full size, where its small picture shows less of the face than can be shown.
+        sharp: gives a box of the photo at full size, where its small picture shows less of the face than can be shown.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class PhotoFace:
         frame: Frame,
         parse: Callable[[np.ndarray], np.ndarray],
         scheme: PartScheme,
-        original: Original | None = None,
+        sharp: Callable[[tuple[int, int, int, int]], np.ndarray] | None = None,
     ) -> None:
         self.photo, self.frame, self.scheme = photo, frame, scheme
-        self.pixels = _framed(photo, frame, int(np.clip(round(frame.side), PREVIEW_SIDE, SHOWN_SIDE)), original)
+        self.pixels = _framed(photo, frame, int(np.clip(round(frame.side), PREVIEW_SIDE, SHOWN_SIDE)), sharp)
         self._shares = parse(self.pixels).astype(np.float16)
         self._lock = threading.Lock()
         self._prepared: dict[int, FramedPhoto] = {}
@@ -113,7 +113,7 @@ class PhotoFace:
         left, top = box[:2]
         matrix = places(self.frame)
         matrix[:, 2] += matrix[:, :2] @ (left, top)
-        after, _ = apply(photo.srgb(box), fields, matrix)
+        after, _ = apply(photo.srgb(box), fields, matrix, (left, top))
         return photo.edited(left, top, after)
 
     def put_on(self, fields: Fields, pixels: np.ndarray) -> np.ndarray:
@@ -158,12 +158,13 @@ def shares_of(parser: FaceParser, pixels: np.ndarray, device: torch.device) -> n
     return parser.parse(image).probabilities[0].permute(1, 2, 0).cpu().numpy()
 
 
-def _framed(photo: Photo, frame: Frame, size: int, original: Original | None) -> np.ndarray:
-    if original is None:
+def _framed(
+    photo: Photo, frame: Frame, size: int, sharp: Callable[[tuple[int, int, int, int]], np.ndarray] | None
+) -> np.ndarray:
+    if sharp is None:
         return framed(photo.pixels, frame.scaled(photo.scale), size)
-    width, height = original.size
     corners = frame.corners()
     low = np.clip(np.floor(corners.min(axis=0)) - 2, 0, None).astype(int)
-    high = np.minimum(np.ceil(corners.max(axis=0)) + 3, (width, height)).astype(int)
-    part = original.srgb((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
+    high = np.minimum(np.ceil(corners.max(axis=0)) + 3, (photo.width, photo.height)).astype(int)
+    part = sharp((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
     return framed(part, Frame(frame.left - low[0], frame.top - low[1], frame.across, frame.down), size)

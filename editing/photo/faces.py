@@ -62,11 +62,13 @@ class PhotoFaces:
                 self._faces.move_to_end((photo, place))
                 return face
         frame = Frame(*place)
-        original = None
-        if found.scale < 1.0 and frame.side * found.scale < min(SHOWN_SIDE, frame.side):
+        coarse = found.scale < 1.0 and frame.side * found.scale < min(SHOWN_SIDE, frame.side)
+
+        def sharp(box: tuple[int, int, int, int]) -> np.ndarray:
             with self._decoding:
-                original = found.original()
-        face = PhotoFace(found, frame, self._parse or (lambda _: shares()), self._scheme, original)
+                return found.part(box)
+
+        face = PhotoFace(found, frame, self._parse or (lambda _: shares()), self._scheme, sharp if coarse else None)
         with self._lock:
             self._faces[photo, place] = face
             while len(self._faces) > _KEPT_FACES:

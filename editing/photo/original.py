@@ -14,6 +14,7 @@ from editing.photo.colour import ColourSpace
 _FAR = 32.0
 # Two channels of a grey pixel differ by no more.
 _GREY = 2
+_STRIP = 256  # rows
 
 
 @dataclass(frozen=True)
@@ -78,36 +79,61 @@ class Original:
         """
         box = left, top, left + after.shape[1], top + after.shape[0]
         self._inside(box)
-        before = self.srgb(box)
-        moved = np.abs(after.astype(np.int16) - before).max(axis=-1)
+        if self.space.mode == "L" and self._asks_for_colour(left, top, after):
+            return self.coloured().edited(left, top, after)
+        values, alpha = self.values.copy(), None if self.alpha is None else self.alpha.copy()
+        # What is computed along the way takes many times what the picture does.
+        for row in range(0, len(after), _STRIP):
+            strip = after[row : row + _STRIP]
+            self._write(values, alpha, (left, top + row, box[2], top + row + len(strip)), strip)
+        return replace(self, values=values, alpha=alpha)
+
+    def _write(
+        self, values: np.ndarray, alpha: np.ndarray | None, box: tuple[int, int, int, int], after: np.ndarray
+    ) -> None:
+        """Puts a few rows of :meth:`edited` into copies of the values and the opacity."""
+        moved = np.abs(after.astype(np.int16) - self.srgb(box)).max(axis=-1)
         changed = moved > 0
         if not changed.any():
-            return self
-        if self.space.mode == "L" and np.ptp(after[changed].astype(np.int16), axis=-1).max() > _GREY:
-            return self._coloured().edited(left, top, after)
+            return
         place = np.s_[box[1] : box[3], box[0] : box[2]]
         own, scale = self.values[place], self.white / 255.0
-        alpha = self.alpha
         was, now = self.space.to_srgb(_eight(own, self.white)), after
         if alpha is not None:
             # Where something is drawn on clear ground, it has to show.
             opacity = np.maximum(self._opacity(box), np.minimum(1.0, moved / _FAR))
             now = _under_white(after, opacity)
-            alpha = alpha.copy()
             alpha[place][changed] = np.round(opacity * self.white)[changed]
         rest = own - self.space.from_srgb(was) * scale
         kept = np.clip(1.0 - moved / _FAR, 0.0, 1.0)[..., None]
         new = np.clip(np.round(self.space.from_srgb(now) * scale + kept * rest), 0, self.white)
-        values = self.values.copy()
         values[place][changed] = new.astype(values.dtype)[changed]
-        return replace(self, values=values, alpha=alpha)
+
+    def _asks_for_colour(self, left: int, top: int, after: np.ndarray) -> bool:
+        """Whether changed pixels of a part are not grey."""
+        for row in range(0, len(after), _STRIP):
+            strip = after[row : row + _STRIP]
+            before = self.srgb((left, top + row, left + strip.shape[1], top + row + len(strip)))
+            changed = strip[(strip != before).any(axis=-1)].astype(np.int16)
+            if len(changed) and np.ptp(changed, axis=-1).max() > _GREY:
+                return True
+        return False
+
+    def rows(self, first: int, last: int) -> Original:
+        """Some rows as a picture of their own; nothing is copied."""
+        alpha = None if self.alpha is None else self.alpha[first:last]
+        return replace(self, values=self.values[first:last], alpha=alpha)
+
+    def with_values(self, values: np.ndarray) -> Original:
+        """Other pixels, which mean the same."""
+        return replace(self, values=values)
 
     def turned(self, quarters: int) -> Original:
         """The photo turned anticlockwise by a number of right angles."""
         alpha = None if self.alpha is None else np.rot90(self.alpha, quarters)
         return replace(self, values=np.rot90(self.values, quarters), alpha=alpha)
 
-    def _coloured(self) -> Original:
+    def coloured(self) -> Original:
         """A grey photo as a colour one that looks the same."""
         if self.space.profile is None:
             values, white = np.repeat(self.values, 3, axis=-1), self.white

@@ -5,19 +5,23 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from editing.face.embedded import KEY, SOFTWARE, as_xmp, in_jpeg, text_of
 from editing.face.recipe import Recipe
+from editing.photo.colour import ColourSpace
 from editing.photo.credits import iptc_segment, rdf
 from editing.photo.decode import Photo, give_back
 from editing.photo.metadata import Kept
 from editing.photo.original import Original
+from editing.photo.rows import STRIP, LargeJpeg, edited
+from editing.photo.transfer.fields import Fields
 
 # What every program opens stands in for formats that few can write; the others come back as PNG, without loss.
 _FORMATS = {"JPEG": "JPEG", "HEIF": "JPEG", "AVIF": "JPEG", "WEBP": "WEBP", "TIFF": "TIFF"}
@@ -82,6 +86,40 @@ def save(photo: Photo, original: Original, recipe: Recipe | None = None) -> Save
     return SavedPhoto(data, _SUFFIXES[kind])
 
 
+def save_rows(photo: Photo, layers: Sequence[tuple[Fields, np.ndarray]], recipe: Recipe | None = None) -> SavedPhoto:
+    """The file of an edited photo too large to be unpacked, see :attr:`Photo.streamed`; otherwise as :func:`save`.
+
+    Its rows stay as they lie in the file; how it is to be turned is said in EXIF.
+
+    Args:
+        photo: what was uploaded.
+        layers: edits, one after the other: what they do, and (2, 3) places in the upright photo → in the frame.
+        recipe: put inside.
+
+    Raises:
+        EditingError: if the file is damaged, or the recipe is longer than 8 MiB.
+    """
+    whole = LargeJpeg.of(photo.data, photo.turns)
+    upright = np.vstack([whole.upright(), [0.0, 0.0, 1.0]])
+    space = whole.space
+    coloured = space.mode == "L" and any(fields.has_colour() for fields, _ in layers)
+    try:
+        rows = whole.rows(coloured)
+        for fields, frame in layers:
+            rows = edited(rows, whole.size, fields, frame @ upright)
+        space = rows(0, 1).space
+        exif = Image.Exif()
+        if photo.kept.exif:
+            exif.load(photo.kept.exif)
+        exif[ExifTags.Base.Orientation] = whole.orientation
+        kept = replace(photo.kept, exif=exif.tobytes())
+        text = None if recipe is None else text_of(recipe)
+        strips = (_image(rows(top, top + STRIP)) for top in range(0, rows.height, STRIP))
+        return SavedPhoto(_jpeg_of(strips, rows.height, space, kept, text), _SUFFIXES["JPEG"])
+    finally:
+        give_back()
+
+
 def _image(original: Original) -> Image.Image:
     values = original.values
     if original.space.mode == "L":
@@ -95,13 +133,58 @@ def _image(original: Original) -> Image.Image:
 
 
 def _jpeg(image: Image.Image, original: Original, kept: Kept, text: str | None) -> bytes:
-    how: dict[str, Any] = {"quality": QUALITY, "subsampling": 0}
+    data = _written(image, "JPEG", original.space, kept, exif=kept.exif, **_steps(kept), **_xmp(kept))
+    return in_jpeg(data, text or "", iptc_segment(dict(kept.credits)))
+
+
+def _jpeg_of(strips: Iterable[Image.Image], height: int, space: ColourSpace, kept: Kept, text: str | None) -> bytes:
+    """A JPEG whose rows come in strips of :data:`STRIP`, the last one of less, to the bit as if written at once.
+
+    Every row of blocks begins anew (restart intervals, ITU T.81, E.1.4), so that what strips are coded as can stand one
+    after the other: the tables are the same, and the marks between rows count to eight, which a strip's rows do too.
+    """
+    how = {**_steps(kept), "restart_marker_rows": 1}
+    written = io.BytesIO()
+    for number, image in enumerate(strips):
+        if number:
+            data = _written(image, "JPEG", space, replace(kept, dpi=None), **how)
+            written.write(b"\xff\xd7")
+        else:
+            data = _written(image, "JPEG", space, kept, exif=kept.exif, **how, **_xmp(kept))
+        head = _coded(data)
+        if not number:
+            segments = _with_height(data[:head], height)
+            written.write(in_jpeg(segments, text or "", iptc_segment(dict(kept.credits))))
+        written.write(memoryview(data)[head:-2])
+    written.write(b"\xff\xd9")
+    return written.getvalue()
+
+
+def _steps(kept: Kept) -> dict[str, Any]:
     if _is_fine(kept.tables) and kept.sampling >= 0:
-        how = {"qtables": [list(table) for table in kept.tables], "subsampling": kept.sampling}
-    credits = dict(kept.credits)
-    xmp = as_xmp(None, rdf(credits))
-    data = _written(image, "JPEG", original, kept, exif=kept.exif, **({"xmp": xmp} if xmp else {}), **how)
-    return in_jpeg(data, text or "", iptc_segment(credits))
+        return {"qtables": [list(table) for table in kept.tables], "subsampling": kept.sampling}
+    return {"quality": QUALITY, "subsampling": 0}
+
+
+def _xmp(kept: Kept) -> dict[str, Any]:
+    xmp = as_xmp(None, rdf(dict(kept.credits)))
+    return {"xmp": xmp} if xmp else {}
+
+
+def _coded(data: bytes) -> int:
+    """Where the coded pixels of a JPEG begin."""
+    at = 2
+    while data[at + 1] != 0xDA:
+        at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return at + 2 + int(struct.unpack_from(">H", data, at + 2)[0])
+
+
+def _with_height(head: bytes, height: int) -> bytes:
+    """The segments of a JPEG before its pixels, for another number of rows."""
+    at = 2
+    while head[at + 1] not in (0xC0, 0xC1):
+        at += 2 + struct.unpack_from(">H", head, at + 2)[0]
+    return head[: at + 5] + struct.pack(">H", height) + head[at + 7 :]
 
 
 def _png(image: Image.Image, original: Original, kept: Kept, text: str | None) -> bytes:
@@ -111,14 +194,16 @@ def _png(image: Image.Image, original: Original, kept: Kept, text: str | None) -
         info.add_text(KEY, text)
     if xmp := as_xmp(None, rdf(dict(kept.credits))):
         info.add_itxt(_PNG_XMP, xmp.decode())
-    return _written(image, "PNG", original, kept, pnginfo=info, exif=kept.exif, compress_level=_COMPRESSION)
+    return _written(image, "PNG", original.space, kept, pnginfo=info, exif=kept.exif, compress_level=_COMPRESSION)
 
 
 def _webp(image: Image.Image, original: Original, kept: Kept, text: str | None) -> bytes:
     how: dict[str, Any] = {"lossless": True, "quality": 0, "method": 0, "exact": True}
     if not kept.lossless:
         how = {"quality": QUALITY, "method": 1}
-    return _written(image, "WEBP", original, kept, exif=kept.exif, xmp=as_xmp(text, rdf(dict(kept.credits))), **how)
+    return _written(
+        image, "WEBP", original.space, kept, exif=kept.exif, xmp=as_xmp(text, rdf(dict(kept.credits))), **how
+    )
 
 
 def _tiff(image: Image.Image, original: Original, kept: Kept, text: str | None) -> bytes:
@@ -127,18 +212,18 @@ def _tiff(image: Image.Image, original: Original, kept: Kept, text: str | None) 
         exif.load(kept.exif)
     if xmp := as_xmp(text, rdf(dict(kept.credits))):
         exif[_TIFF_XMP] = xmp
-    return _written(image, "TIFF", original, kept, exif=exif, compression="tiff_adobe_deflate")
+    return _written(image, "TIFF", original.space, kept, exif=exif, compression="tiff_adobe_deflate")
 
 
 _WRITERS = {"JPEG": _jpeg, "PNG": _png, "WEBP": _webp, "TIFF": _tiff}
 
 
-def _written(image: Image.Image, kind: str, original: Original, kept: Kept, **how: Any) -> bytes:
+def _written(image: Image.Image, kind: str, space: ColourSpace, kept: Kept, **how: Any) -> bytes:
     image.info = {}  # of no other picture
     if kept.dpi is not None and kind != "WEBP":
         how["dpi"] = kept.dpi
     stream = io.BytesIO()
-    image.save(stream, kind, icc_profile=original.space.profile, **how)
+    image.save(stream, kind, icc_profile=space.profile, **how)
     return stream.getvalue()
 
 

@@ -12,16 +12,18 @@ from PIL import ExifTags, Image
 from editing.errors import EditingError
 from editing.photo.colour import CHANNELS, ColourSpace
 from editing.photo.original import Original
+from editing.photo.rows import MOST_PIXELS, LargeJpeg, library, upright
 
 # What one decode may take.
 MEMORY = 400 * 2**20
-# Phones make up to 50 megapixels in one piece; what is larger comes back smaller.
+# Up to here a picture is unpacked at once; beyond it a JPEG is read row by row, and others come back smaller.
 FULL_PIXELS = 50_200_000
 # Bytes per pixel at the worst moment, as measured: Pillow's picture and ours, or what a decoder needs beside them.
 _COST, _COSTS = 5.0, {"AVIF": 10.0, "HEIF": 8.0, "JPEG2000": 19.5, "TIFF": 8.0, "WEBP": 8.0}
 # With more than 8 bits per channel: up to eight bytes, and as many again while the channels are sorted.
 _DEEP_COST = 16.0
 _STRIP = 256
+_ROWS = 80 * 2**20  # what a few hundred rows take, being decoded and edited
 # The largest values of what cameras and scanners put into 16 bits.
 _WHITES = (1023, 4095, 65535)
 _JPEG, _JPEG_STEPS = ("JPEG", "MPO"), [1, 2, 4, 8]
@@ -51,7 +53,10 @@ def reduction(image: Image.Image, data: bytes, side: int | None, limit: int) -> 
         given = [step for step in fitting if pixels <= FULL_PIXELS * step**2]
         if not given:
             raise EditingError(too_many(int(pixels * MEMORY / _bytes(image, 1))))
-        return given[0], max(given[0], *(step for step in fitting if step <= wanted), 1)
+        read = max(given[0], *(step for step in fitting if step <= wanted), 1)
+        if given[0] > 1 and streams(image):
+            return 1, 1 if side is None else read
+        return given[0], read
     most = int(MEMORY / (_DEEP_COST if deep else _COSTS.get(str(image.format), _COST)))
     if deep:
         most = min(most, FULL_PIXELS)
@@ -63,17 +68,30 @@ def reduction(image: Image.Image, data: bytes, side: int | None, limit: int) -> 
     return given_back, given_back
 
 
+def streams(image: Image.Image) -> bool:
+    """Whether an opened picture, too large to be unpacked at once, can be given back whole, see :mod:`.rows`."""
+    pixels = image.size[0] * image.size[1]
+    fits = str(image.format) in _JPEG and image.mode in ("L", "RGB") and FULL_PIXELS < pixels <= MOST_PIXELS
+    if not fits:
+        return False
+    return pixels * _waiting(image) <= MEMORY - _ROWS and library() is not None
+
+
 def _bytes(image: Image.Image, step: int) -> float:
     """Most that a decoder needs which makes a picture smaller by ``step`` while it reads."""
     pixels = image.size[0] * image.size[1]
     if str(image.format) == "JPEG2000":
         return _COSTS["JPEG2000"] * pixels / step**2
-    waiting = 0.0
-    if image.info.get("progressive"):  # keeps two bytes for every coefficient until the last has come
-        layers: Any = getattr(image, "layer", ())
-        most = max((layer[1] * layer[2] for layer in layers), default=1)
-        waiting = 2.0 * sum(layer[1] * layer[2] for layer in layers) / most
-    return pixels * max(waiting + 4.0 / step**2, 8.0 / step**2)
+    return pixels * max(_waiting(image) + 4.0 / step**2, 8.0 / step**2)
+
+
+def _waiting(image: Image.Image) -> float:
+    """Bytes per pixel that a JPEG's decoder keeps until the last has come: two for each progressive coefficient."""
+    if not image.info.get("progressive"):
+        return 0.0
+    layers: Any = getattr(image, "layer", ())
+    most = max((layer[1] * layer[2] for layer in layers), default=1)
+    return 2.0 * sum(layer[1] * layer[2] for layer in layers) / most
 
 
 def _levels(data: bytes) -> int:
@@ -100,6 +118,11 @@ def unpack(image: Image.Image, data: bytes, given: int, read: int) -> Original:
         EditingError, OSError and whatever else decoders of damaged files raise.
     """
     kind, deep = str(image.format), is_deep(image)
+    if read == 1 and streams(image):
+        if image.width * image.height * len(image.getbands()) > MEMORY:
+            raise EditingError("the picture is too large to be unpacked at once; save it instead")
+        whole = LargeJpeg.of(data)
+        return Original(upright(whole.all(), whole.orientation), whole.space)
     if kind in _JPEG:
         image.draft("RGB", (image.width // read, image.height // read))
     elif kind == "JPEG2000" and read > 1:
@@ -126,26 +149,6 @@ def unpack(image: Image.Image, data: bytes, given: int, read: int) -> Original:
     mode = next(mode for mode, count in CHANNELS.items() if count == values.shape[2])
     turned = None if alpha is None else upright(alpha, orientation)
     return Original(upright(values, orientation), ColourSpace.of(mode, profile), white, turned)
-
-
-def upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    """(h, w, …) as EXIF says that it is to be shown; no copy is made."""
-    match orientation:
-        case 2:
-            return values[:, ::-1]
-        case 3:
-            return values[::-1, ::-1]
-        case 4:
-            return values[::-1]
-        case 5:
-            return values.swapaxes(0, 1)
-        case 6:
-            return np.rot90(values, -1)
-        case 7:
-            return values[::-1, ::-1].swapaxes(0, 1)
-        case 8:
-            return np.rot90(values)
-    return values
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -58,6 +58,11 @@ class Fields:
         light = np.array([1.0, 0.0, 0.0], np.float32)
         return replace(self, offset=self.offset * light, drawn=self.drawn * light)
 
+    def has_colour(self) -> bool:
+        """Whether a grey photo would get colours."""
+        drawn = np.abs(self.drawn[..., 1:]).max(axis=2) * self.alpha
+        return bool(max(float(np.abs(self.offset[..., 1:]).max()), float(drawn.max())) > _LEAST_TONE)
+
     def changed(self) -> np.ndarray:
         """(n, n) bool: where a pixel may change."""
         moved = np.abs(self.shift).max(axis=2) > _LEAST_SHIFT
@@ -65,7 +70,13 @@ class Fields:
         return moved | toned | (self.alpha > _LEAST_ALPHA)
 
 
-def apply(pixels: np.ndarray, fields: Fields, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def apply(
+    pixels: np.ndarray,
+    fields: Fields,
+    frame: np.ndarray,
+    corner: tuple[int, int] = (0, 0),
+    rows: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """The picture after the edit; every pixel outside the change is the same, bit by bit.
 
     Args:
@@ -73,24 +84,29 @@ def apply(pixels: np.ndarray, fields: Fields, frame: np.ndarray) -> tuple[np.nda
         fields: of the framed face.
         frame: (2, 3) float64: places in the photo, in pixels → places in the frame, in its sides; both from the upper
             left corner, so that the centre of the first pixel is (0.5, 0.5).
+        corner: where the pixels begin in the full photo, so that noise goes on from one part of it to the next.
+        rows: from the first to before the last that is wanted; None for all.
 
     Returns:
-        (h, w, 3) uint8, and (h, w) bool: where it may differ from ``pixels``.
+        (h, w, 3) uint8, the rows that are wanted, and (h, w) bool: where they may differ from ``pixels``.
     """
-    result, mask = pixels.copy(), np.zeros(pixels.shape[:2], bool)
+    first, last = rows or (0, len(pixels))
+    result = pixels[first:last].copy()
+    mask = np.zeros(result.shape[:2], bool)
     changed = fields.changed()
     if not changed.any():
         return result, mask
     left, top, right, bottom = _box(changed, frame, pixels.shape)
+    top, bottom = max(top, first), min(bottom, last)
     if left >= right or top >= bottom:
         return result, mask
     strip = max(1, _STRIP // (right - left))
     for row in range(top, bottom, strip):
         end = min(bottom, row + strip)
-        new, where = _strip(pixels, fields, changed, frame, (left, row, right, end))
-        part = result[row:end, left:right]
+        new, where = _strip(pixels, fields, changed, frame, (left, row, right, end), corner)
+        part = result[row - first : end - first, left:right]
         part[where] = new[where]
-        mask[row:end, left:right] = where
+        mask[row - first : end - first, left:right] = where
     return result, mask
 
 
@@ -102,9 +118,15 @@ def reach(fields: Fields, frame: np.ndarray, shape: tuple[int, int]) -> tuple[in
     left, top, right, bottom = _box(changed, frame, shape)
     if left >= right or top >= bottom:
         return None
-    scale = 1.0 / float(np.sqrt(abs(np.linalg.det(np.asarray(frame, np.float64)[:, :2]))))
-    margin = int(np.ceil(float(np.abs(fields.shift).max()) * scale * np.sqrt(2.0))) + 8
-    return max(0, left - margin), max(0, top - margin), min(shape[1], right + margin), min(shape[0], bottom + margin)
+    x, y = border(fields, frame)
+    return max(0, left - x), max(0, top - y), min(shape[1], right + x), min(shape[0], bottom + y)
+
+
+def border(fields: Fields, frame: np.ndarray) -> tuple[int, int]:
+    """How far beyond what it changes :func:`apply` looks at most, across and down, in pixels of the photo."""
+    back = np.linalg.inv(np.asarray(frame, np.float64)[:, :2]).astype(np.float32)
+    across, down = (float(np.abs(fields.shift @ line).max()) for line in back)
+    return int(np.ceil(across)) + 8, int(np.ceil(down)) + 8
 
 
 def _box(changed: np.ndarray, frame: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -122,7 +144,12 @@ def _box(changed: np.ndarray, frame: np.ndarray, shape: tuple[int, ...]) -> tupl
 
 
 def _strip(
-    pixels: np.ndarray, fields: Fields, changed: np.ndarray, frame: np.ndarray, box: tuple[int, int, int, int]
+    pixels: np.ndarray,
+    fields: Fields,
+    changed: np.ndarray,
+    frame: np.ndarray,
+    box: tuple[int, int, int, int],
+    corner: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the box after the edit, and where they may differ."""
     left, top, right, bottom = box
@@ -153,7 +180,9 @@ def _strip(
     if alpha.any():
         drawn = sample(fields.drawn)
         if fields.grain:
-            drawn[..., 0] += fields.grain * _noise(left, top, right, bottom)
+            drawn[..., 0] += fields.grain * _noise(
+                left + corner[0], top + corner[1], right + corner[0], bottom + corner[1]
+            )
         lab += alpha * (drawn - lab)
     lab[..., 0] = np.clip(lab[..., 0], 0.0, 100.0)
     rgb = cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
