@@ -276,6 +276,50 @@ def test_a_description_goes_on_when_its_connection_is_cut(desk, house):
     assert desk.ask("window.here") and desk.ask("Studio.face.undo")
 
 
+# Keeps back what ends a stream until `window.late` is taken away, as a slow network may.
+LATE = """
+const plain = window.fetch.bind(window);
+window.fetch = async (input, init) => {
+  const answer = await plain(input, init);
+  if (!String(input.url ?? input).includes("/queue/data")) return answer;
+  const last = new TransformStream({
+    async transform(chunk, controller) {
+      const text = new TextDecoder().decode(chunk);
+      const end = text.search(/data: *{[^}]*close_stream/);
+      if (end < 0) return controller.enqueue(chunk);
+      controller.enqueue(new TextEncoder().encode(text.slice(0, end)));
+      while (window.late) {
+        window.held = true;
+        await new Promise((done) => setTimeout(done, 10));
+      }
+      controller.enqueue(new TextEncoder().encode(text.slice(end)));
+    },
+  });
+  return new Response(answer.body.pipeThrough(last), { status: answer.status, headers: answer.headers });
+};
+"""
+
+
+@pytest.mark.browser
+def test_what_is_asked_for_while_a_stream_ends_is_done(browser, house):  # noqa: F811
+    desk = Desk(browser, house.url)
+    desk.context.add_init_script(LATE)
+    desk.open()
+    desk.start()
+    lighter_hair(desk)
+    desk.wait("StudioLink.pending.size === 0")
+    desk.ask("window.late = true")
+    desk.page.click(".tool-undo")
+    desk.edits(0)
+    desk.wait("window.held")
+    desk.page.click(".tool-redo")
+    desk.wait("StudioLink.pending.size > 0")
+    desk.ask("window.late = false")
+    desk.edits(1)
+    assert desk.problems == [] and desk.page.locator(".toast-body").count() == 0
+    desk.close()
+
+
 @pytest.mark.browser
 def test_what_was_done_without_a_server_is_done_when_it_is_back(desk, house):
     desk.tab("edit")

@@ -9,6 +9,7 @@
   const pending = new Map(); // event, as Gradio's client knows it → what was asked for
   const names = new Map(); // event on the server → as Gradio's client knows it, where the two differ
   const ended = new Set(); // events whose end came before their name
+  const joining = new Set(); // what was asked for and not answered yet
   let cut = false;
   let sign = ""; // with which private Spaces know who asks
   let restoring = null;
@@ -84,12 +85,15 @@
   }
 
   async function join(address, init) {
-    const answer = await send(address, init);
-    if (answer.ok) {
-      const { event_id: event } = await answer.clone().json();
-      if (event && !ended.delete(event)) pending.set(event, { address, init, told: false, anew: false });
-    }
-    return answer;
+    const asked = send(address, init).then(async (answer) => {
+      if (answer.ok) {
+        const { event_id: event } = await answer.clone().json();
+        if (event && !ended.delete(event)) pending.set(event, { address, init, told: false, anew: false });
+      }
+      return answer;
+    });
+    joining.add(asked);
+    return asked.finally(() => joining.delete(asked));
   }
 
   /** Asks again for what is not known to have ended; yields what Gradio's client has to be told of it. */
@@ -151,12 +155,17 @@
         let name = fresh();
         let after = 0;
         let known = false; // whether the server has this stream
+        const anew = () => {
+          name = fresh();
+          after = 0;
+        };
         for (;;) {
           const address = new URL(request.url);
           address.searchParams.set("link", name);
           address.searchParams.set("after", after);
           const answer = await reach(() => plain(address, { headers: request.headers, credentials: request.credentials, signal }), signal);
           let lost = answer.status === 410;
+          let closed = false;
           if (answer.ok) {
             known = true;
             try {
@@ -167,22 +176,33 @@
                   lost = true;
                   break;
                 }
+                closed = message.msg === "close_stream";
+                if (closed) break;
                 pass(said);
-                if (message.msg === "close_stream") return controller.close();
               }
             } catch {
               // The connection was cut.
             }
           }
           if (signal.aborted) return controller.close();
+          if (closed) {
+            // What was asked for while the server closed the stream comes in another one; Gradio's client, for which this
+            // one was open, would wait for ever.
+            await Promise.allSettled([...joining]);
+            if (pending.size) {
+              anew();
+              continue;
+            }
+            pass('data: {"msg":"close_stream"}');
+            return controller.close();
+          }
           if (lost || !(answer.ok || known)) {
             for (const problem of await ask()) pass(`data: ${JSON.stringify(problem)}`);
             if (!pending.size) {
               pass('data: {"msg":"close_stream"}');
               return controller.close();
             }
-            name = fresh();
-            after = 0;
+            anew();
           }
           await sleep(PAUSES[0]);
         }
