@@ -10,7 +10,9 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from icc import rgb_profile  # type: ignore[import-not-found]
+from PIL import ExifTags, Image
+from tiled import tiled_heic  # type: ignore[import-not-found]
 
 from editing.errors import EditingError, UnknownSessionError
 from editing.photo.align import frame_of, framed, square
@@ -232,9 +234,49 @@ def test_the_rows_of_an_interlaced_png_are_counted():
     assert _raw_size(5, 3, 1, False) == 6
 
 
-def test_a_webp_that_is_cut_short_is_refused():
-    data = saved(halves((400, 300)), "WEBP")
-    with pytest.raises(EditingError, match="damaged or cut short"):
+def cut_short(kind: str) -> tuple[bytes, np.ndarray]:
+    """A file of 384 × 512 pixels, and its picture."""
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 255, (16, 12, 3), dtype=np.uint8))
+    fine = np.asarray(coarse.resize((384, 512), Image.Resampling.BICUBIC)).astype(int)
+    image = Image.fromarray(np.clip(fine + random.integers(-9, 10, fine.shape), 0, 255).astype(np.uint8))
+    if kind == "tiled":
+        data = tiled_heic(image)
+    elif kind == "lossless":
+        data = saved(image, "WEBP", lossless=True)
+    elif kind == "with more":
+        exif = Image.Exif()
+        exif[ExifTags.Base.Make] = "Maker"
+        data = saved(image, "WEBP", quality=90, exif=exif, icc_profile=rgb_profile("Display P3"))
+    else:
+        data = saved(image, kind, quality=80)
+    return data, decode(data).pixels
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "lossless", "with more", "HEIF", "tiled"])
+def test_a_webp_or_heic_that_is_cut_short_is_offered(kind):
+    data, pixels = cut_short(kind)
+    photo = decode(data[: len(data) * 3 // 4])
+    told = next(line for line in photo.notices if "of the picture is missing" in line)
+    missing = int(told.split("%")[0].split()[-1]) / 100
+    assert 0.1 < missing < 0.6
+    there = int(512 * (1 - missing)) - 4
+    assert np.array_equal(photo.pixels[:there], pixels[:there]), "what is there is exact"
+    assert np.ptp(photo.pixels[there + 8 :].reshape(-1, 3), axis=0).max() == 0, "and nothing is made up"
+    assert photo.original().size == (384, 512), "and can be given back"
+    with pytest.raises(EditingError, match="cut short"):
+        decode(data[: len(data) // 20])
+
+
+def test_of_a_webp_cut_short_behind_its_picture_nothing_is_missing():
+    data, pixels = cut_short("with more")
+    photo = decode(data[:-20])
+    assert np.array_equal(photo.pixels, pixels) and any("less than 1%" in line for line in photo.notices)
+
+
+def test_an_avif_that_is_cut_short_is_refused_with_a_sentence():
+    data = saved(halves((400, 300)), "AVIF")
+    with pytest.raises(EditingError, match="damaged or cut short; choose another copy"):
         decode(data[: len(data) * 3 // 4])
 
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import math
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from editing.errors import EditingError
-from editing.photo.mending import mended
+from editing.photo.mending import filled_up, mended, turned_by
 from editing.photo.metadata import Kept, kept_of
 from editing.photo.original import Original
-from editing.photo.rows import MOST_PIXELS, LargeJpeg
+from editing.photo.rows import DAMAGED, MOST_PIXELS, LargeJpeg
 from editing.photo.unpacking import is_deep, reduction, streams, too_many, unpack
 
 # What decoders that come with the program read without help of others; never EPS, PDF or the like.
@@ -29,6 +30,7 @@ MIN_SIDE = 32
 # Detection and alignment gain nothing from more.
 WORKING_SIDE = 2048
 _MOST_MISSING = 0.75
+_LAST = (2**8, 2**12, 2**16, 2**20)  # bytes
 
 
 @dataclass(frozen=True)
@@ -176,20 +178,50 @@ def _photo(data: bytes, found: _Read) -> Photo:
 
 def _read(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
     """Decodes a file: in full, or with a longer side of no less than ``side`` where that saves time."""
-    try:
-        return _unpacked(data, side, limits)
-    except (OSError, SyntaxError) as error:
-        whole = None if isinstance(error, UnidentifiedImageError) else mended(data)
-        if whole is None or (data.startswith(b"\xff\xd8") and "truncated" not in str(error)):
-            raise
-    found = _unpacked(whole, side, limits)
+    if (full := filled_up(data)) is not None:
+        # Of a HEIC without its last tiles libheif says nothing, and shows them green.
+        found, fine = _as_far_as_it_goes(data, full, side, limits), "less than 1% of the picture is missing"
+    else:
+        try:
+            return _unpacked(data, side, limits)
+        except (OSError, SyntaxError) as error:
+            whole = None if isinstance(error, UnidentifiedImageError) else mended(data)
+            if whole is None or (data.startswith(b"\xff\xd8") and "truncated" not in str(error)):
+                raise
+        # A progressive one comes as a whole, first coarse and then finer.
+        found, fine = _unpacked(whole, side, limits), "its finest details are missing"
     missing = _missing(found.original.values)
     if missing > _MOST_MISSING:
-        raise EditingError("the picture is damaged or cut short; choose another copy of it")
-    # A progressive one comes as a whole, first coarse and then finer.
-    lacking = f"{missing:.0%} of the picture is missing" if missing >= 0.01 else "its finest details are missing"
-    told = f"The file is cut short; {lacking}."
+        raise EditingError(DAMAGED)
+    told = f"The file is cut short; {f'{missing:.0%} of the picture is missing' if missing >= 0.01 else fine}."
     return replace(found, notices=(*found.notices, told))
+
+
+def _as_far_as_it_goes(data: bytes, full: bytes, side: int | None, limits: PhotoLimits) -> _Read:
+    """A file that was filled up, grey from where it does not stand for itself: see :func:`mending.filled_up`."""
+    turns = turned_by(data)  # the picture is turned already: what is missing need not lie below
+    found = _unpacked(full, side, limits)
+    values = found.original.values.copy()
+    lines = np.rot90(values, -turns)
+    marks, known = _marks(lines), len(lines)
+    for without in _LAST:
+        less = filled_up(data, without)
+        if less is None and without == _LAST[0]:
+            raise EditingError(DAMAGED)  # hardly anything is there
+        if less is None or less == full:
+            break
+        # Of tiles that cannot be read nothing is shown, with fewer bytes neither.
+        same = marks == _marks(np.rot90(_unpacked(less, side, limits).original.values, -turns))
+        if not same.all():
+            known = int(np.argmin(same))
+            break
+    lines[known:] = found.original.white // 2
+    return replace(found, original=found.original.with_values(values))
+
+
+def _marks(values: np.ndarray) -> np.ndarray:
+    """Checksums of rows."""
+    return np.array([zlib.crc32(np.ascontiguousarray(row)) for row in values], np.uint32)
 
 
 def _missing(values: np.ndarray) -> float:
@@ -275,4 +307,4 @@ def _sentences(limits: PhotoLimits) -> Iterator[None]:
         RuntimeError,
         cv2.error,
     ) as error:
-        raise EditingError("the picture is damaged or cut short; choose another copy of it") from error
+        raise EditingError(DAMAGED) from error

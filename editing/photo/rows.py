@@ -103,10 +103,10 @@ class LargeJpeg:
         try:
             image = vips.Image.jpegload_buffer(self.data, access="sequential")
             if (image.width, image.height, image.bands, image.format) != (width, height, channels, "uchar"):
-                raise EditingError(_DAMAGED)
+                raise EditingError(DAMAGED)
             region = vips.Region.new(image)
         except vips.Error as error:
-            raise EditingError(_DAMAGED) from error
+            raise EditingError(DAMAGED) from error
 
         def make(top: int, bottom: int) -> Original:
             values = np.empty((bottom - top, width, channels), np.uint8)
@@ -115,7 +115,7 @@ class LargeJpeg:
                     part = values[row : row + _FETCH]
                     part[:] = np.frombuffer(region.fetch(0, top + row, width, len(part)), np.uint8).reshape(part.shape)
             except vips.Error as error:
-                raise EditingError(_DAMAGED) from error
+                raise EditingError(DAMAGED) from error
             strip = Original(values, self.space)
             return strip.coloured() if coloured else strip
 
@@ -146,7 +146,7 @@ class LargeJpeg:
         return np.array(rows[self.orientation], np.float64)
 
 
-_DAMAGED = "the picture is damaged or cut short; choose another copy of it"
+DAMAGED = "the picture is damaged or cut short; choose another copy of it"
 
 
 def edited(rows: Rows, size: tuple[int, int], fields: Fields, frame: np.ndarray) -> Rows:
