@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,12 @@ from PIL import Image
 from toy import toy_service  # type: ignore[import-not-found]
 
 from editing.studies import photo as study_module
+from editing.studies import photo_chapter as chapter
 from editing.studies.photo import Measured, around, movement, rows, scene_of, seam, sharpness, study
+from memorygan.analysis.blocks import Table
+from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
+from memorygan.analysis.study import run_study
+from memorygan.manifest import default_checkpoint
 from memorygan.parser import FaceParser, ParserConfig
 from memorygan.parts import FACE_PARTS
 
@@ -81,3 +88,38 @@ def test_changes_are_summed_so_that_faces_that_hardly_moved_say_little():
 def test_what_was_not_judged_or_not_moved_is_said():
     one = Measured(1.0, None, 0.0, 1.0, 0.9, 1.1, 0.1)
     assert rows([{"smile": one}]) == [("smile", "100.0%", "not judged", "not measured", "90%", "1.10")]
+
+
+def test_the_chapter_of_the_report_shows_generated_portraits_and_measures_photos(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "_STEPS", 1)
+    monkeypatch.setattr(chapter, "recognition", lambda path: lambda before, after: 0.9)
+    few = {name: study_module.EDITS[name] for name in ("hair lighter", "smile")}
+    for module in (study_module, chapter):
+        monkeypatch.setattr(module, "EDITS", few)
+    random = np.random.default_rng(0)
+    for name, count in (("photos", 3), ("portraits", 2)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            pixels = cv2.resize(random.integers(0, 255, (6, 6, 3), dtype=np.uint8), (96, 96))
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    checkpoint = default_checkpoint()
+    assert checkpoint is not None
+    settings = Settings(
+        checkpoint,
+        out=tmp_path / "out",
+        private=tmp_path / "private",
+        photos=tmp_path / "photos",
+        portraits=tmp_path / "portraits",
+        recognition=tmp_path / "weights",
+    )
+    lab = Lab(settings)
+    finished = run_study(chapter.STUDY, lab, 2)
+    lines = next(block for block in finished.piece.blocks if isinstance(block, Table)).rows
+    assert [line[:2] for line in lines] == [(name, "100.0%") for name in few]
+    assert [file.name for file in settings.out.glob("*.webp")] == ["edits-in-photos.webp"]
+    assert finished.piece.bars[0].met and finished.piece.bars[-1].measured == pytest.approx(0.9)
+    assert run_study(chapter.STUDY, lab, 2).reused
+    (tmp_path / "photos" / "9.png").write_bytes((tmp_path / "photos" / "0.png").read_bytes())
+    assert chapter.STUDY.depends(lab) != chapter.STUDY.depends(Lab(replace(settings, photos=tmp_path / "portraits")))
+    with pytest.raises(StudyUnavailable, match="name a folder of them with --photos"):
+        run_study(chapter.STUDY, Lab(replace(settings, photos=None)), 2)

@@ -221,7 +221,7 @@ def _as_far_as_it_goes(data: bytes, full: bytes, side: int | None, limits: Photo
 
 def _marks(values: np.ndarray) -> np.ndarray:
     """Checksums of rows."""
-    return np.array([zlib.crc32(np.ascontiguousarray(row)) for row in values], np.uint32)
+    return np.array([zlib.crc32(np.ascontiguousarray(row).data) for row in values], np.uint32)
 
 
 def _missing(values: np.ndarray) -> float:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,6 +161,42 @@ def seam(before: np.ndarray, after: np.ndarray, changed: np.ndarray) -> float:
     return means[1] / max(means[0], 1e-6)
 
 
+@contextmanager
+def opened(service: EditingService, picture: Image.Image) -> Iterator[tuple[str, np.ndarray]]:
+    """A square picture of a framed face, enlarged, rebuilt, and opened: its session, and the (N, N, 3) uint8 photo.
+
+    Raises:
+        EditingError: if it could not be rebuilt.
+    """
+    large = picture.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    stream = io.BytesIO()
+    large.save(stream, "PNG")
+    photo = service.open_photo(stream.getvalue()).photo
+    *_, last = service.invert(photo, crop=(0, 0, _SIDE), steps=_STEPS)
+    if last.view is None:
+        raise EditingError("the photo could not be rebuilt; try again")
+    try:
+        yield last.view.session, np.asarray(large)
+    finally:
+        service.close_session(last.view.session)
+        service.close_photo(photo)
+
+
+def edited_by(
+    service: EditingService, picture: Image.Image, edits: Mapping[str, Mapping[str, float]]
+) -> list[np.ndarray]:
+    """The photo, and the photo after each edit by itself; as it was where the model has no such slider."""
+    names = {slider.id for slider in service.sliders()}
+    with opened(service, picture) as (session, before):
+        pictures = [before]
+        for values in edits.values():
+            if set(values) <= names:
+                service.set_sliders(session, values)
+            pictures.append(service.edited_photo(session).srgb())
+            service.reset_all(session)
+    return pictures
+
+
 def study(
     service: EditingService, parser: FaceParser, picture: Image.Image, judge: Judge | None
 ) -> dict[str, Measured]:
@@ -171,19 +208,11 @@ def study(
         picture: a square one.
         judge: of identity; None for none.
     """
-    large = picture.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-    stream = io.BytesIO()
-    large.save(stream, "PNG")
-    photo = service.open_photo(stream.getvalue()).photo
-    *_, last = service.invert(photo, crop=(0, 0, _SIDE), steps=_STEPS)
-    if last.view is None:
-        raise EditingError("the photo could not be rebuilt; try again")
-    session, before = last.view.session, np.asarray(large)
-    model = service.model_view(session).image
-    shares = [shares_of(parser, pixels, torch.device("cpu")) for pixels in (model, before)]
     names = {slider.id: slider.measured for slider in service.sliders()}
     found = {}
-    try:
+    with opened(service, picture) as (session, before):
+        model = service.model_view(session).image
+        shares = [shares_of(parser, pixels, torch.device("cpu")) for pixels in (model, before)]
         for name, values in EDITS.items():
             if not set(values) <= set(names):
                 continue
@@ -213,10 +242,15 @@ def study(
                 seconds,
             )
             service.reset_all(session)
-    finally:
-        service.close_session(session)
-        service.close_photo(photo)
     return found
+
+
+def of_model(photos: Sequence[Mapping[str, Measured]], name: str) -> float | None:
+    """How much of the model's change an edit makes in the photos: sum over sum; None if there is no change."""
+    some = [photo[name] for photo in photos if name in photo]
+    known = [one for one in some if np.isfinite(one.moved) and np.isfinite(one.wanted)]
+    wanted = sum(abs(one.wanted) for one in known)
+    return float(sum(one.moved * np.sign(one.wanted) for one in known) / wanted) if wanted > 1e-6 else None
 
 
 def rows(photos: Sequence[Mapping[str, Measured]]) -> list[tuple[str, ...]]:
@@ -227,15 +261,13 @@ def rows(photos: Sequence[Mapping[str, Measured]]) -> list[tuple[str, ...]]:
         if not some:
             continue
         identities = [one.identity for one in some if one.identity is not None]
-        known = [one for one in some if np.isfinite(one.moved) and np.isfinite(one.wanted)]
-        wanted = sum(abs(one.wanted) for one in known)
-        share = sum(one.moved * np.sign(one.wanted) for one in known) / max(wanted, 1e-6)
+        share = of_model(photos, name)
         lines.append(
             (
                 name,
                 f"{min(one.identical for one in some):.1%}",
                 f"{np.mean(identities):.3f}" if identities else "not judged",
-                f"{share:.0%}" if wanted > 1e-6 else "not measured",
+                "not measured" if share is None else f"{share:.0%}",
                 f"{np.mean([one.sharpness for one in some]):.0%}",
                 f"{np.mean([one.seam for one in some]):.2f}",
             )

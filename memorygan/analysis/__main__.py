@@ -40,6 +40,7 @@ CONTRIBUTED = (
     "editing.studies.refinement",
     "editing.studies.text",
     "editing.studies.preserved",
+    "editing.studies.photo_chapter",
 )
 
 
@@ -93,6 +94,9 @@ def make_parser() -> argparse.ArgumentParser:
     shared.add_argument("--seed", type=int, default=Settings.seed, help="seed of the first face (default: %(default)s)")
     shared.add_argument("--temperature", type=float, default=Settings.temperature, help="of the controller's noise")
     shared.add_argument("--truncation", type=float, default=Settings.truncation, help="of shown and edited faces")
+    shared.add_argument("--photos", type=Path, help="folder of framed photos that no training has seen, to be edited")
+    shared.add_argument("--portraits", type=Path, help="folder of generated portraits, whose edits may be shown")
+    shared.add_argument("--recognition", type=Path, help="weights of MobileFaceNet, which says who is in a photo")
     shared.add_argument(
         "--features", choices=sorted(FEATURE_NETWORKS), help="feature network; default: the best there is"
     )

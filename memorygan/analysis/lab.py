@@ -56,6 +56,9 @@ class Settings:
         temperature: scale of the controller's noise.
         truncation: psi of faces that are shown or edited. Distributions are measured without truncation.
         labelled: face set with an ``attributes.csv``, from which probes of traits learn.
+        photos: folder of framed photos that no training has seen; never shown.
+        portraits: folder of generated portraits, which may be.
+        recognition: weights of the network that says who is in a photo.
         features: feature network; None for the best there is.
         device: where to compute.
         batch: faces per pass.
@@ -71,6 +74,9 @@ class Settings:
     temperature: float = 1.0
     truncation: float = 0.7
     labelled: Path | None = None
+    photos: Path | None = None
+    portraits: Path | None = None
+    recognition: Path | None = None
     features: str | None = None
     device: str = "cpu"
     batch: int = 16
