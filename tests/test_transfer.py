@@ -11,6 +11,7 @@ from editing.photo.transfer.borrow import Lent, facing, lends
 from editing.photo.transfer.fields import Fields, apply
 from editing.photo.transfer.looks import FramedPhoto, Look, noise_level, to_lab
 from editing.photo.transfer.outline import regrown, rooted
+from editing.photo.transfer.register import registered
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.transfer import Plan, transfer
@@ -19,6 +20,7 @@ from memorygan.parts import FACE_PARTS
 N, S = 128, 64
 PARTS = len(FACE_PARTS)
 HAIR, SKIN, MOUTH, NOSE, GLASSES = map(FACE_PARTS.index, ("hair", "skin", "mouth", "nose", "eyeglass"))
+BROWS = FACE_PARTS.index("eyebrows")
 WHOLE = np.array([[1 / N, 0, 0], [0, 1 / N, 0]])
 
 
@@ -329,3 +331,77 @@ def test_only_what_a_photo_has_is_lent():
     assert lends(FACE_PARTS.names, HAIR, framed)
     assert not lends(FACE_PARTS.names, HAT, framed)
     assert not lends(FACE_PARTS.names, SKIN, framed)
+
+
+def moved_by(part_ids: np.ndarray, part: int, x: int, y: int) -> np.ndarray:
+    """Ids with one part elsewhere, on skin."""
+    found = np.where(part_ids == part, SKIN, part_ids)
+    found[np.roll(part_ids == part, (y, x), (0, 1))] = part
+    return found
+
+
+def middle(share: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[: share.shape[0], : share.shape[1]]
+    return np.array([(share * x).sum(), (share * y).sum()]) / share.sum()
+
+
+def test_a_rebuild_is_laid_onto_the_photo_unless_it_shows_something_else():
+    _, framed = photo()
+    before, after = (look(moved_by(ids(S, mouth), MOUTH, 1, -2)) for mouth in ((0.12, 0.05), (0.16, 0.05)))
+    first, last = registered(framed, before, after)
+    where = middle(one_hot(ids(S))[..., MOUTH])
+    for one in (first, last):
+        assert middle(one.parts[..., MOUTH]) == pytest.approx(where, abs=1.1), "it was 2.2 pixels away"
+    assert last.parts[..., MOUTH].sum() > 1.2 * first.parts[..., MOUTH].sum(), "the edit is still there"
+    assert np.array_equal(first.parts[: S // 4], before.parts[: S // 4]), "nothing moves far from there"
+    far, _ = registered(framed, look(moved_by(ids(S), MOUTH, 0, -9)), after)
+    assert np.array_equal(far.parts, look(moved_by(ids(S), MOUTH, 0, -9)).parts), "this is no matter of place"
+    same, _ = registered(framed, look(ids(S)), after)
+    assert np.abs(same.parts - look(ids(S)).parts).max() < 0.2
+
+
+def test_of_a_strand_only_the_end_is_cut_off():
+    def strands(length: float) -> np.ndarray:
+        part_ids = ids(256)
+        y, x = (np.mgrid[:256, :256] + 0.5) / 256 - 0.5
+        part_ids[(np.abs(x + 0.34) < 0.03) & (y > -0.1) & (y < length)] = HAIR
+        return part_ids
+
+    framed = FramedPhoto.of(painted(strands(0.45)), one_hot(strands(0.45)), 256)
+    before, after = look(strands(0.4)), look(strands(0.3))
+    found = regrown(framed, before, after, np.ones((256, 256), np.float32), HAIR)
+    assert found is not None
+    column = found.shrunk[:, int((0.5 - 0.34) * 256)]
+    gone = np.flatnonzero(column > 0.5)
+    assert gone.max() == pytest.approx(0.95 * 256, abs=4) and 18 <= len(gone) <= 34, "a tenth of the side, from below"
+
+
+def test_lipstick_leaves_teeth_white():
+    part_ids, teeth = ids(N), np.zeros((N, N), bool)
+    teeth[79:85, 54:74] = True
+    pixels = painted(part_ids)
+    pixels[teeth] = (235, 230, 215)
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    redder = look(ids(S), {MOUTH: (200, 40, 60)})
+    result, _ = apply(pixels, transfer(framed, look(ids(S)), redder, Plan((MOUTH,), ())), WHOLE)
+    moved = np.abs(to_lab(result) - to_lab(pixels)).max(axis=2)
+    inner = cv2.erode((part_ids == MOUTH).astype(np.uint8), np.ones((3, 3))).astype(bool)
+    assert moved[inner & ~teeth].mean() > 4.0 * moved[teeth].mean() > 0.0
+
+
+def test_frames_of_glasses_stay_when_brows_move_behind_them():
+    part_ids = ids(N)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    part_ids[(np.abs(np.abs(x) - 0.12) < 0.07) & (np.abs(y + 0.1) < 0.03)] = BROWS
+    rim = (np.abs(np.abs(x) - 0.12) < 0.1) & (np.abs(y) < 0.085)
+    part_ids[rim] = GLASSES
+    pixels = painted(part_ids, {BROWS: (60, 40, 30), GLASSES: (20, 20, 60)})
+    bare = np.where(part_ids == GLASSES, SKIN, part_ids)[::2, ::2]
+    before, after = (look(one, {BROWS: (60, 40, 30)}) for one in (bare, moved_by(bare, BROWS, 0, -2)))
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    made = transfer(framed, before, after, Plan((), (BROWS,)))
+    assert np.abs(made.shift).max() > 0.005, "brows move"
+    upper = np.abs(y + 0.085) < 0.01
+    assert np.abs(made.shift[upper & rim]).max() < 0.004
+    bald = FramedPhoto.of(painted(np.where(rim, SKIN, part_ids)), one_hot(np.where(rim, SKIN, part_ids)), N)
+    assert np.abs(transfer(bald, before, after, Plan((), (BROWS,))).shift[upper & rim]).max() > 0.005

@@ -47,6 +47,7 @@ EDITS: Mapping[str, Mapping[str, float]] = {
 }
 # Sizes of these differ by less than what a parser errs by: what is compared is how their pixels move.
 MOVED = ("smile", "no smile", "nose wider")
+COLOURS = ("lightness", "redness")
 HEADINGS = ("edit", "outside identical", "identity", "of the model's change", "sharpness kept", "seam")
 _SIDE, _STEPS = 512, 40
 # Whether two (N, N, 3) uint8 pictures show the same person, cosine in [−1, 1].
@@ -92,10 +93,12 @@ def scene_of(pixels: np.ndarray, shares: np.ndarray) -> Scene:
     return Scene(weight, rgb, x.flatten(), y.flatten(), side, FACE_PARTS)
 
 
-def property_of(parser: FaceParser, pixels: np.ndarray, part: str, name: str) -> float:
-    """One property of a part, as the parser sees the part in the picture; not-a-number where there is none."""
+def property_of(
+    parser: FaceParser, pixels: np.ndarray, part: str, name: str, shares: np.ndarray | None = None
+) -> float:
+    """One property of a part, not-a-number where there is none; the part is where the shares, or the parser, see it."""
     found = [item for item in properties_of(part) if item.name == name]
-    scene = scene_of(pixels, shares_of(parser, pixels, torch.device("cpu")))
+    scene = scene_of(pixels, shares_of(parser, pixels, torch.device("cpu")) if shares is None else shares)
     return float(measure(tuple(found), scene, part)[0, 0]) if found else float("nan")
 
 
@@ -226,9 +229,11 @@ def study(
             if name in MOVED:
                 wanted, moved = movement(*pairs, around(shares, part))
             else:
+                # A colour is compared where the part was: a parser finds more of hair that stands out.
+                seen = shares if measured in COLOURS else (None, None)
                 wanted, moved = (
-                    property_of(parser, new, part, measured) - property_of(parser, old, part, measured)
-                    for old, new in pairs
+                    property_of(parser, new, part, measured, where) - property_of(parser, old, part, measured, where)
+                    for (old, new), where in zip(pairs, seen, strict=True)
                 )
             changed = (after != before).any(axis=2)
             reach = cv2.dilate(changed.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)

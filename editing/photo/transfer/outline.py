@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from editing.photo.transfer.looks import FramedPhoto, Look, resized
+from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.spread import spread
 from editing.photo.transfer.tone import without_others
 
@@ -15,6 +15,7 @@ _FINE = 2
 _FAR = 0.25  # of the side: farther away the distance to an outline is not told
 _IDLE = 0.75  # pixels by which outlines of a rebuild differ for no reason
 _EDGE = 1.5  # half the width of an edge in pixels
+_EVEN = 3.0  # pixels over which the way that an outline goes is evened out
 _LEAST = 0.004  # of the picture
 _ROOTED, _WHOLE = 0.15, 0.1  # of an island: how much of it was there, and of the largest one
 
@@ -76,7 +77,10 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
         return None
     change = found[2] - found[1]
     change = np.sign(change) * np.maximum(np.abs(change) - _IDLE, 0.0) * window
-    wanted = np.clip(0.5 + (found[0] + change) / (2.0 * _EDGE), 0.0, 1.0)
+    aim = found[0] + np.maximum(change, 0.0)
+    if (change < 0).any():
+        aim = np.where(change < 0, _receded(found[0], change, found[2]), aim)
+    wanted = np.clip(0.5 + aim / (2.0 * _EDGE), 0.0, 1.0)
     wanted = np.where(window > 0, wanted * rooted(wanted > 0.5, own > 0.5), wanted)
     is_there = np.clip(0.5 + found[0] / (2.0 * _EDGE), 0.0, 1.0)
     grown = np.where(change > 0, np.maximum(wanted - np.maximum(own, is_there), 0.0), 0.0)
@@ -89,6 +93,22 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     others *= (shrunk / np.maximum(grown + shrunk, 1e-3))[..., None]
     others[..., part] = grown / np.maximum(grown + shrunk, 1e-3)
     return Regrown(grown.astype(np.float32), shrunk.astype(np.float32), others.astype(np.float32))
+
+
+def _receded(own: np.ndarray, change: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """(S, S) signed distance to the photo's outline, where it recedes the way that the model's does.
+
+    Were it to recede all around by as much, a strand would be gone whose end alone is cut off.
+
+    Args:
+        own: signed distance to the photo's outline.
+        change: by how much the model's outline moves outwards; what moves inwards counts.
+        after: signed distance to the model's outline after the edit, from which those that recede lie outside.
+    """
+    slope = np.stack([cv2.Sobel(after, -1, 1, 0, scale=1 / 8), cv2.Sobel(after, -1, 0, 1, scale=1 / 8)], axis=2)
+    slope = slope / np.maximum(np.linalg.norm(slope, axis=2, keepdims=True), 0.25)
+    way = cv2.GaussianBlur(slope * np.minimum(change, 0.0)[..., None], (0, 0), _EVEN)
+    return follow(own, way.astype(np.float32))
 
 
 def rooted(wanted: np.ndarray, own: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ import numpy as np
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
 from editing.photo.transfer.spread import smooth
 
-_SOFT = 8.0  # of L: black cannot be multiplied into brightness
+_SOFT = 16.0  # of L: what reflects k times as much has ∛k times the L + 16 (CIE 1976), in light and in shade
 _GAIN = (0.5, 1.6)
+_TEETH = 0.8
 _NEAR = 1 / 16  # of the side
 _BROAD = ("hair", "background", "cloth")
 _COMPLEXION = ("skin", "nose", "ears", "neck")
@@ -34,9 +35,13 @@ def tone(photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int]) ->
             continue
         carriers = _carriers(names, part, parts)
         share = without_others(photo.share(carriers), before.parts[..., carriers].sum(axis=2))
+        if names[part] == "mouth":
+            share = share * (1.0 - _TEETH * _teeth(photo.lab, share))
         there = resized(share, weight.shape[0])
         side = weight.shape[0]
-        change = smooth(after.lab - before.lab, weight, side / (40 if names[part] in _BROAD else 110))
+        # Lips part differently in the rebuild: lipstick is one colour.
+        even = 14 if names[part] == "mouth" else 40 if names[part] in _BROAD else 110
+        change = smooth(after.lab - before.lab, weight, side / even)
         mean = smooth(light, there, side / 20)
         change[..., 0] = np.clip(change[..., 0], -0.9 * mean, 98.0 - mean)
         factor = np.clip((mean + change[..., 0] + _SOFT) / (mean + _SOFT), *_GAIN)
@@ -45,6 +50,14 @@ def tone(photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int]) ->
         gain += share * (resized(factor, size) - 1.0)
         offset += share[..., None] * resized(add, size)
     return gain, offset
+
+
+def _teeth(lab: np.ndarray, mouth: np.ndarray) -> np.ndarray:
+    """(n, n) 0 to 1: what is lighter and less red than the lips; lipstick leaves it, as it leaves what shines."""
+    red = np.clip(lab[..., 1], 0.0, None) * mouth
+    lips = (lab * red[..., None]).sum(axis=(0, 1)) / max(float(red.sum()), 1e-3)
+    lighter, paler = lab[..., 0] - lips[0], lips[1] - lab[..., 1]
+    return np.clip((lighter - 4.0) / 12.0, 0.0, 1.0) * np.clip((paler - 3.0) / 6.0, 0.0, 1.0)
 
 
 def _carriers(names: Sequence[str], part: int, changed: Sequence[int]) -> list[int]:

@@ -12,11 +12,13 @@ from editing.photo.transfer.borrow import Lent, borrow
 from editing.photo.transfer.draw import draw, newness
 from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
+from editing.photo.transfer.register import registered
 from editing.photo.transfer.tone import tone
 from editing.photo.transfer.warp import SIDE, motion
 
 # Folds and sides are a little redder or paler; a poor rebuild's colours are not to come along.
 _FLUSH = 5.0  # of a and b
+_BEHIND = ("eyes", "eyebrows", "nose", "mouth")
 _FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "ears", "neck")
 
 
@@ -46,11 +48,13 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
         lent: parts that are taken from other photos, oldest first.
     """
     size, names = photo.size, photo.scheme.names
+    before, after = registered(photo, before, after)
     if not plan.shaped:
         gain, offset = tone(photo, before, after, plan.textured)
         return replace(Fields.nothing(size), gain=gain, offset=offset, part_map=photo.part_map)
     first, last = before.at(SIDE), after.at(SIDE)
     shift, window = motion(first, last, names, plan.shaped)
+    shift *= 1.0 - _rims(photo, plan.shaped)[..., None]
     first = Look(follow(first.image, shift * SIDE), follow(first.parts, shift * SIDE))
     shift, window_n = resized(shift, size), resized(window, size)
     moved = photo.moved(shift)
@@ -72,6 +76,18 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
     ids = np.where((alpha > 0.5)[..., None], resized(shown, size), moved.parts).argmax(axis=2).astype(np.uint8)
     return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
+
+
+def _rims(photo: FramedPhoto, shaped: Sequence[int]) -> np.ndarray:
+    """(SIDE, SIDE) 0 to 1: frames of glasses, which stay where they are when brows, eyes or a nose behind them move."""
+    names = photo.scheme.names
+    glasses = resized(photo.share([k for k in photo.scheme.transparent if names[k] == "eyeglass"]), SIDE)
+    if any(names[part] not in _BEHIND for part in shaped) or glasses.max() < 0.5:
+        return np.zeros((SIDE, SIDE), np.float32)
+    worn = (glasses > 0.5).astype(np.uint8)
+    rim = cv2.dilate(worn, np.ones((7, 7), np.uint8)) - cv2.erode(worn, np.ones((9, 9), np.uint8))
+    soft: np.ndarray = np.clip(2.0 * cv2.GaussianBlur(rim.astype(np.float32), (0, 0), 2.0), 0.0, 1.0)
+    return soft
 
 
 def _seen_through(before: Look, after: Look, shaped: Sequence[int], transparent: Sequence[int]) -> np.ndarray:
