@@ -405,3 +405,34 @@ def test_frames_of_glasses_stay_when_brows_move_behind_them():
     assert np.abs(made.shift[upper & rim]).max() < 0.004
     bald = FramedPhoto.of(painted(np.where(rim, SKIN, part_ids)), one_hot(np.where(rim, SKIN, part_ids)), N)
     assert np.abs(transfer(bald, before, after, Plan((), (BROWS,))).shift[upper & rim]).max() > 0.005
+
+
+def test_teeth_of_another_photo_are_as_light_in_any_skin():
+    part_ids, teeth = ids(N), np.zeros((N, N), bool)
+    teeth[79:85, 54:74] = True
+    dark = painted(part_ids, {SKIN: (110, 75, 55), MOUTH: (90, 40, 40)})
+    dark[teeth] = (225, 220, 205)
+    pixels, framed = photo()
+    other = FramedPhoto.of(dark, one_hot(part_ids), N)
+    made = transfer(framed, look(ids(S)), look(ids(S)), Plan((), (MOUTH,)), (Lent(other, (MOUTH,)),))
+    result, _ = apply(pixels, made, WHOLE)
+    inner = cv2.erode(teeth.astype(np.uint8), np.ones((3, 3))).astype(bool)
+    moved = (to_lab(result) - to_lab(dark))[inner].mean(axis=0)
+    assert abs(moved[0]) < 13 and np.abs(moved[1:]).max() < 6
+    around = (part_ids == SKIN) & (cv2.dilate((part_ids == MOUTH).astype(np.uint8), np.ones((5, 5))) > 0)
+    assert np.abs((to_lab(result) - to_lab(pixels))[around].mean(axis=0)).max() < 6, "the skin around is the photo's"
+
+
+def test_hair_that_hardly_shows_does_not_grow_by_what_a_rebuild_makes_up():
+    part_ids = np.where(ids(N) == HAIR, 0, ids(N)).astype(np.uint8)
+    part_ids[60:64, 24:30] = HAIR
+    pixels = painted(part_ids)
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    longer, other = look(ids(S, hair=0.44)), look(ids(S, hair=0.4))
+    made = transfer(framed, other, longer, Plan((), (HAIR,)))
+    result, _ = apply(pixels, made, WHOLE)
+    hair = (np.abs(result.astype(int) - COLOURS[HAIR]).max(axis=2) < 30) & (part_ids == 0)
+    assert hair.mean() < 0.005
+    bald = look(np.where(ids(S) == HAIR, 0, ids(S)).astype(np.uint8))
+    given, _ = apply(pixels, transfer(framed, bald, longer, Plan((), (HAIR,))), WHOLE)
+    assert ((np.abs(given.astype(int) - COLOURS[HAIR]).max(axis=2) < 30) & (part_ids == 0)).mean() > 0.1

@@ -131,20 +131,30 @@ def _set_in(
 ) -> tuple[np.ndarray, np.ndarray]:
     size, name = photo.size, photo.scheme.names[part]
     colours, mask = other.lab, other.parts[..., part]
+    before_it = [photo.scheme.names.index(worn) for worn in ("hair", "hat", "eyeglass")]
+    covered = other.share(before_it)
     if name in ("mouth", "nose"):
         matrix = _onto(mask, resized(after.parts[..., part], size))
         colours = cv2.warpAffine(colours, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        mask = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_LINEAR)
+        mask, covered = (cv2.warpAffine(one, matrix, (size, size), flags=cv2.INTER_LINEAR) for one in (mask, covered))
     own = photo.parts[..., part]
     reach = max(3, size // 40) | 1
     there = cv2.dilate(np.maximum(mask, own), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     opacity = np.clip(cv2.GaussianBlur(there, (0, 0), size / 90) * 1.6 - 0.3, 0.0, 1.0)
     # Glasses and hair in front of it stay.
-    front = photo.share([photo.scheme.names.index(other_name) for other_name in ("hair", "hat", "eyeglass")])
+    front = photo.share(before_it)
     opacity = opacity * (1.0 - front)
     # A membrane: the difference along the border is carried inwards (Farbman et al. 2009).
     ring = ((opacity < 0.05) & (cv2.dilate(opacity, np.ones((reach, reach))) > 0.05)).astype(np.float32)
-    return colours + spread(toned - colours, ring * (1.0 - front)), opacity
+    known = ring * (1.0 - front) * (1.0 - cv2.dilate(covered, np.ones((5, 5), np.uint8)))
+    carried = spread(toned - colours, known)
+    if name != "nose":
+        # In proportion to what is as dark as brows and lips; teeth and eyes are as light in any skin.
+        relative = (colours[..., 0] / np.maximum(spread(colours[..., 0], known), 1.0))[..., None]
+        light = np.clip((relative - 1.05) * 4.0, 0.0, 1.0)
+        most = np.array([_LIGHT, _TINT, _TINT], np.float32)
+        carried = (1.0 - light) * carried * np.minimum(relative, 1.0) + light * np.clip(carried, -most, most)
+    return colours + carried, opacity
 
 
 def _onto(source: np.ndarray, target: np.ndarray) -> np.ndarray:

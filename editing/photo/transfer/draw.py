@@ -11,6 +11,7 @@ from editing.photo.transfer.looks import FramedPhoto, Look, resized
 from editing.photo.transfer.outline import regrown
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
+from editing.photo.transfer.tone import without_others
 from editing.photo.transfer.warp import SIDE
 
 _TEETH = 8.0  # of L: a mouth whose warp is farther off than this shows something new
@@ -60,13 +61,14 @@ def newness(
 
 
 def draw(
-    photo: FramedPhoto, toned: np.ndarray, after: Look, new: np.ndarray, parts: np.ndarray
+    photo: FramedPhoto, toned: np.ndarray, before: Look, after: Look, new: np.ndarray, parts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colours (n, n, 3) and opacity (n, n) of :class:`Fields`.
 
     Args:
         photo: warped.
         toned: (n, n, 3) its CIELAB after the change of tone.
+        before: warped, at SIDE pixels.
         after: at SIDE pixels.
         new, parts: see :func:`newness`.
     """
@@ -84,8 +86,12 @@ def draw(
         if part in photo.scheme.transparent or (here * new).max() < 0.02:
             continue
         weight = resized(here, size)
+        own = photo.parts[..., part]
+        if name == "hair":  # a neighbour's has another colour
+            own = without_others(own, before.parts[..., part])
+            share[..., part] = resized(own, SIDE)
         colour = resized(_colour(name, small, share, after, part, old), size)
-        inner = cv2.erode((photo.parts[..., part] > 0.9).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
+        inner = cv2.erode((own > 0.9).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
         detail = _detail(toned, inner & ~needed, needed & (weight > 0.02), size / (24 if name == "background" else 40))
         content += weight[..., None] * (colour + detail)
         total += weight

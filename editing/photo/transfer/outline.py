@@ -17,6 +17,7 @@ _IDLE = 0.75  # pixels by which outlines of a rebuild differ for no reason
 _EDGE = 1.5  # half the width of an edge in pixels
 _EVEN = 3.0  # pixels over which the way that an outline goes is evened out
 _LEAST = 0.004  # of the picture
+_HARDLY, _MORE = 0.02, 2.0  # of the picture; more than that much more is other hair
 _ROOTED, _WHOLE = 0.15, 0.1  # of an island: how much of it was there, and of the largest one
 
 
@@ -70,7 +71,11 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     side = after.parts.shape[0]
     own = resized(without_others(photo.parts[..., part], before.parts[..., part]), side)
     shares = [look.parts[..., part] for look in (before, after)]
-    if min(float(share.mean()) for share in (own, *shares)) < _LEAST:
+    means = [float(share.mean()) for share in shares]
+    if own.mean() < _HARDLY and min(means) > _LEAST and max(means) < _MORE * min(means):
+        # Under a hat, or shaved: what the rebuild makes up there grows on nothing.
+        return Regrown(np.zeros_like(own), np.zeros_like(own), after.parts)
+    if min(float(own.mean()), *means) < _LEAST:
         return None
     found = [distance(share) for share in (own, *shares)]
     if found[0] is None or found[1] is None or found[2] is None:

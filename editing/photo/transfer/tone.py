@@ -40,7 +40,7 @@ def tone(photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int]) ->
         there = resized(share, weight.shape[0])
         side = weight.shape[0]
         # Lips part differently in the rebuild: lipstick is one colour.
-        even = 14 if names[part] == "mouth" else 40 if names[part] in _BROAD else 110
+        even = 14 if names[part] == "mouth" else 18 if names[part] in _BROAD else 110
         change = smooth(after.lab - before.lab, weight, side / even)
         mean = smooth(light, there, side / 20)
         change[..., 0] = np.clip(change[..., 0], -0.9 * mean, 98.0 - mean)

@@ -71,7 +71,7 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
     offset += resized(_seen_through(first, last, plan.shaped, photo.scheme.transparent), size)
     toned = moved.lab * np.stack([gain, np.ones_like(gain), np.ones_like(gain)], axis=2) + offset
     new, shown = newness(moved, first, last, window, plan.shaped)
-    drawn, alpha = draw(moved, toned, last, new, shown)
+    drawn, alpha = draw(moved, toned, first, last, new, shown)
     for one in lent:
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
     ids = np.where((alpha > 0.5)[..., None], resized(shown, size), moved.parts).argmax(axis=2).astype(np.uint8)
