@@ -17,6 +17,7 @@ _SET_IN = ("eyes", "eyebrows", "mouth", "nose")
 _FEATURES = ("eyes", "eyebrows", "mouth", "nose", "eyeglass")
 # How far the light of another photo is followed, in L and in a and b.
 _LIGHT, _TINT = 12.0, 5.0
+_HAIR = 0.02  # of the picture: what a scarf or a hat leaves of it is not somebody's hair
 _LENS = 0.25  # opacity
 _FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "eyeglass")
 # By how much two faces may be turned apart, see facing(), for parts that are set in and for those that are worn.
@@ -98,7 +99,8 @@ def facing(photo: FramedPhoto) -> float:
 
 def lends(names: Sequence[str], part: int, photo: FramedPhoto) -> bool:
     """Whether a photo has a part to give that is taken as pixels."""
-    return names[part] in (*_WORN, *_SET_IN) and float((photo.parts[..., part] > 0.5).mean()) > 2e-4
+    least = _HAIR if names[part] == "hair" else 2e-4
+    return names[part] in (*_WORN, *_SET_IN) and float((photo.parts[..., part] > 0.5).mean()) > least
 
 
 def _worn(

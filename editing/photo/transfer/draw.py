@@ -16,6 +16,7 @@ from editing.photo.transfer.warp import SIDE
 
 _TEETH = 8.0  # of L: a mouth whose warp is farther off than this shows something new
 _LEAST = 0.05
+_ABOUT = 21  # pixels about an eye or a brow in which more of it may show
 
 
 def newness(
@@ -43,7 +44,13 @@ def newness(
     zone = cv2.GaussianBlur(cv2.dilate(core, np.ones((9, 9), np.uint8)).astype(np.float32), (0, 0), 2.0)
     # The outermost pixels of a part are half its neighbour: they go with the neighbour.
     share = cv2.erode(resized(photo.parts, SIDE), np.ones((5, 5), np.uint8))
-    new = np.maximum(after.parts - share, 0.0)[..., opaque].sum(axis=2) * zone
+    new = np.maximum(after.parts - share, 0.0)
+    for name in ("eyes", "eyebrows"):
+        # An eye beside the head is the rebuild's mistake.
+        k = photo.scheme.index(name)
+        if share[..., k].max() > 0.5:
+            new[..., k] *= cv2.dilate(share[..., k], np.ones((_ABOUT, _ABOUT), np.uint8)) > 0.3
+    new = new[..., opaque].sum(axis=2) * zone
     mouth = photo.scheme.index("mouth")
     if mouth in shaped:
         inside = cv2.erode((after.parts[..., mouth] > 0.5).astype(np.float32), np.ones((3, 3)))

@@ -12,18 +12,26 @@ from editing.photo.transfer.spread import smooth
 
 _SOFT = 16.0  # of L: what reflects k times as much has ∛k times the L + 16 (CIE 1976), in light and in shade
 _GAIN = (0.5, 1.6)
-_TEETH = 0.8
+_TEETH = 0.85
 _NEAR = 1 / 16  # of the side
-_BROAD = ("hair", "background", "cloth")
+_EVEN = ("hair", "background", "cloth", "skin", "mouth")
 _COMPLEXION = ("skin", "nose", "ears", "neck")
 
 
-def tone(photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def tone(
+    photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int], fine: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Gain (n, n) and offset (n, n, 3) of :class:`Fields` for parts whose texture layers changed, and nothing else.
 
     The change is taken where the model shows the part before and after, smoothed so that its own strands and pores do
     not show, and spread over where the photo has the part. Lightness around the photo's local mean is multiplied
     rather than shifted: dark hair made light gets contrast, light hair made dark loses it.
+
+    Args:
+        photo: the framed face.
+        before, after: what the model shows.
+        parts: that change.
+        fine: the change is light that falls, such as folds, and not a colour, which is much the same all over a part.
     """
     size = photo.size
     gain, offset = np.ones((size, size), np.float32), np.zeros((size, size, 3), np.float32)
@@ -39,8 +47,7 @@ def tone(photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int]) ->
             share = share * (1.0 - _TEETH * _teeth(photo.lab, share))
         there = resized(share, weight.shape[0])
         side = weight.shape[0]
-        # Lips part differently in the rebuild: lipstick is one colour.
-        even = 14 if names[part] == "mouth" else 18 if names[part] in _BROAD else 110
+        even = 18 if names[part] in _EVEN and not fine else 110  # of the side
         change = smooth(after.lab - before.lab, weight, side / even)
         mean = smooth(light, there, side / 20)
         change[..., 0] = np.clip(change[..., 0], -0.9 * mean, 98.0 - mean)
@@ -48,7 +55,10 @@ def tone(photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int]) ->
         add = change.copy()
         add[..., 0] += mean - factor * mean
         gain += share * (resized(factor, size) - 1.0)
-        offset += share[..., None] * resized(add, size)
+        add = resized(add, size)
+        # Colour goes with light: blue would show in the shadows of a beard.
+        add[..., 1:] *= np.clip(photo.lab[..., :1] / np.maximum(resized(mean, size), 1.0)[..., None], 0.0, 1.25)
+        offset += share[..., None] * add
     return gain, offset
 
 

@@ -18,6 +18,7 @@ from editing.photo.transfer.warp import SIDE, motion
 
 # Folds and sides are a little redder or paler; a poor rebuild's colours are not to come along.
 _FLUSH = 5.0  # of a and b
+_ABOUT = 28  # pixels about a small part that go with it
 _BEHIND = ("eyes", "eyebrows", "nose", "mouth")
 _FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "ears", "neck")
 
@@ -54,7 +55,8 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
         return replace(Fields.nothing(size), gain=gain, offset=offset, part_map=photo.part_map)
     first, last = before.at(SIDE), after.at(SIDE)
     shift, window = motion(first, last, names, plan.shaped)
-    shift *= 1.0 - _rims(photo, plan.shaped)[..., None]
+    free = 1.0 - _held(photo, plan.shaped)
+    shift, window = shift * free[..., None], window * free
     first = Look(follow(first.image, shift * SIDE), follow(first.parts, shift * SIDE))
     shift, window_n = resized(shift, size), resized(window, size)
     moved = photo.moved(shift)
@@ -65,7 +67,7 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
         for k, name in enumerate(names)
         if name in _FACE and k not in plan.textured and float((first.parts[..., k] * window).max()) > 0.01
     ]
-    more, added = tone(moved, first, last, shaded)
+    more, added = tone(moved, first, last, shaded, fine=True)
     added[..., 1:] = np.clip(added[..., 1:], -_FLUSH, _FLUSH)
     gain, offset = gain + window_n * (more - 1.0), offset + window_n[..., None] * added
     offset += resized(_seen_through(first, last, plan.shaped, photo.scheme.transparent), size)
@@ -78,15 +80,26 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
     return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
 
 
-def _rims(photo: FramedPhoto, shaped: Sequence[int]) -> np.ndarray:
-    """(SIDE, SIDE) 0 to 1: frames of glasses, which stay where they are when brows, eyes or a nose behind them move."""
+def _held(photo: FramedPhoto, shaped: Sequence[int]) -> np.ndarray:
+    """(SIDE, SIDE) 0 to 1: what stays when small parts move: what is far from them in the photo, since a rebuild may
+    have an eye at the temple; frames of glasses; other eyes and brows."""
     names = photo.scheme.names
-    glasses = resized(photo.share([k for k in photo.scheme.transparent if names[k] == "eyeglass"]), SIDE)
-    if any(names[part] not in _BEHIND for part in shaped) or glasses.max() < 0.5:
+    if any(names[part] not in _BEHIND for part in shaped):
         return np.zeros((SIDE, SIDE), np.float32)
-    worn = (glasses > 0.5).astype(np.uint8)
-    rim = cv2.dilate(worn, np.ones((7, 7), np.uint8)) - cv2.erode(worn, np.ones((9, 9), np.uint8))
-    soft: np.ndarray = np.clip(2.0 * cv2.GaussianBlur(rim.astype(np.float32), (0, 0), 2.0), 0.0, 1.0)
+
+    def there(parts: Sequence[int]) -> np.ndarray:
+        return (resized(photo.share(parts), SIDE) > 0.3).astype(np.uint8)
+
+    worn = there([names.index("eyeglass")])
+    about = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _ABOUT + 1, 2 * _ABOUT + 1))
+    others = [names.index(name) for name in ("eyes", "eyebrows") if names.index(name) not in shaped]
+    kept = (
+        cv2.dilate(worn, np.ones((7, 7), np.uint8)) - cv2.erode(worn, np.ones((9, 9), np.uint8)),
+        there(others) if others else np.zeros_like(worn),
+        1 - cv2.dilate(there(shaped), about),
+    )
+    held = np.maximum.reduce(kept).astype(np.float32)
+    soft: np.ndarray = np.clip(2.0 * cv2.GaussianBlur(held, (0, 0), 2.0), 0.0, 1.0)
     return soft
 
 
