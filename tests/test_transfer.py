@@ -14,6 +14,7 @@ from editing.photo.transfer.outline import regrown, rooted
 from editing.photo.transfer.register import registered
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
+from editing.photo.transfer.tone import tone
 from editing.photo.transfer.transfer import Plan, transfer
 from memorygan.parts import FACE_PARTS
 
@@ -436,3 +437,52 @@ def test_hair_that_hardly_shows_does_not_grow_by_what_a_rebuild_makes_up():
     bald = look(np.where(ids(S) == HAIR, 0, ids(S)).astype(np.uint8))
     given, _ = apply(pixels, transfer(framed, bald, longer, Plan((), (HAIR,))), WHOLE)
     assert ((np.abs(given.astype(int) - COLOURS[HAIR]).max(axis=2) < 30) & (part_ids == 0)).mean() > 0.1
+
+
+def test_what_a_rebuild_has_far_from_the_photos_part_changes_nothing():
+    eyes = FACE_PARTS.index("eyes")
+    part_ids = ids(N)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    part_ids[(np.abs(np.abs(x) - 0.1) < 0.04) & (np.abs(y + 0.03) < 0.02)] = eyes
+    pixels = painted(part_ids, {eyes: (40, 50, 60)})
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    looks = []
+    for radius in (0.03, 0.06):
+        wrong = part_ids[::2, ::2].copy()
+        v, u = (np.mgrid[:S, :S] + 0.5) / S - 0.5
+        wrong[np.hypot(u - 0.3, v - 0.25) < radius] = eyes
+        looks.append(look(wrong, {eyes: (40, 50, 60)}))
+    made = transfer(framed, looks[0], looks[1], Plan((), (eyes,)))
+    result, _ = apply(pixels, made, WHOLE)
+    temple = np.hypot(x - 0.3, y - 0.25) < 0.12
+    assert np.array_equal(result[temple], pixels[temple])
+
+
+def test_other_brows_and_eyes_stay_where_one_kind_moves():
+    eyes, part_ids = FACE_PARTS.index("eyes"), ids(N)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    part_ids[(np.abs(np.abs(x) - 0.12) < 0.07) & (np.abs(y + 0.1) < 0.02)] = BROWS
+    eye = (np.abs(np.abs(x) - 0.12) < 0.05) & (np.abs(y + 0.04) < 0.02)
+    part_ids[eye] = eyes
+    colours = {BROWS: (60, 40, 30), eyes: (40, 50, 60)}
+    framed = FramedPhoto.of(painted(part_ids, colours), one_hot(part_ids), N)
+    small = part_ids[::2, ::2]
+    made = transfer(framed, look(small, colours), look(moved_by(small, BROWS, 0, -3), colours), Plan((), (BROWS,)))
+    assert np.abs(made.shift).max() > 0.01 and np.abs(made.shift[eye]).max() < 0.15 * np.abs(made.shift).max()
+
+
+def test_complexion_changes_evenly_and_colour_goes_with_light():
+    part_ids = ids(N)
+    shadow = (np.abs(np.mgrid[:N, :N][1] - 50) < 4) & (part_ids == SKIN)
+    pixels = painted(part_ids)
+    pixels[shadow] = (30, 22, 18)
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    after = look(ids(S), {SKIN: (150, 110, 130)})
+    patch = after.image.copy()
+    patch[24:28, 30:34] = (90, 90, 200)  # a mistake of the model's
+    gain, offset = tone(framed, look(ids(S)), Look(patch, after.parts), [SKIN])
+    del gain
+    skin = cv2.erode(((part_ids == SKIN) & ~shadow).astype(np.uint8), np.ones((5, 5))).astype(bool)
+    assert np.ptp(offset[skin][:, 2]) < 16 < np.abs(Look(patch, after.parts).lab - look(ids(S)).lab)[26, 32, 2]
+    lit = np.abs(offset[skin][:, 2]).mean()
+    assert np.abs(offset[shadow][:, 2]).mean() < 0.5 * lit, "no blue shows in shadows"
