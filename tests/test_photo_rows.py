@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from icc import rgb_profile  # type: ignore[import-not-found]
 from PIL import ExifTags, Image, ImageOps
+from toy import toy_service  # type: ignore[import-not-found]
 
 from editing.errors import EditingError
 from editing.face.embedded import read_recipe
@@ -184,3 +185,23 @@ def test_a_photo_that_does_not_fit_at_once_can_still_be_saved(monkeypatch):
     with pytest.raises(EditingError, match="save it instead"):
         photo.original()
     assert pixels(save_rows(photo, []).data).shape == (SIZE[1], SIZE[0], 3)
+
+
+def test_two_faces_of_a_large_photo_are_edited_through_the_service():
+    with toy_service(detector=lambda pixels: []) as service:
+        token = service.open_photo(jpeg(orientation=6)).photo
+        slider = next(slider.id for slider in service.sliders() if slider.id.startswith("hair."))
+        for square_ in ((20, 20, 150), (330, 90, 170)):
+            *_, last = service.invert(token, crop=square_, steps=1)
+            assert last.view is not None and last.view.in_photo
+            service.set_sliders(last.view.session, {slider: 2.0})
+        saved = service.export_photo(last.view.session)
+        whole = service.edited_photo(last.view.session).values
+        recipe = read_recipe(saved.data)
+        assert recipe is not None and len(recipe.others) == 1
+        again = service.open_photo(saved.data)
+    shown, before = pixels(saved.data).astype(int), pixels(jpeg(orientation=6)).astype(int)
+    assert shown.shape == whole.shape == before.shape == (again.height, again.width, 3)
+    assert np.abs(shown - whole).mean() < 3
+    changed = (whole != before).any(axis=2)
+    assert changed[:, :200].any() and changed[:, 330:].any() and not changed[:, 215:320].any()
