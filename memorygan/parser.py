@@ -183,14 +183,17 @@ class FaceParser(nn.Module):
 
         Images may be more precise than the weights are: they are standardised as they come.
         """
-        x = self.stem(_standardise(images).to(self.head.weight.dtype))  # (B, C0, S/2, S/2)
-        skips = []
-        for down in self.encoder:
-            skips.append(x)
-            x = down(x)
+        *skips, x = self.features(images)
         for up in self.decoder:
             x = up(x, skips.pop())
         return self.head(x)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Images (B, 3, S, S) in [-1, 1], S a multiple of the stride → maps at 1/2, 1/4 … of S, differentiable."""
+        maps = [self.stem(_standardise(images).to(self.head.weight.dtype))]
+        for down in self.encoder:
+            maps.append(down(maps[-1]))
+        return maps
 
     @torch.no_grad()
     def parse(self, images: Tensor, flip: bool = False) -> ParsedFaces:

@@ -162,6 +162,31 @@ def test_the_mask_steers_the_codes(generator, pixels):
     assert with_mask > objective(made, target.image(made.image.device), None, settings)
 
 
+def test_features_of_a_parser_steer_the_codes(generator, pixels):
+    torch.manual_seed(0)
+    parser = FaceParser(ParserConfig(64, (4, 8))).eval().requires_grad_(False)
+    target = Target(pixels, None, parser)
+    image = target.image(torch.device("cpu"))
+    perceptual = target.perceptual(image.device)
+    assert float(perceptual(image)) == 0.0
+    found = image.mean(dim=(2, 3), keepdim=True).repeat(1, 1, 32, 32).requires_grad_(True)
+    distance = perceptual(found)
+    assert distance.item() > 0.1
+    distance.backward()
+    assert found.grad.abs().amax() > 0
+    with torch.no_grad():
+        made = generator.synthesize(generator.sample([1]))
+        plain, settings = objective(made, image, None, InversionSettings()), InversionSettings(perceptual=2.0)
+        assert objective(made, image, None, settings, perceptual) == plain + 2.0 * perceptual(made.image)
+
+    def distance_after(weight):
+        settings = InversionSettings(steps=20, perceptual=weight)
+        _, result = finish(invert(generator, None, parser, pixels, settings, run_here, CancelToken()))
+        return float(perceptual(generator.synthesize(result.latents).image))
+
+    assert distance_after(3.0) < distance_after(0.0)
+
+
 def test_own_render_is_independent(generator):
     own = with_own_render(generator)
     assert own.render is not generator.render
