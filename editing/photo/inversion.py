@@ -42,25 +42,25 @@ class InversionSettings:
 
     Attributes:
         steps: Adam steps on the latent codes w of every part and layer (W+).
-        tune_steps: further Adam steps on the render net, for this face alone (pivotal tuning).
         learning_rate: of the codes.
+        stay: weight of the mean squared distance to the codes it started from; they are the ones that edit well.
+        tune_steps: further Adam steps on the render net, for this face alone (pivotal tuning).
         tune_learning_rate: of the render net.
         pooled, gradient, mask, perceptual: weights of the losses beside the pixel loss.
-        stay: weight of the mean squared distance to the codes it started from; they are the ones that edit well.
 
     Raises:
         EditingError: for numbers out of range.
     """
 
     steps: int = 200
-    tune_steps: int = 0
     learning_rate: float = 0.03
+    stay: float = 0.02
+    tune_steps: int = 0
     tune_learning_rate: float = 1e-3
     pooled: float = 1.0
     gradient: float = 0.5
     mask: float = 0.1
     perceptual: float = 0.3
-    stay: float = 0.02
 
     def __post_init__(self) -> None:
         for name in ("steps", "tune_steps"):
