@@ -72,7 +72,7 @@ class Limits:
     undo_depth: int = 100
     max_photos: int = 24
     photo: PhotoLimits = field(default_factory=PhotoLimits)
-    cache_bytes: int = 256 * 2**20
+    cache_bytes: int = 128 * 2**20
     max_queue: int = 256
     max_batch: int = 8
     batch_window: float = 0.003

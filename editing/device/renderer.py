@@ -124,7 +124,7 @@ class Renderer:
         cache_bytes: bound of the part cache.
     """
 
-    def __init__(self, original: ComposedGenerator, cache_bytes: int = 256 * 2**20) -> None:
+    def __init__(self, original: ComposedGenerator, cache_bytes: int = 128 * 2**20) -> None:
         self.original = original
         self.generator = fold(original)
         self.cache = PartCache(cache_bytes)
