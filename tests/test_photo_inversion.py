@@ -168,12 +168,13 @@ def test_features_of_a_parser_steer_the_codes(generator, pixels):
     target = Target(pixels, None, parser)
     image = target.image(torch.device("cpu"))
     perceptual = target.perceptual(image.device)
+    assert perceptual is not None
     assert float(perceptual(image)) == 0.0
     found = image.mean(dim=(2, 3), keepdim=True).repeat(1, 1, 32, 32).requires_grad_(True)
     distance = perceptual(found)
     assert distance.item() > 0.1
     distance.backward()
-    assert found.grad.abs().amax() > 0
+    assert found.grad is not None and found.grad.abs().amax() > 0
     with torch.no_grad():
         made = generator.synthesize(generator.sample([1]))
         plain, settings = objective(made, image, None, InversionSettings()), InversionSettings(perceptual=2.0)

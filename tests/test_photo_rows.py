@@ -191,12 +191,14 @@ def test_two_faces_of_a_large_photo_are_edited_through_the_service():
     with toy_service(detector=lambda pixels: []) as service:
         token = service.open_photo(jpeg(orientation=6)).photo
         slider = next(slider.id for slider in service.sliders() if slider.id.startswith("hair."))
+        session = ""
         for square_ in ((20, 20, 150), (330, 90, 170)):
             *_, last = service.invert(token, crop=square_, steps=1)
             assert last.view is not None and last.view.in_photo
-            service.set_sliders(last.view.session, {slider: 2.0})
-        saved = service.export_photo(last.view.session)
-        whole = service.edited_photo(last.view.session).values
+            session = last.view.session
+            service.set_sliders(session, {slider: 2.0})
+        saved = service.export_photo(session)
+        whole = service.edited_photo(session).values
         recipe = read_recipe(saved.data)
         assert recipe is not None and len(recipe.others) == 1
         again = service.open_photo(saved.data)
