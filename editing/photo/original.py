@@ -83,19 +83,20 @@ class Original:
             return self.coloured().edited(left, top, after)
         values, alpha = self.values.copy(), None if self.alpha is None else self.alpha.copy()
         # What is computed along the way takes many times what the picture does.
+        changed = False
         for row in range(0, len(after), _STRIP):
             strip = after[row : row + _STRIP]
-            self._write(values, alpha, (left, top + row, box[2], top + row + len(strip)), strip)
-        return replace(self, values=values, alpha=alpha)
+            changed |= self._write(values, alpha, (left, top + row, box[2], top + row + len(strip)), strip)
+        return replace(self, values=values, alpha=alpha) if changed else self
 
     def _write(
         self, values: np.ndarray, alpha: np.ndarray | None, box: tuple[int, int, int, int], after: np.ndarray
-    ) -> None:
-        """Puts a few rows of :meth:`edited` into copies of the values and the opacity."""
+    ) -> bool:
+        """Puts a few rows of :meth:`edited` into copies of the values and the opacity; returns whether they changed."""
         moved = np.abs(after.astype(np.int16) - self.srgb(box)).max(axis=-1)
         changed = moved > 0
         if not changed.any():
-            return
+            return False
         place = np.s_[box[1] : box[3], box[0] : box[2]]
         own, scale = self.values[place], self.white / 255.0
         was, now = self.space.to_srgb(_eight(own, self.white)), after
@@ -108,6 +109,7 @@ class Original:
         kept = np.clip(1.0 - moved / _FAR, 0.0, 1.0)[..., None]
         new = np.clip(np.round(self.space.from_srgb(now) * scale + kept * rest), 0, self.white)
         values[place][changed] = new.astype(values.dtype)[changed]
+        return True
 
     def _asks_for_colour(self, left: int, top: int, after: np.ndarray) -> bool:
         """Whether changed pixels of a part are not grey."""
