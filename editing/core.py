@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from editing.device.loading import Assets
-from editing.device.renderer import PreviewRequest, Rendered, Renderer
+from editing.device.renderer import CACHE_BYTES, PreviewRequest, Rendered, Renderer
 from editing.device.turns import Turnstile
 from editing.device.worker import Interactive, Worker
 from editing.errors import EditingError, UnknownSessionError, quoted
@@ -72,7 +72,7 @@ class Limits:
     undo_depth: int = 100
     max_photos: int = 24
     photo: PhotoLimits = field(default_factory=PhotoLimits)
-    cache_bytes: int = 128 * 2**20
+    cache_bytes: int = CACHE_BYTES
     max_queue: int = 256
     max_batch: int = 8
     batch_window: float = 0.003

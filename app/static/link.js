@@ -155,10 +155,6 @@
         let name = fresh();
         let after = 0;
         let known = false; // whether the server has this stream
-        const anew = () => {
-          name = fresh();
-          after = 0;
-        };
         for (;;) {
           const address = new URL(request.url);
           address.searchParams.set("link", name);
@@ -185,26 +181,19 @@
             }
           }
           if (signal.aborted) return controller.close();
-          if (closed) {
+          if (closed || lost || !(answer.ok || known)) {
             // What was asked for while the server closed the stream comes in another one; Gradio's client, for which this
             // one was open, would wait for ever.
-            await Promise.allSettled([...joining]);
-            if (pending.size) {
-              anew();
-              continue;
-            }
-            pass('data: {"msg":"close_stream"}');
-            return controller.close();
-          }
-          if (lost || !(answer.ok || known)) {
-            for (const problem of await ask()) pass(`data: ${JSON.stringify(problem)}`);
+            if (closed) await Promise.allSettled([...joining]);
+            else for (const problem of await ask()) pass(`data: ${JSON.stringify(problem)}`);
             if (!pending.size) {
               pass('data: {"msg":"close_stream"}');
               return controller.close();
             }
-            anew();
+            name = fresh();
+            after = 0;
           }
-          await sleep(PAUSES[0]);
+          if (!closed) await sleep(PAUSES[0]);
         }
       },
     });

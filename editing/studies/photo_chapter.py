@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 
 import cv2
@@ -27,7 +28,6 @@ IDENTITY, CHANGE, SHARPNESS, SEAM = 0.85, 0.8, 0.8, 1.3
 SAME_PERSON = ("hair lighter", "hair darker", "hair redder", "skin darker", "lips redder", "smile", "brows thicker")
 SHOWN, _SHOWN_SIDE = 3, 160
 _SUFFIXES = (".webp", ".png", ".jpg")
-_FIELDS = ("identical", "identity", "wanted", "moved", "sharpness", "seam", "seconds")
 
 
 def pictures_in(folder: Path | None, option: str) -> list[Path]:
@@ -64,11 +64,10 @@ def _measured(
     def measure(chosen: list[int]) -> dict[str, np.ndarray]:
         with Image.open(files[chosen[0]]) as picture:
             found = study(service, parser, picture, judge)
-        lines = np.full((1, len(EDITS), len(_FIELDS)), np.nan)
+        lines = np.full((1, len(EDITS), len(fields(Measured))), np.nan)
         for place, name in enumerate(EDITS):
             if name in found:
-                values = [getattr(found[name], field) for field in _FIELDS]
-                lines[0, place] = [np.nan if value is None else value for value in values]
+                lines[0, place] = [np.nan if value is None else value for value in astuple(found[name])]
         return {"measured": lines}
 
     table = lab.gather("edited photos", list(range(len(files))), measure, batch=1)["measured"]
@@ -78,9 +77,8 @@ def _measured(
 
 
 def _one(line: np.ndarray) -> Measured:
-    values = dict(zip(_FIELDS, map(float, line), strict=True))
-    identity = values.pop("identity")
-    return Measured(identity=None if np.isnan(identity) else identity, **values)
+    found = Measured(*map(float, line))
+    return replace(found, identity=None) if found.identity is None or np.isnan(found.identity) else found
 
 
 def _bars(photos: Sequence[dict[str, Measured]]) -> tuple[Bar, ...]:
