@@ -13,6 +13,7 @@ from editing.errors import EditingError, UnknownSessionError
 from editing.results import Candidate, Change, FaceView, PhotoView
 from editing.service import EditingService
 from editing.sliders.directions import Slider
+from memorygan.parts import LayerGroup
 
 BASE = "base"
 BASE_LABEL = "Pose and framing"
@@ -351,7 +352,7 @@ class Desk:
 
 def _slider_help(slider: Slider) -> str:
     """The technical side of a slider, in a few words."""
-    layers = f"{slider.group.value} layers"
+    layers = "shape and texture layers" if slider.group == LayerGroup.OWN else f"{slider.group.value} layers"
     if not slider.measured:
         return f"{layers}, a main direction of their variety"
     return f"{layers}, measured: {slider.measured}, r = {slider.correlation:.2f}"

@@ -145,6 +145,7 @@ class GeneratorConfig:
             LayerGroup.BASE_LAST: range(self.base_layers - 1, self.base_layers),
             LayerGroup.SHAPE: range(self.base_layers, self.depth_layers),
             LayerGroup.TEXTURE: range(self.depth_layers, self.local_layers),
+            LayerGroup.OWN: range(self.base_layers, self.local_layers),
         }[group]
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,13 +12,14 @@ class LayerGroup(str, Enum):
     """A named run of local-generator layers (paper section 4.5).
 
     ``BASE_LAST`` is the last of the base layers alone: small parts take it along when they are swapped,
-    because it holds where in the face the part sits.
+    because it holds where in the face the part sits. ``OWN`` is what a part does not share: shape and texture.
     """
 
     BASE = "base"
     BASE_LAST = "base_last"
     SHAPE = "shape"
     TEXTURE = "texture"
+    OWN = "own"
 
 
 @dataclass(frozen=True)

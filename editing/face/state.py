@@ -288,7 +288,8 @@ class FaceEditor:
         chosen = self._resampled_layers(edit, index)
         cleared = {name for name in state.sliders if self._covered(name, chosen, edit.part == BASE)}
         kept = {name: value for name, value in state.sliders.items() if name not in cleared}
-        values = torch.where(chosen[None, :, :, None], w, state.anchor.w)
+        baked = self.codes(replace(state, sliders={name: state.sliders[name] for name in cleared}))
+        values = torch.where(chosen[None, :, :, None], w, baked.w)
         queries = state.queries
         if queries is not None and edit.group == "all":
             queries = queries.clone()

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Slider:
         id: "part.name", unique.
         part: part name, or "base" for pose and framing.
         label: the word a person sees.
-        group: the layers it moves: shape, texture, or base.
+        group: the layers it moves: shape, texture, both (own), or base.
         low, high: what the face becomes at −3 and at +3, in a word or two.
         measured: name of the property it was fitted to; "" for a principal component.
         unit: of the property.
@@ -41,6 +42,7 @@ class Slider:
         strength: the same in standard deviations of the property among random faces.
         correlation: between slider value and property over held-out faces, −1 to 1.
         inside, outside: mean |Δ| in 8-bit steps in and outside the part between the slider's middle and ±3.
+        rows: how many directions it has: 1, or one for every foreground part, for what changes the whole face.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Slider:
     correlation: float = 0.0
     inside: float = 0.0
     outside: float = 0.0
+    rows: int = 1
 
     @property
     def limit(self) -> float:
@@ -68,7 +71,7 @@ class SliderSet:
 
     Args:
         sliders: in the order a person sees them.
-        directions: (N, D), what a value of 1 adds to every layer of the slider's group.
+        directions: (sum of their rows, D), what a value of 1 adds to every layer of the slider's group.
         checkpoint: sha256 of the generator they were fitted to.
         sha256: of the file they came from; "" for ones that were not stored.
 
@@ -80,7 +83,8 @@ class SliderSet:
         self.sliders, self.directions = tuple(sliders), directions
         self.checkpoint, self.sha256 = checkpoint, sha256
         self._index = {slider.id: number for number, slider in enumerate(self.sliders)}
-        if directions.ndim != 2 or len(directions) != len(self.sliders) or len(self._index) != len(self.sliders):
+        self._first = [0, *accumulate(slider.rows for slider in self.sliders)]
+        if directions.ndim != 2 or len(directions) != self._first[-1] or len(self._index) != len(self.sliders):
             raise EditingError("the slider file is damaged; fit the sliders again with 'python -m editing.sliders.fit'")
 
     def __len__(self) -> int:
@@ -104,8 +108,10 @@ class SliderSet:
         return tuple(slider for slider in self.sliders if slider.part == part)
 
     def direction(self, name: str) -> Tensor:
-        """(D,) float32."""
-        return self.directions[self._index[name]]
+        """(D,) float32; (rows, D) of a slider with a direction for every part."""
+        number = self._index[name]
+        found = self.directions[self._first[number] : self._first[number + 1]]
+        return found[0] if len(found) == 1 else found
 
     def move(self, w: Tensor, name: str, value: float | Tensor, config: GeneratorConfig) -> None:
         """Adds ``value`` times a slider to codes (B, K, L, D) in place; the base is that of all foreground parts."""
@@ -113,7 +119,7 @@ class SliderSet:
         layers = config.layer_range(slider.group)
         first = 1 if slider.part == BASE else config.parts.index(slider.part)
         rows = slice(first, None if slider.part == BASE else first + 1)
-        w[:, rows, layers.start : layers.stop] += value * self.direction(name)
+        w[:, rows, layers.start : layers.stop] += value * self.direction(name)[..., None, :]
 
     def in_order(self, names: Iterable[str]) -> list[str]:
         """The names in the set's own order, so that sums of directions do not depend on the order of edits."""
@@ -159,7 +165,9 @@ class SliderSet:
             ) from error
         found = cls(sliders, directions, checkpoint, _digest(path))
         known = {BASE, *parts.names}
-        if directions.shape[1] != style_dim or any(slider.part not in known for slider in sliders):
+        many = {slider.rows for slider in sliders if slider.part == BASE} - {1, len(parts) - 1}
+        many |= {slider.rows for slider in sliders if slider.part != BASE} - {1}
+        if directions.shape[1] != style_dim or many or any(slider.part not in known for slider in sliders):
             raise EditingError(f"{path.name} does not fit this model; run 'python -m editing.sliders.fit' again")
         if not bool(torch.isfinite(directions).all()):
             raise EditingError(
@@ -169,9 +177,10 @@ class SliderSet:
 
 
 def _slider(row: Mapping[str, Any]) -> Slider:
+    row = {"rows": 1, **row}  # files from before there were others
     if set(row) != {item.name for item in fields(Slider)}:
         raise ValueError("a slider lacks a field or has one too many")
-    kinds: dict[Any, Callable[[Any], Any]] = {"str": str, "float": float, "LayerGroup": LayerGroup}
+    kinds: dict[Any, Callable[[Any], Any]] = {"str": str, "int": int, "float": float, "LayerGroup": LayerGroup}
     slider = Slider(**{item.name: kinds[item.type](row[item.name]) for item in fields(Slider)})
     if not all(math.isfinite(value) for value in asdict(slider).values() if isinstance(value, float)):
         raise ValueError("a measured value is not finite")

@@ -24,16 +24,24 @@ from torch import Tensor
 
 from editing.errors import EditingError
 from editing.sliders.directions import BASE, Slider, SliderSet
+from editing.sliders.people import People
 from editing.sliders.probe import Probe
 from editing.sliders.target import FitSettings, TargetFit
+from editing.sliders.traits import Trait, traits_of
+from memorygan.analysis.probes import LabelledFaces
 from memorygan.checkpoint import load_generator
 from memorygan.command import command
+from memorygan.encoder import load_encoder
 from memorygan.fast.hardware import choose_device
-from memorygan.generator import ComposedGenerator
+from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.manifest import default_checkpoint, read_manifest, update_manifest
+from memorygan.parser import load_parser
+from memorygan.training.grow import ENCODER_FILE
 
 # Mean change in 8-bit steps outside the part, above which the report names a slider.
 _FAR = 2.0
+# Photos that are read: enough for a hundred gray ones.
+LABELLED = 2_000
 
 
 class SliderFitter:
@@ -47,6 +55,8 @@ class SliderFitter:
         checkpoint: its sha256, written into the result.
         settings: see there.
         log: gets a line now and then.
+        people: photographed ones, for what samples hardly show: without them, there are no sliders of age, beard and
+            gray hair, and glasses and hats have those of a generator that hardly draws them.
 
     Raises:
         EditingError: if the generator cannot sample faces.
@@ -58,8 +68,11 @@ class SliderFitter:
         checkpoint: str,
         settings: FitSettings | None = None,
         log: Callable[[str], None] = lambda line: None,
+        people: People | None = None,
     ) -> None:
         self.checkpoint, self.log = checkpoint, log
+        self.traits: dict[str, tuple[Trait, ...]] = traits_of(people) if people else {}
+        self.worn: dict[str, Tensor] = people.worn() if people else {}
         self.left_out: list[str] = []
         self.settings = settings or FitSettings()
         self.probe = Probe(generator, self.settings.size, self.settings.batch, self.settings.truncation)
@@ -81,13 +94,18 @@ class SliderFitter:
         found: list[tuple[Slider, Tensor]] = []
         for target in (*self.probe.generator.config.parts.names, BASE) if targets is None else targets:
             started = time.perf_counter()
-            sliders = TargetFit(self.probe, settings, self._leave_out, target, faces, tests).fit()
+            shown = [faces, tests]
+            if (codes := self.worn.get(target)) is not None:
+                half = len(codes) // 2  # those lent to the tests are not fitted on
+                shown = [self.probe.lend(faces, target, codes[half:]), self.probe.lend(tests, target, codes[:half])]
+            traits = self.traits.get(target, ())
+            sliders = TargetFit(self.probe, settings, self._leave_out, target, shown[0], shown[1], traits).fit()
             found += sliders
             named = sum(bool(slider.measured) for slider, _ in sliders)
             self.log(f"{target}: {named} of {len(sliders)} named, {time.perf_counter() - started:.0f} s")
         if not found:
             raise EditingError("no code of this model changes anything visible; train it first")
-        directions = torch.stack([direction for _, direction in found]).float()
+        directions = torch.cat([direction.reshape(-1, direction.shape[-1]) for _, direction in found]).float()
         return SliderSet([slider for slider, _ in found], directions, self.checkpoint)
 
     def _leave_out(self, slider: str, reason: str) -> None:
@@ -137,6 +155,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, help="side at which pictures are measured; default: half, at least 128")
     parser.add_argument("--batch", type=int, default=defaults.batch, help="faces rendered together (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    parser.add_argument(
+        "--labelled",
+        type=Path,
+        help="folder of photos with an attributes.csv, for sliders of age, beard and gray hair, and of what is worn",
+    )
+    parser.add_argument("--labelled-faces", type=int, default=LABELLED, help="photos read at most (%(default)s)")
     options = parser.parse_args(arguments)
     device = choose_device(options.device)
     path = options.checkpoint or default_checkpoint()
@@ -148,7 +172,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = replace(
         defaults, faces=options.faces, test_faces=options.test_faces, size=options.size, batch=options.batch
     )
-    fitter = SliderFitter(loaded.generator, loaded.sha256, settings, lambda line: print(line, flush=True))
+    people = None
+    if options.labelled:
+        if not isinstance(loaded.generator, MemoryGAN):
+            raise EditingError(
+                "photos are read by a part encoder, which this generator has none of; leave out --labelled"
+            )
+        encoder = load_encoder(path.with_name(ENCODER_FILE), device)
+        photos = LabelledFaces.open(options.labelled, options.labelled_faces)
+        people = People.read(loaded.generator, encoder, load_parser(device=device), photos)
+    fitter = SliderFitter(loaded.generator, loaded.sha256, settings, lambda line: print(line, flush=True), people)
     sliders = fitter.fit()
     out = options.out or path.with_name("sliders.safetensors")
     table = report(sliders, fitter.left_out)

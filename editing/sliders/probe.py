@@ -95,6 +95,30 @@ class Probe:
         retrieved_all = Retrieved(torch.cat(hidden), torch.cat(depth)) if keep else None
         return Faces(Latents(w, config), retrieved_all, own, dtype)
 
+    @torch.no_grad()
+    def lend(self, faces: Faces, part: str, codes: Tensor) -> Faces:
+        """The faces, every second of which has another code of one part in its own layers.
+
+        Args:
+            faces: see :meth:`sample`.
+            part: its name.
+            codes: (M, D), lent in turn.
+        """
+        config, device = self.generator.config, self.generator.device
+        k, first = config.parts.index(part), config.layer_range(LayerGroup.SHAPE).start
+        rows = torch.arange(0, len(faces.own), 2)
+        lent = codes.cpu()[torch.arange(len(rows)) % len(codes)]
+        w, own = faces.latents.w.clone(), faces.own.clone()
+        w[rows, k, first:], own[rows, 1 + k] = lent[:, None], lent
+        retrieved = faces.retrieved
+        if retrieved is not None:
+            hidden, depth = retrieved.hidden.clone(), retrieved.depth.clone()
+            for some in rows.split(self.batch):
+                new = self.generator.retrieve(Latents(w[some].to(device), config), [k])
+                hidden[some, k], depth[some, k] = new.hidden[:, 0].half().cpu(), new.depth[:, 0].cpu()
+            retrieved = Retrieved(hidden, depth)
+        return Faces(Latents(w, config), retrieved, own, faces.dtype)
+
     def _retrieved(self, faces: Faces, rows: list[int]) -> tuple[Tensor, Tensor]:
         """Hidden layers (b, K, P, C), rounded to float16 steps, and depths (b, K, P) of some faces."""
         device = self.generator.device
@@ -116,7 +140,15 @@ class Probe:
         properties: tuple[Property, ...],
         change: Tensor | None,
     ) -> Iterator[Batch]:
-        """Composes all faces after adding ``change`` (N, D) to one group of layers of the target."""
+        """Composes all faces after adding ``change`` to one group of layers of the target.
+
+        Args:
+            faces: see :meth:`sample`.
+            target: part name or "base".
+            group: which layers.
+            properties: what is measured.
+            change: (N, D), or (N, K − 1, D) where every foreground part changes in its own way; None for none.
+        """
         config, device = self.generator.config, self.generator.device
         indices, layers = self._indices(target), config.layer_range(group)
         for start in range(0, len(faces.own), self.batch):
@@ -125,7 +157,8 @@ class Probe:
             hidden, depth = self._retrieved(faces, rows)
             if change is not None:
                 moved = change[rows].to(device)
-                w[:, indices[0] : indices[-1] + 1, layers.start : layers.stop] += moved[:, None, None]
+                moved = moved[:, None] if moved.ndim == 2 else moved
+                w[:, indices[0] : indices[-1] + 1, layers.start : layers.stop] += moved[:, :, None]
                 new = self.generator.retrieve(Latents(w, config), indices)
                 # Rounded as the stored ones are, or rounding would look like an effect.
                 hidden[:, indices], depth[:, indices] = new.hidden.half().to(hidden.dtype), new.depth

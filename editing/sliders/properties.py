@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from memorygan.analysis.probes import image_features
 from memorygan.colour import rgb_to_lab
 from memorygan.generator import Synthesis
 from memorygan.parts import LayerGroup, PartScheme
@@ -47,6 +48,11 @@ class Scene:
     parts: PartScheme
 
     @cached_property
+    def features(self) -> Tensor:
+        """(B, 1280) image features, of what training needs and the page does not; see :mod:`editing.sliders.traits`."""
+        return image_features(2.0 * self.rgb.unflatten(2, (self.side, self.side)) - 1.0, "lite0")
+
+    @cached_property
     def lab(self) -> Tensor:
         """(B, 3, P) CIELAB colours, L* in 0–100."""
         return rgb_to_lab(self.rgb)
@@ -79,6 +85,7 @@ class Property:
         unit: "% of the picture", "L*" …
         measure: (scene, (B, P) weight of the part) → (B,); not-a-number where it has no meaning.
         period: of an angle, after which it is the same again; 0 for anything else.
+        asked: people ask for it, so that it is kept before stronger ones that they do not.
     """
 
     name: str
@@ -89,6 +96,7 @@ class Property:
     unit: str
     measure: Callable[[Scene, Tensor], Tensor]
     period: float = 0.0
+    asked: bool = False
 
     def difference(self, after: Tensor, before: Tensor) -> Tensor:
         """What has to be added to get from one value to the other, the shorter way round for an angle."""
@@ -188,6 +196,34 @@ def _arch(scene: Scene, weight: Tensor) -> Tensor:
     return _if_present(-100.0 * _covariance(u, y, weight) / _covariance(u, u, weight).clamp_min(1e-3), weight)
 
 
+def _gaze(scene: Scene, weight: Tensor) -> Tensor:
+    """How far the dark of each eye lies to the right of its middle, in percent of the eye's width."""
+    centre = _mean(scene.x.expand_as(weight), weight)[:, None]
+    values = []
+    for half in (weight * (scene.x < centre), weight * (scene.x >= centre)):
+        x, light = scene.x.expand_as(half), scene.lab[:, 0]
+        dark = half * (_mean(light, half)[:, None] - light).clamp_min(0)
+        width = _EXTENT * _deviation(x, half)
+        values.append((_mean(x, dark) - _mean(x, half)) / width.clamp_min(1e-3))
+    return _if_present(100.0 * (values[0] + values[1]) / 2, weight)
+
+
+def _teeth(scene: Scene, weight: Tensor) -> Tensor:
+    """Share of the mouth that is light and not red, in percent."""
+    white = torch.sigmoid((scene.lab[:, 0] - 60.0) / 4.0) * torch.sigmoid((14.0 - scene.lab[:, 1]) / 3.0)
+    return _if_present(100.0 * _mean(white, weight), weight)
+
+
+def _bangs(scene: Scene, weight: Tensor) -> Tensor:
+    """How little forehead shows between the brows and the hair above them."""
+    brows, face = scene.of("eyebrows"), scene.of(*FACE)
+    x = scene.x.expand_as(brows)
+    middle, spread = _mean(x, brows)[:, None], _deviation(x, brows)[:, None]
+    forehead = face * ((x - middle).abs() < spread)
+    shown = _mean(scene.y.expand_as(brows), brows) - _quantile_row(scene, forehead, 0.02)
+    return _if_present(-shown, weight, brows, forehead)
+
+
 def _spacing(scene: Scene, weight: Tensor) -> Tensor:
     x = scene.x.expand_as(weight)
     return _if_present(2.0 * _mean((x - _mean(x, weight)[:, None]).abs(), weight), weight)
@@ -275,11 +311,12 @@ def _contrast(scene: Scene, weight: Tensor) -> Tensor:
     return _if_present(_deviation(scene.lab[:, 0], weight), weight)
 
 
-_S, _T, _B = LayerGroup.SHAPE, LayerGroup.TEXTURE, LayerGroup.BASE
+_S, _T, _B, _OWN_LAYERS = LayerGroup.SHAPE, LayerGroup.TEXTURE, LayerGroup.BASE, LayerGroup.OWN
 _LENGTH = "% of the picture's side"
 AREA = Property("size", "Size", _S, "smaller", "larger", "% of the picture", _area)
 WIDTH = Property("width", "Width", _S, "narrower", "wider", _LENGTH, _width)
 HEIGHT = Property("height", "Height", _S, "shorter", "taller", _LENGTH, _height)
+WORN = Property("worn", "Off – on", _OWN_LAYERS, "off", "on", "% of the picture", _area, asked=True)
 UP = Property("position", "Height in the face", _S, "lower", "higher", _LENGTH, _upward)
 COLOURS = (
     Property("lightness", "Lightness", _T, "darker", "lighter", "L*", _lightness),
@@ -302,9 +339,10 @@ _OWN: Mapping[str, tuple[Property, ...]] = {
     "skin": (AREA, WIDTH, Property("length", "Face length", _S, "shorter", "longer", _LENGTH, _height)),
     "eyes": (
         AREA,
-        Property("openness", "Openness", _S, "more closed", "wider open", "% of the width", _openness),
+        Property("openness", "Openness", _S, "more closed", "wider open", "% of the width", _openness, asked=True),
         Property("spacing", "Spacing", _S, "closer together", "further apart", _LENGTH, _spacing),
         UP,
+        Property("gaze", "Gaze", _T, "to the left", "to the right", "% of the eye's width", _gaze, asked=True),
     ),
     "eyebrows": (
         Property("thickness", "Thickness", _S, "thinner", "thicker", _LENGTH, _thickness),
@@ -313,36 +351,38 @@ _OWN: Mapping[str, tuple[Property, ...]] = {
         UP,
     ),
     "mouth": (
-        Property("openness", "Openness", _S, "closed", "open", "% of the width", _aspect),
-        Property("smile", "Smile", _S, "corners down", "corners up", _LENGTH, _smile),
+        Property("openness", "Openness", _S, "closed", "open", "% of the width", _aspect, asked=True),
+        Property("smile", "Smile", _S, "corners down", "corners up", _LENGTH, _smile, asked=True),
         WIDTH,
         UP,
+        Property("teeth", "Teeth", _S, "hidden", "shown", "% of the mouth", _teeth, asked=True),
     ),
     "nose": (AREA, WIDTH, Property("length", "Length", _S, "shorter", "longer", _LENGTH, _height), UP),
     "ears": (AREA, HEIGHT, UP),
     "hair": (
-        Property("length", "Length below the chin", _S, "shorter", "longer", _LENGTH, _below_chin),
+        Property("length", "Length below the chin", _S, "shorter", "longer", _LENGTH, _below_chin, asked=True),
         Property("top", "Height above the eyes", _S, "flatter", "taller", _LENGTH, _above_eyes),
+        Property("bangs", "Bangs", _S, "forehead bare", "forehead covered", _LENGTH, _bangs, asked=True),
         WIDTH,
         AREA,
     ),
     "neck": (AREA, WIDTH),
     "cloth": (AREA, UP),
-    "eyeglass": (AREA, HEIGHT, WIDTH),
-    "hat": (AREA, HEIGHT),
-    "earring": (AREA, HEIGHT),
+    "eyeglass": (WORN, HEIGHT, WIDTH),
+    "hat": (WORN, HEIGHT),
+    "earring": (WORN, HEIGHT),
 }
 _ANY = (AREA, WIDTH, HEIGHT, UP)
 
 
-def properties_of(part: str) -> tuple[Property, ...]:
-    """What is measured of a part (or of "base"): shape first, then colour; of each the plainest first.
+def properties_of(part: str, traits: tuple[Property, ...] = ()) -> tuple[Property, ...]:
+    """What is measured of a part (or of "base"): shape first, then colour; of each the plainest first, traits last.
 
     Unknown parts get the general ones.
     """
     if part == "base":
-        return BASE_PROPERTIES
-    return (*_OWN.get(part, _ANY), *COLOURS)
+        return (*BASE_PROPERTIES, *traits)
+    return (*_OWN.get(part, _ANY), *COLOURS, *traits)
 
 
 def measure(properties: tuple[Property, ...], faces: Scene, part: str) -> Tensor:

@@ -12,9 +12,10 @@ from editing.sliders.directions import BASE, Slider
 from editing.sliders.probe import Faces, Probe, leak
 from editing.sliders.properties import Property, properties_of
 from editing.sliders.regression import components, correlation, orthogonal, principal, quieter, ridge, solve
+from editing.sliders.traits import Trait
 from memorygan.parts import LayerGroup
 
-MAX_SLIDERS = 8
+MAX_SLIDERS = 10
 MIN_SLIDERS = 4
 NEUTRAL_NAMES = "ABCDEFGH"
 _ENDS, _MIDDLE = (-3.0, 3.0), (-1.5, 1.5)
@@ -26,6 +27,8 @@ _KEPT_STRENGTH = 0.6
 _SAME = 0.98
 # Mean change in 8-bit steps outside the part, above which none may go.
 _FARTHEST = 3.0
+# The same of a slider that moves the whole face: what is left outside is the background, of which it uncovers much.
+_FARTHEST_OF_ALL = 5.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class TargetFit:
         leave_out: told the id of a slider that is not kept, and why.
         target: part name, or "base".
         faces, tests: for the regression, and to try sliders on.
+        traits: of it, beside what mask and colour tell.
     """
 
     def __init__(
@@ -88,46 +92,56 @@ class TargetFit:
         target: str,
         faces: Faces,
         tests: Faces,
+        traits: Sequence[Trait] = (),
     ) -> None:
         self.probe, self.settings, self.leave_out = probe, settings, leave_out
         self.target, self.faces, self.tests = target, faces, tests
         slot = 0 if target == BASE else 1 + probe.generator.config.parts.index(target)
         self.codes = faces.own[:, slot].double()
         self.scale = principal(self.codes, settings.components)
-        self.properties = properties_of(target)
-        self.groups = (LayerGroup.BASE,) if target == BASE else (LayerGroup.SHAPE, LayerGroup.TEXTURE)
+        self.properties = properties_of(target, tuple(trait.property for trait in traits))
+        self.traits = traits
+        measured = {item.group for item in self.properties}
+        self.fitted = (LayerGroup.BASE,) if target == BASE else (LayerGroup.SHAPE, LayerGroup.TEXTURE)
+        self.groups = (*(group for group in (LayerGroup.OWN,) if group in measured), *self.fitted)
         # Before any change: measures, images, regions of the faces of the fit, and of the held-out ones.
         self.fit_start = list(probe.render(faces, target, self.groups[0], self.properties, None))
         self.start = list(probe.render(tests, target, self.groups[0], self.properties, None))
 
     def fit(self) -> list[tuple[Slider, Tensor]]:
-        """Four to eight sliders where the part has as many, each with its (D,) direction."""
-        room = MAX_SLIDERS // len(self.groups)
+        """Four to ten sliders where the part has as many, each with its (D,) or (rows, D) direction."""
+        room = MAX_SLIDERS // len(self.fitted)
         result: dict[LayerGroup, list[tuple[Slider, Tensor]]] = {}
         spare: list[tuple[LayerGroup, list[Tensor]]] = []
         for group in self.groups:
             named, taken = self._named(group)
-            named = sorted(named, key=lambda pair: -pair[0].strength * pair[0].correlation)
+            asked = {item.name for item in self.properties if item.asked}
+            named = sorted(
+                named, key=lambda pair: (pair[0].measured not in asked, -pair[0].strength * pair[0].correlation)
+            )
             for slider, _ in named[room:]:
-                self.leave_out(slider.id, f"{room} others of its layers are stronger")
+                self.leave_out(slider.id, f"{room} others of its layers are stronger, or asked for")
             named = named[:room]
             order = [item.name for item in self.properties]
             result[group] = sorted(named, key=lambda pair: order.index(pair[0].measured))
-            spare.append((group, taken))
+            if group in self.fitted:  # what moves both is for what people ask for, and no main direction
+                spare.append((group, taken))
         for group, taken in spare:
             # First each group's own share, then, where a group has nothing to offer, the other one steps in.
-            self._fill(group, taken, result, MIN_SLIDERS // len(self.groups) - len(result[group]))
+            self._fill(group, taken, result, MIN_SLIDERS // len(self.fitted) - len(result[group]))
         for group, taken in spare:
             self._fill(group, taken, result, MIN_SLIDERS - sum(map(len, result.values())))
         return [pair for group in self.groups for pair in result[group]]
 
     def _named(self, group: LayerGroup) -> tuple[list[tuple[Slider, Tensor]], list[Tensor]]:
         """Sliders of one group that do what they are called, and their directions in z."""
-        settings = self.settings
-        properties = tuple(item for item in self.properties if item.group == group)
+        kept = self._traits(group)
+        known = {trait.property.name for trait in self.traits}
+        properties = tuple(item for item in self.properties if item.group == group and item.name not in known)
         if not properties:
-            return [], []
-        other = self.codes.roll(1 + len(self.codes) // 3, 0) - self.codes
+            return kept, []
+        # An odd step: of faces that were lent something, every second one was.
+        other = self.codes.roll(1 + len(self.codes) // 3 | 1, 0) - self.codes
         z = other @ self.scale.to_z
         after = list(self.probe.render(self.faces, self.target, group, properties, other.float()))
         leaks = solve(z, torch.cat([leak(old, new) for old, new in zip(self.fit_start, after, strict=True)]), 100.0)
@@ -136,15 +150,12 @@ class TargetFit:
         for number, item in enumerate(properties):
             then = before[:, self.properties.index(item)]
             slope, _ = ridge(z, item.difference(measures[:, number], then))
-            slider = Slider(
-                f"{self.target}.{item.name}", self.target, item.label, group, item.low, item.high, item.name, item.unit
-            )
+            slider = self._slider(item)
             spread = item.deviation(then)
             if slope is None or spread == 0.0:
                 self.leave_out(slider.id, "there is nothing to measure, or no code changes it")
             else:
                 slopes.append((item, slider, slope, spread))
-        kept: list[tuple[Slider, Tensor]] = []
         taken: list[Tensor] = []
         # In the order of the list, plain properties first: where two go together, the plain one gives the name.
         for item, slider, slope, spread in slopes:
@@ -157,20 +168,43 @@ class TargetFit:
                 directions = directions[:1]
             direction, trial = self._most_local(slider, directions, item, spread)
             w, trial = self._within_reach(slider, self.scale.to_w(direction), trial, (item,))
-            middle = self._trial(slider.group, w, (item,), _MIDDLE)
-            whole = replace(trial, effects={**trial.effects, **middle.effects})
-            tried = self._described(slider, whole, item, spread)
-            reasons = [
-                f"correlation {tried.correlation:.2f}" if tried.correlation < settings.min_correlation else "",
-                f"strength {tried.strength:.2f}" if tried.strength < settings.min_strength else "",
-                f"a mean change of {tried.inside:.2f} inside" if tried.inside < _VISIBLE else "",
-            ]
-            if any(reasons):
-                self.leave_out(slider.id, "only " + ", ".join(reason for reason in reasons if reason))
-            else:
+            if tried := self._tried(slider, w, trial, item, spread):
                 kept.append((tried, w))
                 taken.append(direction)
         return kept, taken
+
+    def _slider(self, item: Property, rows: int = 1) -> Slider:
+        name = f"{self.target}.{item.name}"
+        return Slider(name, self.target, item.label, item.group, item.low, item.high, item.name, item.unit, rows=rows)
+
+    def _traits(self, group: LayerGroup) -> list[tuple[Slider, Tensor]]:
+        """Sliders of what people showed, which need no fit: only a trial."""
+        before = torch.cat([batch.measures for batch in self.fit_start])
+        kept = []
+        for trait in self.traits:
+            item, w = trait.property, trait.direction
+            if item.group != group:
+                continue
+            slider = self._slider(item, rows=1 if w.ndim == 1 else len(w))
+            w, trial = self._within_reach(slider, w, self._trial(group, w, (item,), _ENDS), (item,))
+            if tried := self._tried(slider, w, trial, item, item.deviation(before[:, self.properties.index(item)])):
+                kept.append((tried, w))
+        return kept
+
+    def _tried(self, slider: Slider, w: Tensor, trial: Trial, item: Property, spread: float) -> Slider | None:
+        """The slider with what a unit step ``w``, whose ends were tried, was measured to do; None for too little."""
+        settings = self.settings
+        middle = self._trial(slider.group, w, (item,), _MIDDLE)
+        tried = self._described(slider, replace(trial, effects={**trial.effects, **middle.effects}), item, spread)
+        reasons = [
+            f"correlation {tried.correlation:.2f}" if tried.correlation < settings.min_correlation else "",
+            f"strength {tried.strength:.2f}" if tried.strength < settings.min_strength else "",
+            f"a mean change of {tried.inside:.2f} inside" if tried.inside < _VISIBLE else "",
+        ]
+        if any(reasons):
+            self.leave_out(slider.id, "only " + ", ".join(reason for reason in reasons if reason))
+            return None
+        return tried
 
     def _most_local(
         self, slider: Slider, directions: Sequence[Tensor], item: Property, spread: float
@@ -194,8 +228,9 @@ class TargetFit:
 
         That is ``w``, whose ends ``trial`` tried, or less of it where they change too much outside the part.
         """
-        while (outside := self._described(slider, trial).outside) > _FARTHEST:
-            w = w * (0.97 * _FARTHEST / outside)
+        limit = _FARTHEST_OF_ALL if self.target == BASE else _FARTHEST
+        while (outside := self._described(slider, trial).outside) > limit:
+            w = w * (0.97 * limit / outside)
             trial = self._trial(slider.group, w, properties, _ENDS)
         return w, trial
 
@@ -226,11 +261,11 @@ class TargetFit:
     def _trial(
         self, group: LayerGroup, direction: Tensor, properties: tuple[Property, ...], values: Sequence[float]
     ) -> Trial:
-        """What a (D,) direction does to faces that were not used to find it."""
+        """What a (D,) or (rows, D) direction does to faces that were not used to find it."""
         before = torch.cat([batch.measures for batch in self.start])
         effects, inside, outside = {}, [0.0, 0.0], [0.0, 0.0]
         for value in values:
-            change = (value * direction).float().expand(len(self.tests.own), -1)
+            change = (value * direction).float().expand(len(self.tests.own), *direction.shape)
             after = list(self.probe.render(self.tests, self.target, group, properties, change))
             measures = torch.cat([batch.measures for batch in after])
             effects[value] = torch.stack(

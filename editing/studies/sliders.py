@@ -99,12 +99,12 @@ def moved(
         face: B faces.
         retrieved: all their parts.
         slider: which.
-        step: (D,) what is added to its layers.
+        step: (D,) or (rows, D), what is added to its layers.
     """
     config = generator.config
     indices, layers = indices_of(slider.part, config.parts), config.layer_range(slider.group)
     w = face.latents.w.clone()
-    w[:, indices[0] : indices[-1] + 1, layers.start : layers.stop] += step
+    w[:, indices[0] : indices[-1] + 1, layers.start : layers.stop] += step[..., None, :]
     latents = Latents(w, config, face.latents.shared_base)
     return generator.compose(retrieved.with_parts(indices, generator.retrieve(latents, indices)), latents)
 

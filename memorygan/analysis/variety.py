@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,41 +19,19 @@ from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text, number
 from memorygan.analysis.diversity import diversity_ratio
 from memorygan.analysis.kernel import kernel_distance
 from memorygan.analysis.lab import Lab, StudyUnavailable
+from memorygan.analysis.probes import INPUT, LabelledFaces, Probe, image_features
 from memorygan.analysis.study import Study
-from memorygan.picture import from_uint8
-from memorygan.training.backbone import Backbone, BackboneError, load_backbone
+from memorygan.training.backbone import BackboneError
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.packfile import DataError
-from memorygan.training.rarity import LABELS, PARTS, read_labels
-from memorygan.training.sources import open_source
+from memorygan.training.rarity import LABELS, PARTS
 
 SPREAD_BAR, DISTANCE_BAR, FACTOR_BAR = 0.85, 80.0, 2.0
-INPUT = 224  # side at which the features were trained
 LABELLED = 4_000  # faces from which the probes learn
 NO_LABELS = (
     "Traits that no part shows (beard, gray hair, age, turned heads) were not counted: name a face set with an "
     "attributes.csv by --labelled."
 )
-
-
-@cache
-def _backbone(name: str, device: str) -> Backbone:
-    return load_backbone(name).to(device)
-
-
-@torch.no_grad()
-def image_features(images: Tensor, name: str) -> Tensor:
-    """Codes (B, 1280) float32 of images (B, 3, H, W) in [−1, 1]; values beyond are clamped.
-
-    Raises:
-        StudyUnavailable: if the features' package is not installed.
-    """
-    try:
-        backbone = _backbone(name, str(images.device))
-    except BackboneError as error:
-        raise StudyUnavailable(str(error)) from error
-    images = F.interpolate(images.float().clamp(-1, 1), size=INPUT, mode="bicubic", antialias=True)
-    return backbone.code(images.clamp(-1, 1))
 
 
 @dataclass(frozen=True)
@@ -105,7 +82,7 @@ def _look(lab: Lab, label: str, faces: Sequence[int], pictures: Callable[[list[i
         images = pictures(chosen).float()
         ids, features = parser.read(images)
         counts = F.one_hot(ids.long().flatten(1), len(parser.parser.parts)).float().mean(dim=1)
-        lite = {name: image_features(images, name) for name in ("lite0", "lite1")}
+        lite = {name: _features(images, name) for name in ("lite0", "lite1")}
         return {**lite, "parser": features, "shares": counts}
 
     found = lab.gather(label, faces, read)
@@ -156,36 +133,6 @@ def _traits(lab: Lab, ours: Seen, mix: Seen, numbers: dict[str, float]) -> tuple
     return [Table(("trait", "samples", "training mix"), rows, caption), *blocks], [bar]
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A linear reading of image features, with a threshold that finds as many faces as are labelled."""
-
-    mean: np.ndarray
-    scale: np.ndarray
-    weight: np.ndarray
-    threshold: float
-
-    def share(self, features: Tensor) -> float:
-        """Share of the faces (N, F) in which the trait is seen."""
-        return float((self._score(features.numpy()) >= self.threshold).mean())
-
-    def _score(self, features: np.ndarray) -> np.ndarray:
-        scores: np.ndarray = ((features - self.mean) / self.scale) @ self.weight
-        return scores
-
-    @classmethod
-    def fit(cls, features: np.ndarray, holds: np.ndarray) -> Probe:
-        """Learns from features (N, F) and labels (N,) bool, of which some and not all are true."""
-        from sklearn.linear_model import LogisticRegression  # slow to import
-
-        mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-        model = LogisticRegression(C=0.01, max_iter=500, class_weight="balanced")
-        model.fit((features - mean) / scale, holds)
-        weight = model.coef_[0]
-        scores = ((features - mean) / scale) @ weight
-        return cls(mean, scale, weight, float(np.quantile(scores, 1.0 - holds.mean())))
-
-
 def _probes(lab: Lab, root: Path) -> dict[str, Probe]:
     """One probe for every labelled trait, by its column.
 
@@ -193,23 +140,17 @@ def _probes(lab: Lab, root: Path) -> dict[str, Probe]:
         StudyUnavailable: if the folder holds no faces with labels.
     """
     try:
-        source = open_source(root, "images")
-        labels = read_labels(root)
+        faces = LabelledFaces.open(root, LABELLED)
     except DataError as error:
-        raise StudyUnavailable(str(error)) from error
-    names = [name for name in source.names() if name in labels][:LABELLED]
-    if not names:
-        raise StudyUnavailable(f"{root} has no attributes.csv with labels of its faces; name another with --labelled")
+        raise StudyUnavailable(f"{error} with --labelled") from error
 
     def read(rows: list[int]) -> dict[str, Tensor]:
-        pictures = [source.load_image(names[row]).resize((INPUT, INPUT)) for row in rows]
-        images = from_uint8(np.stack([np.asarray(picture) for picture in pictures]), lab.settings.device)
-        return {"lite0": image_features(images, "lite0")}
+        return {"lite0": _features(faces.images(rows, INPUT, lab.settings.device), "lite0")}
 
-    features = lab.gather("labelled faces", range(len(names)), read)["lite0"]
+    features = lab.gather("labelled faces", range(len(faces.names)), read)["lite0"]
     probes = {}
     for trait in LABELS:
-        values = np.array([_number(labels[name].get(trait.column, "")) for name in names])
+        values = faces.values(trait.column)
         known = np.isfinite(values)
         holds = np.array([trait.holds(value) for value in values[known]], dtype=bool)
         if holds.any() and not holds.all():
@@ -217,11 +158,11 @@ def _probes(lab: Lab, root: Path) -> dict[str, Probe]:
     return probes
 
 
-def _number(text: str) -> float:
+def _features(images: Tensor, name: str) -> Tensor:
     try:
-        return float(text)
-    except ValueError:
-        return float("nan")
+        return image_features(images, name)
+    except BackboneError as error:
+        raise StudyUnavailable(str(error)) from error
 
 
 STUDY = Study(
