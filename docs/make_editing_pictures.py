@@ -61,14 +61,14 @@ def shaded(difference: np.ndarray) -> np.ndarray:
 
 
 def sliders(service: EditingService, seed: int) -> Image.Image:
-    """The strongest slider of each part from −3 to 3, and where the picture changed."""
+    """The strongest slider of each part from −3 to 3 (of what is worn: off and on), and where the picture changed."""
     face = service.new_face(seed)
     rows, labels = [], []
     for part in ("base", *(part.name for part in service.parts)):
         named = [slider for slider in service.sliders(part) if slider.measured]
         if not named:
             continue
-        slider = max(named, key=lambda s: abs(s.strength))
+        slider = max(named, key=lambda s: (s.id.endswith(".worn"), abs(s.strength)))
         views = [service.set_sliders(face.session, {slider.id: value}) for value in (-3.0, -1.5, 0.0, 1.5, 3.0)]
         change = service.change(face.session, "source")
         rows.append([*(view.image for view in views), heat(change, face.image)])
@@ -185,8 +185,8 @@ def photo(service: EditingService, seed: int, steps: int) -> Image.Image:
     for count, tune_steps in ((0, 0), (steps, 0), (steps, steps)):
         *_, last = service.invert(upload.photo, crop=crop, steps=count, tune_steps=tune_steps)
         assert last.view is not None
-        pictures.append(last.view.image)
-        difference = np.abs(last.view.image.astype(np.float32) - target.astype(np.float32)).mean(axis=2)
+        pictures.append(last.image)
+        difference = np.abs(last.image.astype(np.float32) - target.astype(np.float32)).mean(axis=2)
         below.append(shaded(difference))
         errors.append(f"{difference.mean():.1f}")
     donor = service.new_face(service.gallery()[OTHER])

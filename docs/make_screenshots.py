@@ -1,6 +1,6 @@
 """Takes pictures of every tab, light, dark and on a phone, into ``docs/screenshots``.
 
-    python docs/make_screenshots.py --checkpoint weights/faces-128.safetensors
+    python docs/make_screenshots.py --checkpoint weights/people-128.safetensors
 
 Needs Playwright and an installed Chromium or Chrome. The photo it uploads is a face the model made itself.
 """

@@ -57,7 +57,7 @@ def test_the_image_holds_what_the_page_needs_and_no_more(image):
     ours = sum(path.stat().st_size for path in files if image.upper in path.parents)
     print(f"the image has {size / 1e9:.2f} GB, {ours / 1e6:.0f} MB of them the program itself")
     assert size < 7e9
-    weights = [path for path in files if path.name == "faces-128.safetensors"]
+    weights = [path for path in files if path.name == "people-128.safetensors"]
     assert len(weights) == 1
     packages = {path.name.split("-")[0].lower() for path in image.lower.rglob("*.dist-info")}
     others = {"matplotlib", "scipy", "scikit_learn", "torch_fidelity", "tensorboard", "pytest", "ruff"}

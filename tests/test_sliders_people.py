@@ -243,7 +243,7 @@ def test_what_people_show_becomes_sliders(folder: Path, monkeypatch: pytest.Monk
     people = people_of(folder, generator.config.style_dim, {"hair_gray": 20 * generator.spread * hair / hair.norm()})
     glasses = generator.extent[FACE_PARTS.index("eyeglass")].sum(dim=1)
     people.codes[:, 1 + FACE_PARTS.index("eyeglass")] = generator.mean_w[1 + FACE_PARTS.index("eyeglass")]
-    people.codes[::4, 1 + FACE_PARTS.index("eyeglass")] += 20 * generator.spread * glasses / glasses.norm()
+    people.codes[::4, 1 + FACE_PARTS.index("eyeglass")] += 6 * generator.spread * glasses / glasses.norm()
 
     def lightness(scene, weight):
         return scene.lab[:, 0].mean(dim=1)

@@ -55,7 +55,7 @@ def test_a_snapshot_is_taken_by_a_space_that_refuses_binary_files(clone, tmp_pat
     git("clone", "--quiet", "--branch", "main", space.as_uri(), tmp_path / "there", cwd=tmp_path)
     git("lfs", "install", "--local", cwd=tmp_path / "there")
     git("lfs", "pull", cwd=tmp_path / "there")
-    for name in ("app/__main__.py", "README.md", "requirements.txt", "weights/faces-128.safetensors"):
+    for name in ("app/__main__.py", "README.md", "requirements.txt", "weights/people-128.safetensors"):
         here, there = ((folder / name).read_bytes() for folder in (clone, tmp_path / "there"))
         assert hashlib.sha256(here).digest() == hashlib.sha256(there).digest(), name
     assert not (tmp_path / "there" / "tests").exists()

@@ -921,3 +921,4 @@ def test_a_gallery_starts_with_the_best_face_and_spreads_over_the_better_half() 
     scores = torch.tensor([0.1, 0.9, 0.8, 0.7, 0.2, 0.3])
     vectors = torch.tensor([[9.0], [0.0], [0.1], [5.0], [7.0], [8.0]])
     assert bundle._spread(scores, vectors, 2) == [1, 3]
+    assert bundle._spread(scores, vectors, 3, first=[0, 1]) == [1, 0, 3], "who wears what few do is among them"

@@ -25,6 +25,11 @@ _VISIBLE = 1.0
 _KEPT_STRENGTH = 0.6
 # Cosine between two directions, above which trying both is a waste of time.
 _SAME = 0.98
+# Deviations, half of the faces wearing it, that are enough from off to on.
+_MOST_WORN = 2.0
+# By how much a correlation may be lower where a probe of image features measures, which has noise of its own, and where
+# something is put on, which has an end.
+_ALLOWANCE = 0.1
 # Mean change in 8-bit steps outside the part, above which none may go.
 _FARTHEST = 3.0
 # The same of a slider that moves the whole face: what is left outside is the background, of which it uncovers much.
@@ -168,7 +173,12 @@ class TargetFit:
                 directions = directions[:1]
             direction, trial = self._most_local(slider, directions, item, spread)
             w, trial = self._within_reach(slider, self.scale.to_w(direction), trial, (item,))
-            if tried := self._tried(slider, w, trial, item, spread):
+            # What is put on and off goes from none to as much as people wear, not beyond.
+            while group == LayerGroup.OWN and self._described(slider, trial, item, spread).strength > _MOST_WORN:
+                w = 0.9 * w
+                trial = self._trial(group, w, (item,), _ENDS)
+            allowance = _ALLOWANCE if group == LayerGroup.OWN else 0.0
+            if tried := self._tried(slider, w, trial, item, spread, allowance):
                 kept.append((tried, w))
                 taken.append(direction)
         return kept, taken
@@ -187,17 +197,20 @@ class TargetFit:
                 continue
             slider = self._slider(item, rows=1 if w.ndim == 1 else len(w))
             w, trial = self._within_reach(slider, w, self._trial(group, w, (item,), _ENDS), (item,))
-            if tried := self._tried(slider, w, trial, item, item.deviation(before[:, self.properties.index(item)])):
+            spread = item.deviation(before[:, self.properties.index(item)])
+            if tried := self._tried(slider, w, trial, item, spread, _ALLOWANCE):
                 kept.append((tried, w))
         return kept
 
-    def _tried(self, slider: Slider, w: Tensor, trial: Trial, item: Property, spread: float) -> Slider | None:
+    def _tried(
+        self, slider: Slider, w: Tensor, trial: Trial, item: Property, spread: float, allowance: float = 0.0
+    ) -> Slider | None:
         """The slider with what a unit step ``w``, whose ends were tried, was measured to do; None for too little."""
         settings = self.settings
         middle = self._trial(slider.group, w, (item,), _MIDDLE)
         tried = self._described(slider, replace(trial, effects={**trial.effects, **middle.effects}), item, spread)
         reasons = [
-            f"correlation {tried.correlation:.2f}" if tried.correlation < settings.min_correlation else "",
+            f"correlation {tried.correlation:.2f}" if tried.correlation < settings.min_correlation - allowance else "",
             f"strength {tried.strength:.2f}" if tried.strength < settings.min_strength else "",
             f"a mean change of {tried.inside:.2f} inside" if tried.inside < _VISIBLE else "",
         ]

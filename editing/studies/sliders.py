@@ -225,7 +225,8 @@ def run(lab: Lab, samples: int) -> Piece:
                 "lies before or after, by the generator's masks; for the whole face, everything but the background. A "
                 f"pixel is preserved if no channel moved by more than {TOLERANCE:g} of 255. The effect is that on the "
                 "property a slider is named after, measured in the generator's own picture and mask from −2 to +2; the "
-                "right way is up. Sliders named by a letter are principal components and promise nothing. Pictures are "
+                "right way is up; what image features are needed for (age, beard, gray) is told by docs/sliders.md. "
+                "Sliders named by a letter are principal components and promise nothing. Pictures are "
                 f"those of the fast path ({lab.arithmetic}), whose rounding counts as change."
             ),
             Table(

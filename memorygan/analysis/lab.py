@@ -31,7 +31,6 @@ from memorygan.latents import Latents
 from memorygan.manifest import bundled_checkpoint
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.data import DataError, PackedDataset
-from memorygan.training.mixture import SEPARATOR
 
 # Folder of the private one in which an interrupted run waits.
 UNFINISHED = "unfinished"
@@ -208,12 +207,11 @@ class Lab:
     def held_out_may_be_people(self) -> bool:
         """Whether pictures made from the held-out faces may show real people, and so never go into a report.
 
-        True of CelebAMask-HQ, and of a mixture of folders, since any of them may hold photos.
+        True of everything but drawn faces: no folder says of itself whether it holds photos.
         """
         if self.settings.validation is None:
             return False
-        header = PackedDataset.open(self.settings.validation, verify=False).header
-        return header.plan.kind == "celebamask" or any(SEPARATOR in name for name in header.names)
+        return PackedDataset.open(self.settings.validation, verify=False).header.plan.kind != "procedural"
 
     @cached_property
     def reader(self) -> Reader:

@@ -32,7 +32,7 @@ LATTICE, PER_PART = 16, 2
 # A depth is computed where an interpolated one beside it gives the part at least e^-MARGIN of the softmax, and texture
 # where the part's weight is at least VISIBLE. How close that comes: memorygan/analysis/hard_attention.py.
 MARGIN = 14.0
-VISIBLE = 1e-4
+VISIBLE = 5e-5
 # If this share of all depths has to be computed, the full computation is as fast.
 WORTHWHILE = 0.75
 # Points that are multiplied with the weights of one part at a time.

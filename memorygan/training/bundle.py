@@ -22,8 +22,11 @@ from memorygan.command import command
 from memorygan.encoder import load_encoder, save_encoder
 from memorygan.generator import ComposedGenerator
 from memorygan.manifest import WEIGHTS_DIR, update_manifest
+from memorygan.training.rarity import PARTS
 
 BATCH = 16
+# Of everything that few wear, this many faces.
+WEARERS = 2
 
 
 @torch.no_grad()
@@ -31,6 +34,8 @@ def choose_gallery(
     generator: ComposedGenerator, reader: Reader, count: int = 24, candidates: int = 800, truncation: float = 0.7
 ) -> list[int]:
     """Seeds worth showing first: the parser agrees with their masks, little stirs behind them, and they differ.
+
+    Of those who wear what few do (glasses, a hat, earrings), the best are among them.
 
     Args:
         generator: in evaluation mode.
@@ -46,6 +51,7 @@ def choose_gallery(
         raise ValueError(f"{candidates} candidates are too few to choose {count} from; use at least {2 * count}")
     parts = generator.config.parts
     agreements, unrest, vectors = [], [], []
+    wearing: dict[str, list[Tensor]] = {trait.part: [] for trait in PARTS if trait.part in parts.names}
     for first in tqdm(range(0, candidates, BATCH), desc="gallery"):
         face = generator.synthesize(generator.sample(range(first, min(first + BATCH, candidates)), truncation))
         found = reader.read(face.image, parts).ids
@@ -54,10 +60,18 @@ def choose_gallery(
         for own, other in zip(face.part_map.cpu(), found.cpu(), strict=True):
             confusion = confusion_matrix(own[None], other[None], len(parts))
             agreements.append(agreement(confusion, parts.names).mean())
+        for trait in PARTS:
+            if trait.part in wearing:
+                both = (face.part_map == parts.index(trait.part)) & (found == parts.index(trait.part))
+                wearing[trait.part].append(both.float().mean(dim=(1, 2)).cpu() >= trait.share)
         unrest.append(background_unrest(face.image, face.part_map == 0))
         vectors.append(pixel_vectors(face.image, 16))
     scores = _rank(torch.tensor(agreements)) + _rank(-torch.cat(unrest).cpu())
-    return _spread(scores, torch.cat(vectors), count)
+    worn: list[int] = []
+    for shown in wearing.values():
+        wearers = torch.cat(shown).nonzero().flatten().tolist()
+        worn += sorted(set(wearers) - set(worn), key=lambda seed: -int(scores[seed]))[:WEARERS]
+    return _spread(scores, torch.cat(vectors), count, worn[: count // 2])
 
 
 def background_unrest(image: Tensor, background: Tensor) -> Tensor:
@@ -83,11 +97,12 @@ def _rank(values: Tensor) -> Tensor:
     return values.argsort().argsort()
 
 
-def _spread(scores: Tensor, vectors: Tensor, count: int) -> list[int]:
-    """Farthest-point choice among the better half, beginning with the best."""
+def _spread(scores: Tensor, vectors: Tensor, count: int, first: Sequence[int] = ()) -> list[int]:
+    """Farthest-point choice among the better half, beginning with the best; those in ``first`` come right after it."""
     good = scores.argsort(descending=True)[: len(scores) // 2]
     chosen = [int(good[0])]
-    distance = torch.cdist(vectors[good], vectors[chosen]).squeeze(1)
+    chosen += [seed for seed in first if seed not in chosen]
+    distance = torch.cdist(vectors[good], vectors[chosen]).amin(dim=1)
     while len(chosen) < count:
         chosen.append(int(good[distance.argmax()]))
         distance = torch.minimum(distance, torch.cdist(vectors[good], vectors[chosen[-1:]]).squeeze(1))
@@ -129,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m memorygan.training.bundle", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder with generator and encoder of a run")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR)
-    parser.add_argument("--name", required=True, help="file name of the generator, for example faces-128")
+    parser.add_argument("--name", required=True, help="file name of the generator, for example people-128")
     parser.add_argument("--title", required=True, help="the name a person sees")
     parser.add_argument("--data", action="append", required=True, help="a data set it was trained on; repeatable")
     parser.add_argument("--licence", required=True)

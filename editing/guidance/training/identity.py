@@ -1,7 +1,7 @@
 """Train the identity judge, by distilling a recognition network that has seen many real people.
 
     python -m editing.guidance.training.identity --teacher mobilefacenet.safetensors --data data/ffhq data/celebamask \\
-        --generator weights/faces-128.safetensors --minutes 80
+        --generator weights/people-128.safetensors --minutes 80
 
 The teacher looks at every face at its true landmarks; the student at the framing in which the product keeps faces,
 turned, shifted and degraded a little. It learns the teacher's code of each picture, its last maps, and, inside a batch,

@@ -1,7 +1,7 @@
 """Train or evaluate the image-text judge.
 
     python -m editing.guidance.training.text --data data/ffhq data/celebamask data/stylegan data/diffusion \\
-        data/synthetic --generator weights/faces-128.safetensors
+        data/synthetic --generator weights/people-128.safetensors
 
 Every word gets an anchor, a direction among the image vectors, at right angles to those of all other attributes, so
 that a smile is not said by whatever else is common among the smiling. Every face has to lean to the anchors as far as
