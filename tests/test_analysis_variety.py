@@ -96,6 +96,13 @@ def test_what_is_made_from_a_mixture_of_folders_stays_out_of_the_report(lab: Lab
     assert Lab(mixed).held_out_may_be_people and not lab.held_out_may_be_people
 
 
+def test_what_is_made_from_any_folder_stays_out_of_the_report(lab: Lab, tmp_path: Path) -> None:
+    """Whatever it is called: the folder of the labelled photos, by itself."""
+    photos = tmp_path / "photos"
+    assert prepare([str(photos), "--name", "some", "--size", "32", "--out", str(tmp_path), "--holdout", "2"]) == 0
+    assert Lab(replace(lab.settings, validation=tmp_path / "some-32-val.pack")).held_out_may_be_people
+
+
 def test_without_labels_parts_alone_are_counted_and_it_says_so(lab: Lab, tmp_path: Path) -> None:
     settings = lab.settings
     bare = Lab(

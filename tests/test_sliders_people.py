@@ -20,9 +20,10 @@ from editing.sliders.directions import Slider, SliderSet
 from editing.sliders.fit import SliderFitter, main
 from editing.sliders.people import People
 from editing.sliders.probe import Probe
+from editing.sliders.properties import Property
 from editing.sliders.target import FitSettings
 from editing.sliders.traits import Trait, traits_of
-from memorygan.analysis.probes import LabelledFaces
+from memorygan.analysis.probes import LabelledPhotos
 from memorygan.analysis.probes import Probe as Reading
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.checkpoint import Provenance, save_generator
@@ -74,7 +75,7 @@ def folder(tmp_path: Path) -> Path:
 
 def people_of(folder: Path, dim: int, owed: dict[str, torch.Tensor]) -> People:
     """Codes of all parts are the sum of what each label gives to them."""
-    faces = LabelledFaces.open(folder, 1000)
+    faces = LabelledPhotos.open(folder, 1000)
     count = len(faces.names)
     random = torch.Generator().manual_seed(0)
     codes = 0.01 * torch.randn(count, 1 + len(FACE_PARTS), dim, generator=random)
@@ -90,14 +91,14 @@ def people_of(folder: Path, dim: int, owed: dict[str, torch.Tensor]) -> People:
 
 
 def test_labels_are_read_beside_the_photos(folder: Path) -> None:
-    faces = LabelledFaces.open(folder, 12)
+    faces = LabelledPhotos.open(folder, 12)
     assert faces.names == tuple(f"{number:03}" for number in range(12))
     assert faces.images([3, 4], 16).shape == (2, 3, 16, 16)
     assert np.isnan(faces.values("age")[0]) and np.isfinite(faces.values("age")[1:]).all()
     assert np.isnan(faces.values("shoe size")).all()
     (folder / "attributes.csv").unlink()
     with pytest.raises(DataError, match=r"has no attributes\.csv"):
-        LabelledFaces.open(folder, 12)
+        LabelledPhotos.open(folder, 12)
 
 
 def test_a_quantity_is_read_in_its_unit() -> None:
@@ -157,23 +158,21 @@ def test_people_are_read_with_encoder_and_parser(folder: Path, monkeypatch: pyte
     generator = toy_generator()
     encoder = PartEncoder(EncoderConfig(len(FACE_PARTS), generator.config.query_dim, size=32, channels=(8, 8)))
     parser = FaceParser(ParserConfig(size=32, widths=(4, 6, 8))).eval()
-    people = People.read(generator, encoder.eval(), parser, LabelledFaces.open(folder, 20))
+    people = People.read(generator, encoder.eval(), parser, LabelledPhotos.open(folder, 20))
     assert people.codes.shape == (20, 1 + len(FACE_PARTS), generator.config.style_dim)
     assert torch.allclose(people.shares.sum(dim=1), torch.ones(20), atol=1e-5)
     assert people.features.shape == (20, 3) and people.nose.shape == (20, 3)
     assert torch.equal(people.codes_of("hair"), people.codes[:, 1 + FACE_PARTS.index("hair")])
 
 
-def test_lent_codes_are_those_of_every_second_face() -> None:
+def test_lent_codes_are_those_of_every_second_face(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = toy_generator()
     for keep in (2**31, 0):
-        people_module_probe = pytest.MonkeyPatch()
-        people_module_probe.setattr("editing.sliders.probe._KEEP_BYTES", keep)
+        monkeypatch.setattr("editing.sliders.probe._KEEP_BYTES", keep)
         probe = Probe(generator, None, 8, 0.8)
         faces = probe.sample(5, 6)
         codes = torch.randn(2, generator.config.style_dim)
         lent = probe.lend(faces, "eyeglass", codes)
-        people_module_probe.undo()
         k = FACE_PARTS.index("eyeglass")
         first = generator.config.layer_range(LayerGroup.SHAPE).start
         assert torch.equal(lent.own[::2, 1 + k], codes[[0, 1, 0]]) and torch.equal(lent.own[1::2], faces.own[1::2])
@@ -181,6 +180,7 @@ def test_lent_codes_are_those_of_every_second_face() -> None:
         assert torch.equal(lent.latents.w[:, k, :first], faces.latents.w[:, k, :first]), "the base stays"
         others = [other for other in range(len(FACE_PARTS)) if other != k]
         assert torch.equal(lent.latents.w[:, others], faces.latents.w[:, others])
+        assert (lent.retrieved is not None) == bool(keep)
         if lent.retrieved is not None:
             whole = generator.retrieve(lent.latents)
             assert torch.equal(lent.retrieved.depth, whole.depth)
@@ -237,6 +237,21 @@ def test_a_slider_of_both_layer_groups_stays_in_the_one_that_is_drawn_anew() -> 
         assert np.abs(before.image[hair].astype(int) - after.image[hair]).mean() < 2
 
 
+def test_a_slider_of_the_whole_face_stays_on_top_until_the_whole_face_is_another() -> None:
+    generator = toy_generator()
+    age = whole_face(generator, float(generator.spread))
+    with EditingService(dataclasses.replace(toy_assets(), sliders=age)) as service:
+        session = service.new_face(3).session
+        aged = service.set_sliders(session, {"base.age": 2.0, "base.right": 1.0})
+        other = service.new_face(4).session
+        assert service.swap(session, other, ["hair"]).sliders == {"base.age": 2.0, "base.right": 1.0}
+        service.undo(session)
+        turned = service.apply_variant(session, service.variants(session, "base")[0])
+        assert turned.sliders == {"base.age": 2.0}, "another pose is no other age"
+        assert not np.array_equal(turned.image, aged.image)
+        assert service.blend(session, other, amount=1.0).sliders == {}
+
+
 def test_what_people_show_becomes_sliders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = toy_generator()
     hair = generator.colour[FACE_PARTS.index("hair")].sum(dim=1)
@@ -261,8 +276,6 @@ def test_what_people_show_becomes_sliders(folder: Path, monkeypatch: pytest.Monk
 def test_a_trait_that_shows_nothing_is_left_out(folder: Path) -> None:
     generator = toy_generator()
     fitter = SliderFitter(generator, "c" * 64, SETTINGS)
-    from editing.sliders.properties import Property
-
     flat = Property("flat", "Flat", LayerGroup.TEXTURE, "less", "more", "", lambda scene, weight: scene.lab[:, 0, 0])
     trait = Trait(flat, torch.zeros(generator.config.style_dim, dtype=torch.float64))
     fitter.traits = {"hair": (trait,)}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from memorygan.discriminator import Critique, Discriminator
 from memorygan.encoder import load_encoder
 from memorygan.generator import MemoryGAN
 from memorygan.manifest import default_checkpoint
+from memorygan.parts import FACE_PARTS
 from memorygan.training import __main__ as cli
 from memorygan.training import bundle, loop
 from memorygan.training.adversarial import MakeReal, PaperAdversarial
@@ -905,6 +907,35 @@ def test_bundling_makes_a_run_the_default_and_chooses_distinct_faces(
     assert loaded.images_seen == 4 and loaded.provenance.data == ("drawn faces",)
     gallery = json.loads((weights_dir / "gallery.json").read_text())
     assert gallery == {"checkpoint": loaded.sha256, "seeds": [3, 1]}
+
+
+def test_a_gallery_shows_those_who_wear_what_few_do() -> None:
+    """Seed 13 alone wears glasses, on a face that is like every other and no better."""
+    parts, glasses = FACE_PARTS, FACE_PARTS.index("eyeglass")
+
+    def ids(seeds: Sequence[int]) -> torch.Tensor:
+        found = torch.ones(len(seeds), 16, 16, dtype=torch.long)
+        found[:, :4] = torch.tensor(seeds)[:, None, None] % 4  # what the parser is told differs from seed to seed
+        found[[seed == 13 for seed in seeds], 8:10] = glasses
+        return found
+
+    generator = SimpleNamespace(
+        config=SimpleNamespace(parts=parts),
+        sample=lambda seeds, truncation: list(seeds),
+        synthesize=lambda seeds: SimpleNamespace(
+            image=torch.tensor(seeds)[:, None, None, None].expand(-1, 3, 16, 16) / 100.0, part_map=ids(seeds)
+        ),
+    )
+
+    def reader(seen: list[int]) -> Any:
+        def read(image: torch.Tensor, scheme: object) -> SimpleNamespace:
+            seeds = [round(float(value)) for value in 100 * image[:, 0, 0, 0]]
+            return SimpleNamespace(ids=torch.where(ids(seeds) == glasses, seen[0], ids(seeds)))
+
+        return SimpleNamespace(read=read)
+
+    assert 13 in bundle.choose_gallery(generator, reader([glasses]), count=4, candidates=32)  # type: ignore[arg-type]
+    assert 13 not in bundle.choose_gallery(generator, reader([1]), count=4, candidates=32), "nobody else sees them"  # type: ignore[arg-type]
 
 
 def test_unrest_is_that_of_the_background_alone() -> None:

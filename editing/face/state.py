@@ -207,11 +207,9 @@ class FaceEditor:
         other = self._other(edit)
         chosen = state.anchor.selection(edit.parts, groups)  # (K, L)
         # Part sliders in the way become part of the face; base sliders stay on top, unless the whole base is taken.
-        cleared = {name for name in state.sliders if self._covered(name, chosen, edit.base)}
-        baked = self.codes(replace(state, sliders={name: state.sliders[name] for name in cleared}))
-        mixed = baked.mix(other.anchor, edit.parts, groups, edit.amount)
-        kept = {name: value for name, value in state.sliders.items() if name not in cleared}
-        return replace(state, anchor=mixed, sliders=kept, queries=self._mixed_queries(state, other, edit))
+        under = self._absorbing(state, chosen, edit.base)
+        mixed = under.anchor.mix(other.anchor, edit.parts, groups, edit.amount)
+        return replace(under, anchor=mixed, queries=self._mixed_queries(state, other, edit))
 
     def _other(self, edit: SwapEdit) -> FaceState:
         if isinstance(edit.face, SeedSource) or edit.face.parts is None:
@@ -229,12 +227,26 @@ class FaceEditor:
             queries = spread
         return FaceState(Latents(full, self.config), queries)
 
-    def _covered(self, slider: str, chosen: Tensor, every: bool) -> bool:
+    def _absorbing(self, state: FaceState, chosen: Tensor, base: bool) -> FaceState:
+        """The same face, of which the sliders that move one of the chosen (K, L) codes have become part.
+
+        Args:
+            state: the face.
+            chosen: bool.
+            base: the base of the whole face is among them, so that its sliders do not stay on top.
+        """
+        absorbed = {name for name in state.sliders if self._covered(name, chosen, base)}
+        if not absorbed:
+            return state
+        anchor = self.codes(replace(state, sliders={name: state.sliders[name] for name in absorbed}))
+        kept = {name: value for name, value in state.sliders.items() if name not in absorbed}
+        return replace(state, anchor=anchor, sliders=kept)
+
+    def _covered(self, slider: str, chosen: Tensor, base: bool) -> bool:
         found = self._require_sliders()[slider]
-        if found.part == BASE:
-            return every
         layers = self.config.layer_range(found.group)
-        return bool(chosen[self.config.parts.index(found.part), layers.start : layers.stop].any())
+        rows = chosen[1:] if found.part == BASE else chosen[self.config.parts.index(found.part)]
+        return (base or found.part != BASE) and bool(rows[..., layers.start : layers.stop].any())
 
     def _mixed_queries(self, state: FaceState, other: FaceState, edit: SwapEdit) -> Tensor | None:
         """Query codes of parts that were mostly taken over follow along; others keep theirs."""
@@ -274,28 +286,21 @@ class FaceEditor:
             ValueError: for an unknown part.
         """
         chosen = state.anchor.selection(parts, GROUPS[layers])
-        cleared = {name for name in state.sliders if self._covered(name, chosen, every=False)}
-        if not cleared:
-            return state, chosen
-        baked = self.codes(replace(state, sliders={name: state.sliders[name] for name in cleared}))
-        kept = {name: value for name, value in state.sliders.items() if name not in cleared}
-        return replace(state, anchor=baked, sliders=kept), chosen
+        return self._absorbing(state, chosen, base=False), chosen
 
     def _resample(self, state: FaceState, edit: ResampleEdit) -> FaceState:
         w = self._run(lambda: self._mapped(edit))  # (D,)
         code = edit.code.tensor()
         index = -1 if edit.part == BASE else self.config.parts.index(edit.part)
         chosen = self._resampled_layers(edit, index)
-        cleared = {name for name in state.sliders if self._covered(name, chosen, edit.part == BASE)}
-        kept = {name: value for name, value in state.sliders.items() if name not in cleared}
-        baked = self.codes(replace(state, sliders={name: state.sliders[name] for name in cleared}))
-        values = torch.where(chosen[None, :, :, None], w, baked.w)
+        under = self._absorbing(state, chosen, edit.part == BASE)
+        values = torch.where(chosen[None, :, :, None], w, under.anchor.w)
         queries = state.queries
         if queries is not None and edit.group == "all":
             queries = queries.clone()
             queries[:, 1 + index] = code
         shared = state.anchor.shared_base or edit.part == BASE
-        return replace(state, anchor=state.anchor.with_w(values, shared), sliders=kept, queries=queries)
+        return replace(under, anchor=under.anchor.with_w(values, shared), queries=queries)
 
     def _resampled_layers(self, edit: ResampleEdit, index: int) -> Tensor:
         """(K, L) bool."""

@@ -164,10 +164,8 @@ class SliderSet:
                 f"{path.name} is damaged ({error}); run 'python -m editing.sliders.fit' again"
             ) from error
         found = cls(sliders, directions, checkpoint, _digest(path))
-        known = {BASE, *parts.names}
-        many = {slider.rows for slider in sliders if slider.part == BASE} - {1, len(parts) - 1}
-        many |= {slider.rows for slider in sliders if slider.part != BASE} - {1}
-        if directions.shape[1] != style_dim or many or any(slider.part not in known for slider in sliders):
+        rows = {BASE: (1, len(parts) - 1)} | dict.fromkeys(parts.names, (1,))
+        if directions.shape[1] != style_dim or any(slider.rows not in rows.get(slider.part, ()) for slider in sliders):
             raise EditingError(f"{path.name} does not fit this model; run 'python -m editing.sliders.fit' again")
         if not bool(torch.isfinite(directions).all()):
             raise EditingError(

@@ -28,7 +28,7 @@ from editing.sliders.people import People
 from editing.sliders.probe import Probe
 from editing.sliders.target import FitSettings, TargetFit
 from editing.sliders.traits import Trait, traits_of
-from memorygan.analysis.probes import LabelledFaces
+from memorygan.analysis.probes import LabelledPhotos
 from memorygan.checkpoint import load_generator
 from memorygan.command import command
 from memorygan.encoder import load_encoder
@@ -94,12 +94,15 @@ class SliderFitter:
         found: list[tuple[Slider, Tensor]] = []
         for target in (*self.probe.generator.config.parts.names, BASE) if targets is None else targets:
             started = time.perf_counter()
-            shown = [faces, tests]
+            fitted, tried = faces, tests
             if (codes := self.worn.get(target)) is not None:
                 half = len(codes) // 2  # those lent to the tests are not fitted on
-                shown = [self.probe.lend(faces, target, codes[half:]), self.probe.lend(tests, target, codes[:half])]
+                fitted, tried = (
+                    self.probe.lend(faces, target, codes[half:]),
+                    self.probe.lend(tests, target, codes[:half]),
+                )
             traits = self.traits.get(target, ())
-            sliders = TargetFit(self.probe, settings, self._leave_out, target, shown[0], shown[1], traits).fit()
+            sliders = TargetFit(self.probe, settings, self._leave_out, target, fitted, tried, traits).fit()
             found += sliders
             named = sum(bool(slider.measured) for slider, _ in sliders)
             self.log(f"{target}: {named} of {len(sliders)} named, {time.perf_counter() - started:.0f} s")
@@ -179,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "photos are read by a part encoder, which this generator has none of; leave out --labelled"
             )
         encoder = load_encoder(path.with_name(ENCODER_FILE), device)
-        photos = LabelledFaces.open(options.labelled, options.labelled_faces)
+        photos = LabelledPhotos.open(options.labelled, options.labelled_faces)
         people = People.read(loaded.generator, encoder, load_parser(device=device), photos)
     fitter = SliderFitter(loaded.generator, loaded.sha256, settings, lambda line: print(line, flush=True), people)
     sliders = fitter.fit()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memorygan.analysis.probes import INPUT, LabelledFaces, image_features
+from memorygan.analysis.probes import INPUT, LabelledPhotos, image_features
 from memorygan.colour import rgb_to_lab
 from memorygan.encoder import PartEncoder
 from memorygan.generator import MemoryGAN
@@ -34,7 +34,7 @@ class People:
         nose: (N, 3) mean CIELAB colour of the nose: of the skin, where no beard hides it.
     """
 
-    faces: LabelledFaces
+    faces: LabelledPhotos
     parts: PartScheme
     codes: Tensor
     shares: Tensor
@@ -43,7 +43,7 @@ class People:
 
     @classmethod
     @torch.no_grad()
-    def read(cls, generator: MemoryGAN, encoder: PartEncoder, parser: FaceParser, faces: LabelledFaces) -> People:
+    def read(cls, generator: MemoryGAN, encoder: PartEncoder, parser: FaceParser, faces: LabelledPhotos) -> People:
         """Encodes all photos once.
 
         Raises:

@@ -18,12 +18,12 @@ from editing.sliders.people import People
 from editing.sliders.properties import Property, Scene
 from memorygan.analysis.probes import Probe
 from memorygan.parts import LayerGroup
+from memorygan.training.rarity import PARTS
 
 # Below the first a face service is sure that there is none, from the second on that there is.
 _ABSENT, _SHOWN = 0.2, 0.6
 _FEWEST = 16
-# What is worn is no part of a face's age.
-_WORN = ("eyeglass", "hat", "earring")
+_GLASSES = next(trait for trait in PARTS if trait.part == "eyeglass")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _column(people: People, name: str) -> np.ndarray:
     if name in _SKIN:
         return people.nose[:, _SKIN.index(name)].double().numpy()
     if name == "glasses":
-        return (people.shares[:, people.parts.index("eyeglass")] > 0.004).double().numpy()
+        return (people.shares[:, people.parts.index(_GLASSES.part)] >= _GLASSES.share).double().numpy()
     return people.faces.values(name)
 
 
@@ -107,7 +107,8 @@ def _owed(people: People, part: str, table: np.ndarray, known: np.ndarray) -> Te
     chosen = people.codes[torch.from_numpy(known)].double()
     if part == BASE:
         codes = chosen[:, 2:].clone()  # without the base code and the background's
-        codes[:, [people.parts.index(worn) - 1 for worn in _WORN if worn in people.parts.names]] = 0
+        # What is worn is no part of a face's age.
+        codes[:, [people.parts.index(worn.part) - 1 for worn in PARTS if worn.part in people.parts.names]] = 0
     else:
         codes = chosen[:, 1 + people.parts.index(part)]
     columns = table[known] - table[known].mean(axis=0)

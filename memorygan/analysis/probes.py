@@ -43,7 +43,7 @@ def image_features(images: Tensor, name: str) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LabelledFaces:
+class LabelledPhotos:
     """Photos with an ``attributes.csv`` beside them, see :mod:`memorygan.training.rarity`.
 
     Attributes:
@@ -57,7 +57,7 @@ class LabelledFaces:
     labels: dict[str, dict[str, str]]
 
     @classmethod
-    def open(cls, root: Path, most: int) -> LabelledFaces:
+    def open(cls, root: Path, most: int) -> LabelledPhotos:
         """The first ``most`` labelled faces of a folder.
 
         Raises:

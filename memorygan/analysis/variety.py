@@ -19,7 +19,7 @@ from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text, number
 from memorygan.analysis.diversity import diversity_ratio
 from memorygan.analysis.kernel import kernel_distance
 from memorygan.analysis.lab import Lab, StudyUnavailable
-from memorygan.analysis.probes import INPUT, LabelledFaces, Probe, image_features
+from memorygan.analysis.probes import INPUT, LabelledPhotos, Probe, image_features
 from memorygan.analysis.study import Study
 from memorygan.training.backbone import BackboneError
 from memorygan.training.batches import ResidentFaces
@@ -140,7 +140,7 @@ def _probes(lab: Lab, root: Path) -> dict[str, Probe]:
         StudyUnavailable: if the folder holds no faces with labels.
     """
     try:
-        faces = LabelledFaces.open(root, LABELLED)
+        faces = LabelledPhotos.open(root, LABELLED)
     except DataError as error:
         raise StudyUnavailable(f"{error} with --labelled") from error
 
