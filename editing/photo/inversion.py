@@ -60,7 +60,7 @@ class InversionSettings:
     pooled: float = 1.0
     gradient: float = 0.5
     mask: float = 0.1
-    perceptual: float = 1.0
+    perceptual: float = 0.3
 
     def __post_init__(self) -> None:
         for name in ("steps", "tune_steps"):
