@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.config import PRESETS, GeneratorConfig
+from memorygan.controller import IDLE
 from memorygan.finite import check_finite
 from memorygan.generator import ComposedGenerator, MemoryGAN
 
@@ -238,12 +239,12 @@ def _check_tensors(file: Path, tensors: Mapping[str, Tensor], build: Callable[[]
         raise CheckpointError(f"{file} cannot be used: {error}") from error
     except (TypeError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{file} cannot be used: its configuration is impossible ({error})") from error
-    if missing := sorted(set(wanted) - set(tensors)):
+    if missing := sorted(set(wanted) - set(tensors) - {f"controller.{IDLE}"}):
         raise CheckpointError(f"{file} lacks {_some(missing)}, which its configuration needs")
     if unexpected := sorted(set(tensors) - set(wanted)):
         raise CheckpointError(f"{file} holds {_some(unexpected)}, which its configuration has no use for")
-    for name, value in wanted.items():
-        found = tensors[name]
+    for name in set(wanted) & set(tensors):
+        value, found = wanted[name], tensors[name]
         if found.shape != value.shape or found.dtype != value.dtype:
             raise CheckpointError(f"{file} holds {name} as {_kind(found)}, but its configuration needs {_kind(value)}")
     try:

@@ -262,11 +262,17 @@ def _faces(
 
 
 def _people(size: int) -> Preset:
-    """The wider family, for sets as varied as people are: longer codes, a wider memory, and corrections of details."""
+    """The wider family, for sets as varied as people are: longer codes, a wider memory, and corrections of details.
+
+    The memory's grid is that of 128 pixels at most: what 256 add are strands and lashes, which the last block draws.
+    """
+    grid = min(size // 4, 32)
     return _faces(
         size,
         query_dim=128,
         local_channels=96,
+        coarse_size=grid,
+        refine_sizes=tuple(side for side in (16, 32) if side <= grid),
         residual_size=min(size, 128),
         residual_channels=(24, 48, 64, 128, 192),
     )

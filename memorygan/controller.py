@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from memorygan.config import GeneratorConfig
 
 # The range in which a variance is neither zero nor explosive in float32 arithmetic.
 LOG_VARIANCE_RANGE = (-12.0, 6.0)
+IDLE = "idle"  # the one tensor of a controller that files from before it need not hold
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,25 @@ class ConstantQuery(nn.Module):
         return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
 
 
+def carrier_of(slot: int) -> int:
+    """The slot whose code the LSTM reads just before it writes ``slot``; the base code for the first that it writes.
+
+    Raises:
+        ValueError: for a slot that the LSTM does not write.
+    """
+    if slot < 2:
+        raise ValueError(f"slot {slot} is drawn on its own; the controller makes those from 2 on depend")
+    return 0 if slot == 2 else slot - 1
+
+
 class Controller(nn.Module):
     """Writes the query codes of a face: base and background from constants, the other parts one after another.
 
     q_k depends on every part before it through the LSTM state, so hair can follow skin and eyebrows can follow hair.
+
+    Attributes:
+        idle: (1 + K, Q) bool, dimensions of a code that no picture shows and in which the draw of the next part lies;
+            see :mod:`memorygan.training.plan`. None in a controller that was not taught so.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -77,6 +94,12 @@ class Controller(nn.Module):
         self.background = ConstantQuery(config)
         self.lstm = nn.LSTMCell(2 * config.query_dim, config.controller_hidden)
         self.out = nn.Linear(config.controller_hidden, 2 * config.query_dim)
+        self.idle: Tensor
+        self.register_buffer(IDLE, torch.zeros(1 + config.part_count, config.query_dim, dtype=torch.bool))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(prefix + IDLE, torch.zeros_like(self.idle))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, noise: Tensor) -> QueryCodes:
         """Samples the codes of B faces.
@@ -99,6 +122,26 @@ class Controller(nn.Module):
             ValueError: if the codes have another shape.
         """
         return self._unroll(None, codes)
+
+    def propose(self, codes: Tensor, slot: int, noise: Tensor) -> Tensor:
+        """Other codes for one slot, given those before it; what they carry of the next part stays as it is.
+
+        Args:
+            codes: (B, 1 + K, Q) of faces.
+            slot: which to draw.
+            noise: (B, 2, Q) standard normal, for the plan of the slot and for its code.
+
+        Returns:
+            (B, Q).
+        """
+        prior = self.condition(codes)
+        if slot >= 2:  # the plan of its own that the code before carries is drawn anew
+            codes, carrier = codes.clone(), carrier_of(slot)
+            planned = prior.mean[:, carrier] + torch.exp(0.5 * prior.log_variance[:, carrier]) * noise[:, 0]
+            codes[:, carrier] = torch.where(self.idle[carrier], planned, codes[:, carrier])
+            prior = self.condition(codes)
+        drawn = prior.mean[:, slot] + torch.exp(0.5 * prior.log_variance[:, slot]) * noise[:, 1]
+        return torch.where(self.idle[slot], codes[:, slot], drawn)
 
     def _unroll(self, noise: Tensor | None, given: Tensor | None) -> QueryCodes:
         source = noise if noise is not None else given

@@ -98,6 +98,9 @@ class Posterior:
     mean: Tensor
     log_variance: Tensor
 
+    def __getitem__(self, rows: Tensor) -> Posterior:
+        return Posterior(self.mean[rows], self.log_variance[rows])
+
     def sample(self, noise: Tensor) -> Tensor:
         """Reparameterised codes (B, 1 + K, Q) from standard normal noise of the same shape."""
         return self.mean + torch.exp(0.5 * self.log_variance) * noise

@@ -190,6 +190,10 @@ class ChainController:
         log_variance[:, 3] = 2 * math.log(0.1)
         return QueryCodes(codes, mean, log_variance)
 
+    def propose(self, codes, slot, noise):
+        own = self.condition(codes)
+        return own.mean[:, slot] + torch.exp(0.5 * own.log_variance[:, slot]) * noise[:, 1]
+
 
 def test_a_part_drawn_given_the_others_fits_what_comes_after_it():
     codes = torch.zeros(200, 5, 1)

@@ -23,6 +23,10 @@ class Pair:
         log_variance[:, 1] = 2 * torch.log(torch.tensor(0.1))
         return QueryCodes(codes, mean, log_variance)
 
+    def propose(self, codes, slot, noise):
+        own = self.condition(codes)
+        return own.mean[:, slot] + torch.exp(0.5 * own.log_variance[:, slot]) * noise[:, 1]
+
 
 def test_draws_follow_the_parts_after_them():
     """Given q_2 = 1.5, q_1 is near 1.5, although p(q_1) alone is centred at 0."""

@@ -89,6 +89,12 @@ def test_preview_loss_is_against_the_halved_picture_and_pulls_the_preview_only()
     assert image.grad is None and preview.grad is not None
 
 
+def test_preview_loss_pulls_the_full_picture_where_the_preview_stands_still() -> None:
+    image = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).expand(1, 3, 2, 2).clone().requires_grad_()
+    losses.preview_loss(torch.zeros(1, 3, 1, 1), image).backward()
+    assert image.grad is not None and torch.equal(image.grad, torch.full_like(image, 2 * 0.25 / 4 / 3))
+
+
 def test_adversarial_losses() -> None:
     real, fake = torch.tensor([2.0]), torch.tensor([-1.0])
     expected = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +14,12 @@ from toy import measured, toy_generator, toy_sliders  # type: ignore[import-not-
 from editing.device.loading import Assets, untrained_generator
 from editing.errors import EditingError
 from editing.service import EditingService
-from editing.sliders.directions import SliderSet
+from editing.sliders.directions import Slider, SliderSet
 from editing.sliders.fit import SliderFitter, main, report
 from editing.sliders.probe import Batch, leak
-from editing.sliders.properties import properties_of, scene
-from editing.sliders.regression import components, correlation, orthogonal, principal, quieter, ridge
-from editing.sliders.target import FitSettings
+from editing.sliders.properties import Property, properties_of, scene
+from editing.sliders.regression import components, correlation, orthogonal, principal, quieter, ridge, unbroken
+from editing.sliders.target import FitSettings, TargetFit, Trial
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.checkpoint import Provenance, save_generator, save_module
 from memorygan.config import get_preset
@@ -358,3 +359,50 @@ def test_a_real_network_is_fitted_with_and_without_keeping_what_it_retrieved(mon
     assert fits[0].sliders == fits[1].sliders
     assert torch.equal(fits[0].directions, fits[1].directions)
     assert 4 <= len(fits[0]) <= 10
+
+
+def test_a_reading_that_broke_is_no_change() -> None:
+    values = torch.tensor([0.6, 0.2, 0.5, 27.0, math.nan, 0.4, 0.3, -0.1])
+    kept = unbroken(values)
+    assert torch.equal(torch.isnan(kept), torch.tensor([False, False, False, True, True, False, False, False]))
+    assert torch.equal(kept[:3], values[:3])
+    # Column by column, and nothing is broken where most stay as they are: every tenth wears a hat.
+    columns = torch.stack((values, torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 20.0])), dim=1)
+    assert torch.equal(torch.isnan(unbroken(columns)[:, 0]), torch.isnan(kept))
+    assert torch.equal(unbroken(columns)[:, 1], columns[:, 1])
+    gaussian = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    assert not unbroken(gaussian).isnan().any()
+    smile = Property("smile", "Smile", LayerGroup.SHAPE, "down", "up", "%", lambda scene, weight: weight)
+    broken = torch.cat((gaussian, torch.tensor([500.0])))
+    assert smile.deviation(broken) == pytest.approx(float(gaussian.std()), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "outside", "factor"),
+    [
+        (1.0, 1.4, 1.0, 1.5),  # up to what people should see
+        (0.5, 0.9, 1.0, 2.0),  # but no more than twice as far
+        (1.6, 9.9, 1.0, 1.0),  # far enough
+        (1.0, 1.4, 3.1, 1.0),  # it would change too much outside
+        (1.0, 0.9, 1.0, 1.0),  # it would do less
+        (-1.0, 9.9, 1.0, 1.0),  # it does the opposite
+    ],
+)
+def test_what_people_ask_for_goes_further(now: float, then: float, outside: float, factor: float) -> None:
+    fit = object.__new__(TargetFit)
+    fit.target = "mouth"
+    steps: list[float] = []
+
+    def tried(group: LayerGroup, w: torch.Tensor, properties: object, values: object) -> Trial:
+        steps.append(float(w))
+        return Trial({3.0: torch.full((4, 1), then)}, (0.0, 1.0), (outside, 1.0))
+
+    def described(slider: Slider, trial: Trial, item: object, spread: float) -> Slider:
+        return replace(slider, strength=float(trial.effects[3.0][0, 0]), outside=trial.outside[0])
+
+    fit._trial, fit._described = tried, described  # type: ignore[method-assign, assignment]
+    slider = Slider("mouth.smile", "mouth", "Smile", LayerGroup.SHAPE)
+    item = Property("smile", "Smile", LayerGroup.SHAPE, "down", "up", "%", lambda scene, weight: weight, asked=True)
+    first = Trial({3.0: torch.full((4, 1), now)}, (0.0, 1.0), (0.5, 1.0))
+    w, trial = fit._stretched(slider, torch.tensor(1.0), first, item, 1.0)
+    assert float(w) == factor and (trial is first) == (factor == 1.0)

@@ -95,9 +95,22 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
         ("memory-first", {"fill_images": 4, "colour_images": 8, "query_steps": 1, "real_images": 8, "dyed": 0.5}),
         ("memory-first", {"fill_images": 4, "query_steps": 1, "real_images": 8, "parsing": 2.0}),
         ("projected", {"fill_images": 4, "query_steps": 1, "real_images": 12, "critic_images": 4, "correct_images": 4}),
+        (
+            "projected",
+            {"fill_images": 4, "real_images": 12, "query_steps": 0, "correct_images": 0, "finest_only": True},
+        ),
+        ("memory-first", {"fill_images": 8, "query_steps": 1, "real_images": 8, "correct_images": 4, "plan_steps": 3}),
         ("paper", {"paper_images": 24, "accumulate": 1}),
     ],
-    ids=["memory-first", "memory-first with colours", "memory-first with the parser", "projected", "paper"],
+    ids=[
+        "memory-first",
+        "memory-first with colours",
+        "memory-first with the parser",
+        "projected",
+        "finest",
+        "plan",
+        "paper",
+    ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     packs: dict[int, Path], tmp_path: Path, recipe: str, changes: dict[str, Any]
@@ -451,6 +464,37 @@ def test_growing_starts_as_an_enlarged_picture(packs: dict[int, Path], tmp_path:
     assert agreement > 0.75  # borders of a random net's mask move a little on the finer grid
     with pytest.raises(CheckpointError, match="grow"):
         grow(make(packs, tmp_path / "other").state, tmp_path / STATE_FILE)
+
+
+def test_the_finest_block_alone_learns_and_keeps_to_the_picture_at_half_the_size(
+    packs: dict[int, Path], tmp_path: Path
+) -> None:
+    trainer = make(packs, tmp_path, finest_only=True, query_steps=0, correct_images=0, fill_images=8, real_images=24)
+    before, noise = weights(trainer), torch.randn(2, 14, 16)
+
+    def at_half_the_size() -> torch.Tensor:
+        generator = trainer.state.generator
+        with torch.no_grad():
+            return generator.synthesize(generator.map(noise).expand(generator.config), size=16).image
+
+    half = at_half_the_size()
+    trainer.run()
+    finest = f"generator.render.blocks.{len(trainer.state.generator.render.blocks) - 1}."
+    changed = {name for name, value in weights(trainer).items() if not torch.equal(value, before[name])}
+    mine = {name for name in changed if not name.startswith("discriminator.") and not name.endswith("mean_w")}
+    assert mine and all(name.startswith(finest) for name in mine)
+    assert torch.equal(at_half_the_size(), half)
+    # What the half-size picture pulls at is the full one.
+    skip = make(packs, tmp_path / "pull", finest_only=True, query_steps=0, correct_images=0, fill_images=0)
+    skip_to(skip, "real")
+    face = skip.state.generator.draw(noise)
+    assert isinstance(skip.stage, MakeReal)
+    skip.stage.preview(face).backward()
+    assert any(p.grad is not None and bool(p.grad.any()) for p in skip.state.generator.render.blocks[-1].parameters())
+    with pytest.raises(ValueError, match="set colour_images, query_steps, correct_images, plan_steps to 0"):
+        replace(trainer.config, correct_images=8)
+    with pytest.raises(ValueError, match="finest_only"):
+        recipe_config("paper", {"finest_only": True, "query_steps": 0, "correct_images": 0})
 
 
 def test_a_wider_run_begins_as_the_narrow_networks(packs: dict[int, Path], tmp_path: Path) -> None:

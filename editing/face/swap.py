@@ -59,10 +59,9 @@ def resample_given_others(
         raise EditingError(f"{count} variants were asked for; ask for 1 to {proposals}")
     random = np.random.default_rng(seed)
     with torch.no_grad():
-        prior = controller.condition(codes)
-        noise = torch.from_numpy(random.standard_normal((proposals, codes.shape[2]), dtype=np.float32)).to(codes)
-        drawn = prior.mean[:, slot] + torch.exp(0.5 * prior.log_variance[:, slot]) * noise  # (N, Q)
+        noise = torch.from_numpy(random.standard_normal((proposals, 2, codes.shape[2]), dtype=np.float32)).to(codes)
         trial = codes.expand(proposals, -1, -1).clone()
+        drawn = controller.propose(trial, slot, noise)  # (N, Q)
         trial[:, slot] = drawn
         later = controller.condition(trial).log_likelihood()[:, slot + 1 :].sum(dim=1)  # (N,)
     weights = (later - later.max()).double().cpu()

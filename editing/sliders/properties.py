@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from editing.sliders.regression import unbroken
 from memorygan.analysis.probes import image_features
 from memorygan.colour import rgb_to_lab
 from memorygan.generator import Synthesis
@@ -106,6 +107,8 @@ class Property:
     def deviation(self, values: Tensor) -> float:
         """Standard deviation over what is a number, about the circular mean for an angle; 0 for fewer than 8."""
         known = values[torch.isfinite(values)]
+        if not self.period and len(known):
+            known = known[torch.isfinite(unbroken(known))]
         if len(known) < 8:
             return 0.0
         if self.period:
@@ -327,8 +330,8 @@ COLOURS = (
     Property("contrast", "Contrast", _T, "flatter", "more contrast", "L* deviation", _contrast),
 )
 BASE_PROPERTIES = (
-    Property("yaw", "Turn", _B, "to the left", "to the right", "% of the face's width", _yaw),
-    Property("pitch", "Nod", _B, "down", "up", "% of eyes to mouth", _pitch),
+    Property("yaw", "Turn", _B, "to the left", "to the right", "% of the face's width", _yaw, asked=True),
+    Property("pitch", "Nod", _B, "down", "up", "% of eyes to mouth", _pitch, asked=True),
     Property("tilt", "Tilt", _B, "anticlockwise", "clockwise", "degrees", _roll),
     Property("size", "Closeness", _B, "further", "closer", _LENGTH, _face_size),
     Property("right", "Left–right", _B, "left", "right", _LENGTH, _face_right),

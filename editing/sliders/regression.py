@@ -37,6 +37,18 @@ def principal(codes: Tensor, count: int) -> Principal:
     return Principal(vectors.T / deviations, vectors * deviations[:, None])
 
 
+def unbroken(values: Tensor) -> Tensor:
+    """(N, …) values, not-a-number where a reading broke: a mouth that is not found is a picture's side away.
+
+    That is farther from the median over N than twelve times the median distance (eight deviations of a Gaussian); where
+    most values are the same, nothing is broken.
+    """
+    known = values.where(torch.isfinite(values), torch.nan)
+    distance = (known - known.nanmedian(dim=0).values).abs()
+    usual = distance.nanmedian(dim=0).values
+    return known.where((distance <= 12.0 * usual) | (usual == 0), torch.nan)
+
+
 def ridge(x: Tensor, y: Tensor) -> tuple[Tensor | None, float]:
     """Slope (R,) and share of variance explained on every fourth sample, which the fit does not see."""
     good = torch.isfinite(y)

@@ -11,7 +11,7 @@ from torch import Tensor
 from editing.sliders.directions import BASE, Slider
 from editing.sliders.probe import Faces, Probe, leak
 from editing.sliders.properties import Property, properties_of
-from editing.sliders.regression import components, correlation, orthogonal, principal, quieter, ridge, solve
+from editing.sliders.regression import components, correlation, orthogonal, principal, quieter, ridge, solve, unbroken
 from editing.sliders.traits import Trait
 from memorygan.parts import LayerGroup
 
@@ -27,6 +27,9 @@ _KEPT_STRENGTH = 0.6
 _SAME = 0.98
 # Deviations, half of the faces wearing it, that are enough from off to on.
 _MOST_WORN = 2.0
+# Deviations from −3 to +3 that people should see of what they ask for, and how much longer its step may be for that.
+_WANTED = 1.5
+_STRETCH = 2.0
 # By how much a correlation may be lower where a probe of image features measures, which has noise of its own, and where
 # something is put on, which has an end.
 _ALLOWANCE = 0.1
@@ -154,7 +157,7 @@ class TargetFit:
         slopes = []
         for number, item in enumerate(properties):
             then = before[:, self.properties.index(item)]
-            slope, _ = ridge(z, item.difference(measures[:, number], then))
+            slope, _ = ridge(z, unbroken(item.difference(measures[:, number], then)))
             slider = self._slider(item)
             spread = item.deviation(then)
             if slope is None or spread == 0.0:
@@ -173,6 +176,8 @@ class TargetFit:
                 directions = directions[:1]
             direction, trial = self._most_local(slider, directions, item, spread)
             w, trial = self._within_reach(slider, self.scale.to_w(direction), trial, (item,))
+            if item.asked and group != LayerGroup.OWN:
+                w, trial = self._stretched(slider, w, trial, item, spread)
             # What is put on and off goes from none to as much as people wear, not beyond.
             while group == LayerGroup.OWN and self._described(slider, trial, item, spread).strength > _MOST_WORN:
                 w = 0.9 * w
@@ -247,6 +252,22 @@ class TargetFit:
             trial = self._trial(slider.group, w, properties, _ENDS)
         return w, trial
 
+    def _stretched(
+        self, slider: Slider, w: Tensor, trial: Trial, item: Property, spread: float
+    ) -> tuple[Tensor, Trial]:
+        """A longer step, up to twice as long, for what people ask for and codes of faces move little, and its trial.
+
+        The same step where the longer one does no more, or changes too much outside.
+        """
+        now = self._described(slider, trial, item, spread).strength
+        factor = min(_STRETCH, _WANTED / now) if now > 0 else 1.0
+        if factor <= 1.0:
+            return w, trial
+        longer = self._trial(slider.group, factor * w, (item,), _ENDS)
+        then = self._described(slider, longer, item, spread)
+        limit = _FARTHEST_OF_ALL if self.target == BASE else _FARTHEST
+        return (factor * w, longer) if then.strength > now and then.outside <= limit else (w, trial)
+
     def _fill(
         self,
         group: LayerGroup,
@@ -305,7 +326,7 @@ class TargetFit:
         if item is None:
             return slider
         tried = sorted(trial.effects)
-        effect = torch.stack([trial.effects[value][:, 0] for value in tried])  # (values, faces)
+        effect = torch.stack([unbroken(trial.effects[value][:, 0]) for value in tried])  # (values, faces)
         effect = effect[:, torch.isfinite(effect).all(dim=0)]
         if effect.shape[1] < 3:
             return slider

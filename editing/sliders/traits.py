@@ -67,7 +67,7 @@ _SKIN = ("nose_l", "nose_a", "nose_b")
 _WISHES = (
     _Wish(BASE, "age", "age", "Age", "younger", "older", LayerGroup.OWN, ("p_man", "smile", "glasses", *_SKIN), 20.0),
     _Wish("skin", "beard", "beard", "Beard", "shaven", "bearded", LayerGroup.TEXTURE, ("p_man", "age", *_SKIN), 2.0),
-    _Wish("hair", "hair_gray", "gray", "Gray", "coloured", "gray", LayerGroup.TEXTURE, ("p_man",), 1.0),
+    _Wish("hair", "hair_gray", "gray", "Gray", "coloured", "gray", LayerGroup.TEXTURE, ("p_man", "hair_blond"), 1.0),
 )
 
 

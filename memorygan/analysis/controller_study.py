@@ -31,6 +31,9 @@ class Conditional(Protocol):
     def condition(self, codes: Tensor) -> QueryCodes:
         """The Gaussian of every code given the codes before it, see :class:`memorygan.controller.Controller`."""
 
+    def propose(self, codes: Tensor, slot: int, noise: Tensor) -> Tensor:
+        """Other codes for one slot, see there."""
+
 
 @torch.no_grad()
 def resample_given_others(
@@ -65,10 +68,11 @@ def resample_given_others(
             f"slot {slot} is not one of the parts 2 to {codes.shape[1] - 1} that the controller makes depend"
         )
     batch = len(codes)
-    own = controller.condition(codes)
-    noise = torch.randn(candidates, batch, codes.shape[2], generator=random).to(codes) * temperature
-    drawn = own.mean[:, slot] + torch.exp(0.5 * own.log_variance[:, slot]) * noise  # (M, B, Q)
+    noise = torch.randn(candidates, batch, 2, codes.shape[2], generator=random).to(codes) * temperature
     filled = codes.expand(candidates, -1, -1, -1).clone()
+    drawn = controller.propose(filled.flatten(0, 1), slot, noise.flatten(0, 1)).unflatten(
+        0, filled.shape[:2]
+    )  # (M, B, Q)
     filled[:, :, slot] = drawn
     likelihood = controller.condition(filled.flatten(0, 1)).log_likelihood()  # (M·B, 1 + K)
     weight = likelihood[:, slot + 1 :].sum(dim=1).unflatten(0, (candidates, batch))

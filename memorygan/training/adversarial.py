@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -136,11 +136,10 @@ class MakeReal(AdversarialStage):
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         generator, rate = self.state.generator, self.config.real_generator_lr
-        main = trainable([generator.mapping, generator.memory, generator.render, self.state.encoder])
-        groups = [
-            {"params": main, "multiplier": 1.0},
-            {"params": trainable([generator.controller]), "multiplier": self.config.controller_lr / max(rate, 1e-12)},
-        ]
+        groups: list[dict[str, Any]] = [{"params": self.drawing(), "multiplier": 1.0}]
+        if not self.config.finest_only:
+            share = self.config.controller_lr / max(rate, 1e-12)
+            groups.append({"params": trainable([generator.controller]), "multiplier": share})
         betas = (self.config.beta1, self.config.beta2)
         adam = self.adam(groups, rate, betas)
         return {"generator": adam, "discriminator": self.make_discriminator_optimizer()}

@@ -13,7 +13,7 @@ from memorygan.training.batches import FaceBatch, ResidentFaces
 from memorygan.training.dye import PALETTES, draw_dyes
 from memorygan.training.losses import one_hot
 from memorygan.training.stages import Losses, Stage, mean_over
-from memorygan.training.state import TrainingState, trainable
+from memorygan.training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ class LearnColours(Stage):
         self.slots = {part: 1 + names.index(part) for part in PALETTES}  # slot 0 is the base code
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        generator = self.state.generator
-        parameters = trainable([generator.mapping, generator.memory, generator.render, self.state.encoder])
-        return {"colour": self.adam(parameters, self.config.generator_lr, (self.config.beta1, self.config.beta2))}
+        return {"colour": self.adam(self.drawing(), self.config.generator_lr, (self.config.beta1, self.config.beta2))}
 
     def step(self) -> Losses:
         state = self.state

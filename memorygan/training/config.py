@@ -31,7 +31,11 @@ class TrainingConfig:
         fill_images, colour_images, query_steps, real_images: length of the first stages of ``memory-first``; the second
             dyes the generator's own faces and is for runs that start from sharp networks.
         correct_images: length of its last stage, which trains the encoder alone.
+        plan_steps: steps of the very last stage, in which the controller learns to draw what faces are; 0 leaves it as
+            it is. Networks that train on after it want a new stage ``query`` first.
         looks: how often the residual encoder corrects the codes of a photo.
+        finest_only: the render net's last block alone learns (fill and real), so that codes, encoder, sliders and the
+            picture at half the size stay what they are; for a run that has grown.
         paper_images: length of the ``paper`` recipe; the paper's 150,000 steps of 32.
         *_lr, beta1, beta2: Adam; reduced to ``lr_floor`` of itself over the last third of the stages fill and correct.
         ema_half_life: images after which an old weight counts half in the averaged generator.
@@ -78,7 +82,9 @@ class TrainingConfig:
     query_steps: int = 1500
     real_images: int = 100_000
     correct_images: int = 20_000
+    plan_steps: int = 0
     looks: int = 2
+    finest_only: bool = False
     paper_images: int = 4_800_000
     critic_images: int = 0
     generator_lr: float = 2e-3
@@ -146,6 +152,12 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; use at least 1")
+        others = ("colour_images", "query_steps", "correct_images", "plan_steps")
+        if self.finest_only and (not self.reconstructs or any(getattr(self, name) for name in others)):
+            raise ValueError(
+                f"finest_only leaves codes and encoder as they are; set {', '.join(others)} to 0 and use another "
+                "recipe than paper"
+            )
         if self.reconstructs and self.batch % 2:
             raise ValueError(
                 f"batch is {self.batch}; {self.recipe} splits it between photos and samples, use an even number"

@@ -27,14 +27,15 @@ from memorygan.training.data import PackedDataset
 from memorygan.training.distributed import Processes
 from memorygan.training.export import export_networks, origin_of
 from memorygan.training.metrics import measure
+from memorygan.training.plan import LearnToPlan
 from memorygan.training.projected import MakeRealProjected
 from memorygan.training.sheets import reconstruction_sheet, sample_sheet, save_picture
 from memorygan.training.stages import FillMemory, LearnToQuery, Stage
 from memorygan.training.state import Progress, TrainingState
 
 STAGES: dict[str, tuple[type[Stage], ...]] = {
-    "memory-first": (FillMemory, LearnColours, LearnToQuery, MakeReal, LearnToCorrect),
-    "projected": (FillMemory, LearnColours, LearnToQuery, MakeRealProjected, LearnToCorrect),
+    "memory-first": (FillMemory, LearnColours, LearnToQuery, MakeReal, LearnToCorrect, LearnToPlan),
+    "projected": (FillMemory, LearnColours, LearnToQuery, MakeRealProjected, LearnToCorrect, LearnToPlan),
     "paper": (PaperAdversarial,),
 }
 STATE_FILE = "state.safetensors"

@@ -148,8 +148,10 @@ def swap_locality(face: Tensor, swapped: Tensor, region: Tensor) -> Tensor:
 
 
 def preview_loss(preview: Tensor, image: Tensor) -> Tensor:
-    """Mean squared error of a picture (B, 3, S/2, S/2) against the halved full one (B, 3, S, S), a constant.
+    """Mean squared error of a picture (B, 3, S/2, S/2) against the halved full one (B, 3, S, S).
 
-    Squared, since what has to go are large errors in small places.
+    The full one is a constant, unless the preview is: what learns follows what stands still. Squared, since what has to
+    go are large errors in small places.
     """
-    return (preview - F.avg_pool2d(image.detach(), 2)).square().mean()
+    target = F.avg_pool2d(image.detach() if preview.requires_grad else image, 2)
+    return (preview - target).square().mean()

@@ -48,6 +48,10 @@ class Stage(ABC):
         self.state, self.config, self.faces = state, state.config, faces
         self.weights = losses.part_weights(faces.frequencies)
         self.world = state.processes.world
+        if self.config.finest_only:
+            for network in (state.generator, state.encoder):
+                network.requires_grad_(False)
+            state.generator.render.blocks[-1].requires_grad_(True)
 
     @abstractmethod
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -71,6 +75,13 @@ class Stage(ABC):
             return batch
         dyes = draw_dyes(self.state.draws, len(batch.image), self.config.dyed)
         return replace(batch, image=dyes(batch.image, batch.part_ids, self.state.generator.config.parts.names))
+
+    def drawing(self) -> list[torch.nn.Parameter]:
+        """What learns to draw faces and to read them: the whole way from photo to picture, or its last block."""
+        generator = self.state.generator
+        if self.config.finest_only:
+            return trainable([generator.render.blocks[-1]])
+        return trainable([generator.mapping, generator.memory, generator.render, self.state.encoder])
 
     def adam(self, parameters: Any, rate: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
         """Adam in one fused kernel per parameter: one pass over memory, where its formula written out takes ten."""
@@ -169,10 +180,8 @@ class FillMemory(Stage):
         self.length = self.config.fill_images
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        generator = self.state.generator
-        parameters = trainable([generator.mapping, generator.memory, generator.render, self.state.encoder])
         betas = (self.config.beta1, self.config.beta2)
-        return {"fill": self.adam(parameters, self.config.generator_lr, betas)}
+        return {"fill": self.adam(self.drawing(), self.config.generator_lr, betas)}
 
     def step(self) -> Losses:
         optimizer, seen = self.state.optimizers["fill"], []
@@ -209,19 +218,25 @@ class LearnToQuery(Stage):
         optimizer = self.state.optimizers["query"]
         done = self.state.progress.stage_images / max(1, self.length)
         self.set_learning_rate(optimizer, self.config.query_lr * max(0.05, 1.0 - done))
-        codes = self.codes()
-        rows = self.state.draws.integers(self.config.query_batch, len(codes.mean))
-        noise = self.query_noise(self.config.query_batch)
-        queries = Posterior(codes.mean[rows], codes.log_variance[rows]).sample(noise)
+        queries = self.draw_codes(self.config.query_batch)
         likelihood = self.state.generator.controller.condition(queries).log_likelihood()  # (B, 1 + K)
         loss = -likelihood.mean()
         loss.backward()
         self.apply(optimizer)
         self.advance(1, by_generator=False)
-        if self.finished():
-            average = self.state.average_generator
-            average.controller.load_state_dict(self.state.generator.controller.state_dict())
+        # No mean of the weights on the way, as the last ones are the best.
+        self.state.average_generator.controller.load_state_dict(self.state.generator.controller.state_dict())
         return {"negative_log_likelihood": loss.detach()}
+
+    def draw_codes(self, count: int) -> Tensor:
+        """(count, 1 + K, Q) codes of encoded faces, that the controller is fitted to."""
+        codes = self.codes()
+        rows = self.state.draws.integers(count, len(codes.mean))
+        return codes[rows].sample(self.query_noise(count))
+
+    def forget_codes(self) -> None:
+        """Measures them anew, with an encoder that has changed."""
+        self._codes = None
 
     @torch.no_grad()
     def codes(self) -> Posterior:
