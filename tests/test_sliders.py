@@ -89,7 +89,9 @@ def test_directions_of_one_group_are_orthogonal_in_units_of_spread(generator, fi
     for group in (LayerGroup.SHAPE, LayerGroup.TEXTURE):
         names = [slider.id for slider in fitted.of("hair") if slider.group == group]
         z = torch.stack([fitted.direction(name).double() @ to_z for name in names])
-        assert torch.allclose(z @ z.T, torch.eye(len(names), dtype=torch.float64), atol=1e-3)
+        long = z.norm(dim=1)  # a deviation of the codes, or up to twice that for what people ask for
+        assert float(long.min()) > 1 - 1e-3 and float(long.max()) < 2 + 1e-3
+        assert torch.allclose(z @ z.T, (long**2).diag(), atol=4e-3)
 
 
 def test_stored_sliders_come_back_the_same(tmp_path, fitted, generator):

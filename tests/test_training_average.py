@@ -36,8 +36,8 @@ def test_networks_are_averaged_weight_by_weight(tmp_path: Path, capsys: pytest.C
     mean = load_generator(tmp_path / "mean" / "generator.safetensors")
     states = [load_generator(path).generator.state_dict() for path in (first, second)]
     for name, value in mean.generator.state_dict().items():
-        wanted = (states[0][name] + states[1][name]) / 2
-        assert torch.allclose(value, wanted, rtol=2e-3, atol=2e-3), name
+        wanted = (states[0][name].float() + states[1][name].float()) / 2
+        assert torch.allclose(value.float(), wanted, rtol=2e-3, atol=2e-3), name
     assert mean.images_seen == 800
     assert mean.provenance.notes == "stage real; mean of the weights of 2 networks"
     encoders = [load_encoder(tmp_path / name / "encoder.safetensors").state_dict() for name in "ab"]
@@ -49,6 +49,14 @@ def test_a_network_averaged_with_itself_stays() -> None:
     generator = MemoryGAN(get_preset("tiny-32").generator)
     state = average([generator, generator, generator])
     assert all(torch.allclose(state[name], value) for name, value in generator.state_dict().items())
+
+
+def test_controllers_that_plan_differently_have_no_mean() -> None:
+    plain, planned = MemoryGAN(get_preset("tiny-32").generator), MemoryGAN(get_preset("tiny-32").generator)
+    planned.controller.idle[3, :2] = True
+    with pytest.raises(ValueError, match="before the stage plan"):
+        average([plain, planned])
+    assert torch.equal(average([planned, planned])["controller.idle"], planned.controller.idle)
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

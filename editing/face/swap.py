@@ -42,7 +42,7 @@ def resample_given_others(
     both is, but for a constant, the wanted distribution. So: draw N proposals from the first, weigh them by the second,
     and draw ``count`` of them without replacement in proportion to their weights. In many dimensions a single proposal
     would take all the weight; the weights are therefore tempered, w^β with the largest β ≤ 1 that leaves an effective
-    sample size of 4·count, and variants stay varied.
+    sample size of 16·count, and variants stay varied.
 
     Args:
         controller: the working memory.
@@ -65,7 +65,7 @@ def resample_given_others(
         trial[:, slot] = drawn
         later = controller.condition(trial).log_likelihood()[:, slot + 1 :].sum(dim=1)  # (N,)
     weights = (later - later.max()).double().cpu()
-    tempered = weights * _temper(weights, min(4.0 * count, 0.5 * proposals))
+    tempered = weights * _temper(weights, min(16.0 * count, 0.5 * proposals))
     # The largest Gumbel-perturbed log-weights are a draw without replacement.
     gumbel = torch.from_numpy(random.gumbel(size=proposals))
     chosen = torch.topk(tempered + gumbel, count).indices

@@ -157,7 +157,8 @@ class TargetFit:
         slopes = []
         for number, item in enumerate(properties):
             then = before[:, self.properties.index(item)]
-            slope, _ = ridge(z, unbroken(item.difference(measures[:, number], then)))
+            change = item.difference(measures[:, number], then)
+            slope, _ = ridge(z, change if group == LayerGroup.OWN else unbroken(change))
             slider = self._slider(item)
             spread = item.deviation(then)
             if slope is None or spread == 0.0:
@@ -326,7 +327,9 @@ class TargetFit:
         if item is None:
             return slider
         tried = sorted(trial.effects)
-        effect = torch.stack([unbroken(trial.effects[value][:, 0]) for value in tried])  # (values, faces)
+        effect = torch.stack([trial.effects[value][:, 0] for value in tried])  # (values, faces)
+        if slider.group != LayerGroup.OWN:  # what is put on is there or not: nothing broke where most stay as they are
+            effect = unbroken(effect.T).T
         effect = effect[:, torch.isfinite(effect).all(dim=0)]
         if effect.shape[1] < 3:
             return slider

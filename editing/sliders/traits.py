@@ -75,7 +75,9 @@ def traits_of(people: People) -> dict[str, tuple[Trait, ...]]:
     """Part name (or "base") → its traits; only those that enough photos have labels for."""
     features, found = people.features.numpy(), dict[str, list[Trait]]()
     for wish in _WISHES:
-        table = np.stack([_column(people, name) for name in (wish.column, *wish.equal)], axis=1)
+        others = [_column(people, name) for name in wish.equal]
+        equal = [column for column in others if np.isfinite(column).any()]  # labels may lack some
+        table = np.stack((_column(people, wish.column), *equal), axis=1)
         label, known = table[:, 0], np.isfinite(table).all(axis=1)
         if wish.column == "age":
             if known.sum() < 4 * _FEWEST or label[known].std() == 0:

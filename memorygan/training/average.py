@@ -41,11 +41,16 @@ def average(networks: Sequence[nn.Module], shares: Sequence[float] | None = None
         raise ValueError(
             "the networks differ in shape; average networks of one preset, of which one continues the other"
         )
+    exact = {name: value for name, value in states[-1].items() if not value.is_floating_point()}
+    if any(not torch.equal(state[name], value) for state in states for name, value in exact.items()):
+        raise ValueError(
+            "the controllers plan in different dimensions, which have no mean; average networks before the stage plan"
+        )
     weights = torch.tensor(shares) / sum(shares)
     return {
-        name: torch.tensordot(weights.to(value), torch.stack([state[name] for state in states]), dims=1)
-        if value.is_floating_point()
-        else value
+        name: value
+        if name in exact
+        else torch.tensordot(weights.to(value), torch.stack([state[name] for state in states]), dims=1)
         for name, value in states[-1].items()
     }
 
