@@ -127,7 +127,7 @@ class Controller(nn.Module):
         """Other codes for one slot, given those before it; what they carry of the next part stays as it is.
 
         Args:
-            codes: (B, 1 + K, Q) of faces.
+            codes: (B, 1 + K, Q) of faces; one face serves all rows of noise.
             slot: which to draw.
             noise: (B, 2, Q) standard normal, for the plan of the slot and for its code.
 
@@ -136,7 +136,7 @@ class Controller(nn.Module):
         """
         prior = self.condition(codes)
         if slot >= 2:  # the plan of its own that the code before carries is drawn anew
-            codes, carrier = codes.clone(), carrier_of(slot)
+            codes, carrier = codes.expand(len(noise), -1, -1).clone(), carrier_of(slot)
             planned = prior.mean[:, carrier] + torch.exp(0.5 * prior.log_variance[:, carrier]) * noise[:, 0]
             codes[:, carrier] = torch.where(self.idle[carrier], planned, codes[:, carrier])
             prior = self.condition(codes)

@@ -57,7 +57,8 @@ def test_innovations_do_not_repeat_what_came_before() -> None:
     random = torch.Generator().manual_seed(2)
     codes = torch.randn(3000, 4, 3, generator=random)
     codes[:, 2] = 2.0 * codes[:, 0] + codes[:, 1].square() + 0.1 * codes[:, 2]  # mostly known, and new by a tenth
-    found = innovations(codes, torch.ones(3000), [2, 3], count=3)
+    found = innovations(codes, torch.ones(3000), {2: 3, 3: 3}, count=3)
+    assert innovations(codes, torch.ones(3000), {3: 2}, count=3)[3].shape == (3000, 2)
     assert set(found) == {2, 3} and found[2].shape == (3000, 3)
     for new in found.values():
         assert torch.allclose(new.mean(dim=0), torch.zeros(3), atol=0.05)

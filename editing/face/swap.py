@@ -60,8 +60,8 @@ def resample_given_others(
     random = np.random.default_rng(seed)
     with torch.no_grad():
         noise = torch.from_numpy(random.standard_normal((proposals, 2, codes.shape[2]), dtype=np.float32)).to(codes)
+        drawn = controller.propose(codes, slot, noise)  # (N, Q)
         trial = codes.expand(proposals, -1, -1).clone()
-        drawn = controller.propose(trial, slot, noise)  # (N, Q)
         trial[:, slot] = drawn
         later = controller.condition(trial).log_likelihood()[:, slot + 1 :].sum(dim=1)  # (N,)
     weights = (later - later.max()).double().cpu()

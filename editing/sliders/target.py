@@ -240,6 +240,11 @@ class TargetFit:
         good = [entry for entry in found if entry[2].strength >= least > 0.0] or found[:1]
         return min(good, key=lambda entry: entry[2].outside / max(entry[2].strength, 1e-9))[:2]
 
+    @property
+    def farthest(self) -> float:
+        """Mean change outside in 8-bit steps, above which no slider of the target may go."""
+        return _FARTHEST_OF_ALL if self.target == BASE else _FARTHEST
+
     def _within_reach(
         self, slider: Slider, w: Tensor, trial: Trial, properties: tuple[Property, ...]
     ) -> tuple[Tensor, Trial]:
@@ -247,7 +252,7 @@ class TargetFit:
 
         That is ``w``, whose ends ``trial`` tried, or less of it where they change too much outside the part.
         """
-        limit = _FARTHEST_OF_ALL if self.target == BASE else _FARTHEST
+        limit = self.farthest
         while (outside := self._described(slider, trial).outside) > limit:
             w = w * (0.97 * limit / outside)
             trial = self._trial(slider.group, w, properties, _ENDS)
@@ -266,8 +271,7 @@ class TargetFit:
             return w, trial
         longer = self._trial(slider.group, factor * w, (item,), _ENDS)
         then = self._described(slider, longer, item, spread)
-        limit = _FARTHEST_OF_ALL if self.target == BASE else _FARTHEST
-        return (factor * w, longer) if then.strength > now and then.outside <= limit else (w, trial)
+        return (factor * w, longer) if then.strength > now and then.outside <= self.farthest else (w, trial)
 
     def _fill(
         self,

@@ -20,6 +20,7 @@ from memorygan.parts import LayerGroup
 from memorygan.training import losses
 from memorygan.training.augment import draw_transform
 from memorygan.training.batches import FaceBatch, ResidentFaces
+from memorygan.training.distributed import pick
 from memorygan.training.stages import Losses, Stage, mean_over
 from memorygan.training.state import TrainingState, trainable
 
@@ -203,8 +204,7 @@ class MakeReal(AdversarialStage):
     def draw_swapped_parts(self, count: int) -> Tensor:
         """(count,) the part that is swapped, or −1; large parts more often, as they disturb more of the picture."""
         chance = self.state.draws.uniform(count, 2)
-        edges = self.faces.frequencies.sqrt().cumsum(0)
-        parts = torch.searchsorted(edges / edges[-1], chance[:, 1].contiguous()).clamp_max(len(edges) - 1)
+        parts = pick(chance[:, 1], self.faces.frequencies.sqrt())
         return torch.where(chance[:, 0] < self.config.swapped, parts, -1)
 
     def learn(self, made: Made, batch: FaceBatch, real: Critique, transform: Augmentation) -> Losses:

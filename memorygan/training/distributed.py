@@ -109,6 +109,12 @@ def start_processes(device: str | None = None) -> Processes:
     return Processes(rank, world, chosen)
 
 
+def pick(chance: Tensor, weights: Tensor) -> Tensor:
+    """(B,) indices into weights (N,), each as often as it weighs; ``chance`` (B,) lies in [0, 1)."""
+    edges = weights.cumsum(0)
+    return torch.searchsorted(edges / edges[-1], chance.contiguous()).clamp_max(len(edges) - 1)
+
+
 class Draws:
     """The random numbers of a run.
 

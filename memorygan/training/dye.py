@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memorygan.colour import lab_to_rgb, rgb_to_lab
-from memorygan.training.distributed import Draws
+from memorygan.training.distributed import Draws, pick
 
 Palette = tuple[tuple[float, tuple[float, float], tuple[float, float], tuple[float, float]], ...]
 
@@ -43,8 +43,7 @@ _ALIKE = 10.0
 
 def draw_colours(chance: Tensor, palette: Palette = HAIR) -> Tensor:
     """Random numbers (B, 4) in [0, 1) → (B, 3) CIELAB colours of a palette."""
-    edges = chance.new_tensor([colour[0] for colour in palette]).cumsum(0)
-    kind = torch.searchsorted(edges, chance[:, 0].contiguous()).clamp_max(len(palette) - 1)
+    kind = pick(chance[:, 0], chance.new_tensor([colour[0] for colour in palette]))
     low = chance.new_tensor([[range_[0] for range_ in colour[1:]] for colour in palette])[kind]
     high = chance.new_tensor([[range_[1] for range_ in colour[1:]] for colour in palette])[kind]
     lightness, chroma, hue = (low + (high - low) * chance[:, 1:]).unbind(dim=1)

@@ -8,7 +8,7 @@ and rotation (Chen and Gopinath 2000; Laparra, Camps-Valls and Malo 2011).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -58,25 +58,25 @@ def gaussianised(x: Tensor, weight: Tensor, rounds: int = ROUNDS) -> Tensor:
     return x
 
 
-def innovations(codes: Tensor, weight: Tensor, slots: Sequence[int], count: int) -> dict[int, Tensor]:
+def innovations(codes: Tensor, weight: Tensor, rooms: Mapping[int, int], count: int) -> dict[int, Tensor]:
     """What each slot says beyond those before it.
 
     Args:
         codes: (N, 1 + K, Q), in the order in which the controller writes them.
         weight: (N,) how much each face counts.
-        slots: which are wanted.
+        rooms: slot → how many numbers may tell of it, P or fewer: of its widest directions.
         count: P, directions of a slot that are looked at.
 
     Returns:
-        Slot → (N, P), near to standard normal and independent of the slots before.
+        Slot → (N, room), near to standard normal and independent of the slots before.
     """
     whitened = [Principal.of(codes[:, slot], weight, count).whiten(codes[:, slot]) for slot in range(codes.shape[1])]
     found = {}
-    for slot in slots:
+    for slot, room in rooms.items():
         before = torch.cat(whitened[:slot], dim=1)
         known = torch.cat((before, before.square() - 1.0, torch.ones(len(before), 1).to(before)), dim=1)
         weighed = known * (weight / weight.mean())[:, None]
         belief = RIDGE * torch.eye(known.shape[1]).to(known)
         explained = known @ torch.linalg.solve(weighed.T @ known + belief, weighed.T @ whitened[slot])
-        found[slot] = gaussianised(whitened[slot] - explained, weight)
+        found[slot] = gaussianised((whitened[slot] - explained)[:, :room], weight)
     return found

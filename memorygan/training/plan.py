@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from memorygan.controller import carrier_of
-from memorygan.encoder import PartEncoder
+from memorygan.encoder import PartEncoder, Posterior
 from memorygan.generator import MemoryGAN
 from memorygan.layers import EqualLinear
 from memorygan.training.batches import ResidentFaces
+from memorygan.training.distributed import pick
 from memorygan.training.innovations import Principal, innovations
 from memorygan.training.stages import LearnToQuery, Losses
 from memorygan.training.state import TrainingState
@@ -48,14 +49,12 @@ class LearnToPlan(LearnToQuery):
 
     def draw_codes(self, count: int) -> Tensor:
         """Codes of faces as often as they are shown, with the plan of every part in the one before it."""
-        edges = self.shown.cumsum(0)
-        chance = self.state.draws.uniform(count, 1)[:, 0] * edges[-1]
-        rows = torch.searchsorted(edges, chance.contiguous()).clamp_max(len(edges) - 1)
+        rows = pick(self.state.draws.uniform(count), self.shown)
         codes = self.codes()[rows].sample(self.query_noise(count))
         for slot, new in self.plan.items():
             carrier = carrier_of(slot)
             dimensions = self.idle[carrier].nonzero()[:, 0]
-            codes[:, carrier, dimensions] = new[rows, : len(dimensions)] * self.spread[carrier, dimensions]
+            codes[:, carrier, dimensions] = new[rows] * self.spread[carrier, dimensions]
         return codes
 
     @cached_property
@@ -73,7 +72,7 @@ class LearnToPlan(LearnToQuery):
     @cached_property
     def idle(self) -> Tensor:
         """(1 + K, Q) bool: dimensions of a code that carry the plan of the next: posteriors are all noise there."""
-        silent = self.codes().mean.var(dim=0) < IDLE * self.spread.square()
+        silent = _silent(self.codes())
         idle = silent & (silent.cumsum(dim=1) <= PLANNED)
         carriers = {carrier_of(slot) for slot in range(2, len(idle))}
         idle[[slot for slot in range(len(idle)) if slot not in carriers]] = False
@@ -81,9 +80,11 @@ class LearnToPlan(LearnToQuery):
 
     @cached_property
     def plan(self) -> dict[int, Tensor]:
-        """Slot → (N, P) what its code says beyond those before it."""
+        """Slot → (N, P) what its code says beyond those before it, as far as the idle dimensions hold it."""
         means = self.codes().mean
-        return innovations(means, self.shown, range(2, means.shape[1]), min(PLANNED, means.shape[2]))
+        rooms = {slot: int(self.idle[carrier_of(slot)].sum()) for slot in range(2, means.shape[1])}
+        rooms = {slot: room for slot, room in rooms.items() if room}
+        return innovations(means, self.shown, rooms, min(PLANNED, means.shape[2]))
 
     def turn_codes(self) -> None:
         """Makes the principal directions of base and background codes dimensions; no picture changes.
@@ -92,8 +93,7 @@ class LearnToPlan(LearnToQuery):
         """
         codes = self.codes()
         variance = codes.log_variance.exp().mean(dim=0)  # (1 + K, Q)
-        informed = codes.mean.var(dim=0) >= IDLE * variance
-        active = informed[:2].any(dim=0).nonzero()[:, 0]
+        active = (~_silent(codes)[:2]).any(dim=0).nonzero()[:, 0]
         if len(active) < 2:
             return
         base, background = codes.mean[:, 0, active], codes.mean[:, 1, active]
@@ -101,12 +101,17 @@ class LearnToPlan(LearnToQuery):
         rest = background - background @ first @ first.T
         second = Principal.of(rest, self.shown, first.shape[1]).axes
         directions, _ = torch.linalg.qr(torch.cat((first, second, torch.eye(len(active)).to(first)), dim=1))
-        rotation = torch.eye(informed.shape[1]).to(directions)
+        rotation = torch.eye(variance.shape[1]).to(directions)
         rotation[active[:, None], active] = directions.T
         state = self.state
         turn(state.generator, state.encoder, rotation, variance)
         turn(state.average_generator, state.average_encoder, rotation, variance)
         self.forget_codes()
+
+
+def _silent(codes: Posterior) -> Tensor:
+    """(1 + K, Q) bool: dimensions in which the means of many faces say next to nothing beside the posteriors' noise."""
+    return codes.mean.var(dim=0) < IDLE * codes.log_variance.exp().mean(dim=0)
 
 
 @torch.no_grad()
@@ -124,10 +129,8 @@ def turn(generator: MemoryGAN, encoder: PartEncoder, rotation: Tensor, variance:
     reading = cast(EqualLinear, generator.mapping.layers[0]).weight
     reading.copy_(reading @ rotation.T)
     size, mixed = len(rotation), rotation.square()
-    for network in (encoder, encoder.residual):
-        for head, slots in (
-            () if network is None else ((network.base_out, slice(0, 1)), (network.part_out, slice(1, None)))
-        ):
+    for network in [encoder] if encoder.residual is None else [encoder, encoder.residual]:
+        for head, slots in ((network.base_out, slice(0, 1)), (network.part_out, slice(1, None))):
             last = cast(EqualLinear, head[-1])
             weight, bias = last.weight, last.bias  # of the means, then of the log variances
             typical = variance[slots].mean(dim=0)
