@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from memorygan.checkpoint import save_module
 from memorygan.controller import LOG_VARIANCE_RANGE
 from memorygan.generator import MemoryGAN, Synthesis
+from memorygan.latents import Latents
 from memorygan.layers import EqualConv, EqualLinear, coordinate_grid
 from memorygan.network_file import load_network
+from memorygan.style_space import restyle, style_directions
 
 KIND = "part-encoder"
 
@@ -40,6 +42,8 @@ class EncoderConfig:
         hidden: width of the heads that write the posteriors.
         looks: how often a residual encoder compares the photo with its rendering and corrects the codes; 0 for none.
         inputs: channels of the picture: 3 for a photo, more for a photo and what was made of it.
+        styles: (L, C) of the memory whose styles a residual encoder corrects too, see :mod:`memorygan.style_space`;
+            None if codes are all it corrects.
         residual_size, residual_channels: size and channels of the residual encoder; None for those of the first look.
             Corrections are about details, which take more pixels to see than who is in the picture.
 
@@ -54,11 +58,14 @@ class EncoderConfig:
     hidden: int = 256
     looks: int = 0
     inputs: int = 3
+    styles: tuple[int, int] | None = None
     residual_size: int | None = None
     residual_channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
+        if self.styles is not None:
+            object.__setattr__(self, "styles", tuple(self.styles))
         if self.residual_channels is not None:
             object.__setattr__(self, "residual_channels", tuple(self.residual_channels))
         if len(self.channels) < 2:
@@ -112,6 +119,34 @@ class Posterior:
         return 0.5 * (spread * torch.exp(-other) - 1.0 + other - self.log_variance).sum(dim=-1)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What an encoder reads from B photos.
+
+    Attributes:
+        codes: (B, 1 + K, Q) query codes.
+        styles: (B, K, L, C) by how much the styles differ from those that the codes write, or None for not at all: what
+            makes a person, and no code of a part can say.
+    """
+
+    codes: Tensor
+    styles: Tensor | None = None
+
+    def __add__(self, other: Reading) -> Reading:
+        styles = [each.styles for each in (self, other) if each.styles is not None]
+        return Reading(self.codes + other.codes, torch.stack(styles).sum(dim=0) if styles else None)
+
+    def detach(self) -> Reading:
+        return Reading(self.codes.detach(), None if self.styles is None else self.styles.detach())
+
+    def latents(self, generator: MemoryGAN) -> Latents:
+        """(B, K, L, D) codes that the generator renders."""
+        latents = generator.map(self.codes).expand(generator.config)
+        if self.styles is None:
+            return latents
+        return restyle(latents, self.styles, style_directions(generator.memory))
+
+
 class PartEncoder(nn.Module):
     """Convolutional features pooled over every part's region, with the region's own geometry.
 
@@ -142,6 +177,14 @@ class PartEncoder(nn.Module):
             EqualLinear(config.hidden, config.hidden, activation=True),
             EqualLinear(config.hidden, 2 * config.query_dim),
         )
+        self.style_out = (
+            nn.Sequential(
+                EqualLinear(config.hidden, config.hidden, activation=True),
+                EqualLinear(config.hidden, config.styles[0] * config.styles[1]),
+            )
+            if config.styles and not config.looks
+            else None
+        )
         self.residual = PartEncoder(config.of_residual) if config.looks else None
         if self.residual is not None:
             self.residual.start_silent()
@@ -149,25 +192,27 @@ class PartEncoder(nn.Module):
     @torch.no_grad()
     def start_silent(self) -> None:
         """Makes every mean 0: an untrained residual encoder changes nothing."""
-        for head in (self.part_out, self.base_out):
-            for parameter in head[-1].parameters():
-                parameter.zero_()
+        for head in (self.part_out, self.base_out, self.style_out):
+            if head is not None:
+                for parameter in head[-1].parameters():
+                    parameter.zero_()
 
-    def codes(self, generator: MemoryGAN, image: Tensor, one_hot: Tensor) -> Tensor:
-        """Query codes (B, 1 + K, Q) of B faces: the mean of their posteriors, then one correction per look.
+    def read(self, generator: MemoryGAN, image: Tensor, one_hot: Tensor) -> Reading:
+        """Reads B faces: the mean of their posteriors, then one correction per look.
 
         Args:
-            generator: draws what the codes stand for.
+            generator: draws what was read so far.
             image: (B, 3, S, S) in [−1, 1], at the generator's size.
             one_hot: (B, K, S, S) in 0–1.
         """
-        codes = self(image, one_hot).mean
+        reading = Reading(self(image, one_hot).mean)
         for _ in range(self.config.looks):
-            codes = codes + self.correction(image, one_hot, generator.draw(codes))
-        return codes
+            face = generator.synthesize(reading.latents(generator))
+            reading = reading + self.correction(image, one_hot, face)
+        return reading
 
-    def correction(self, image: Tensor, one_hot: Tensor, face: Synthesis) -> Tensor:
-        """What to add to query codes (B, 1 + K, Q) whose rendering is ``face``; image and one_hot as in :meth:`codes`.
+    def correction(self, image: Tensor, one_hot: Tensor, face: Synthesis) -> Reading:
+        """What to add to a reading whose rendering is ``face``; image and one_hot as in :meth:`read`.
 
         Raises:
             ValueError: if this encoder looks only once.
@@ -177,17 +222,19 @@ class PartEncoder(nn.Module):
         lacks = image.float() - face.image.clamp(-1, 1)
         parts = one_hot.float() - (0.5 * face.mask + 0.5).clamp(0, 1)
         seen = torch.cat((image, lacks.to(image.dtype), parts.to(image.dtype)), dim=1)
-        return self.residual(seen, one_hot).mean
+        posterior, styles = self.residual.look(seen, one_hot)
+        return Reading(posterior.mean, styles)
 
     def forward(self, image: Tensor, one_hot: Tensor) -> Posterior:
-        """Encodes B faces.
+        """Encodes B faces: float32 posterior. Arguments as in :meth:`look`."""
+        return self.look(image, one_hot)[0]
+
+    def look(self, image: Tensor, one_hot: Tensor) -> tuple[Posterior, Tensor | None]:
+        """Posteriors of the codes, and styles (B, K, L, C) if this encoder writes some; all float32.
 
         Args:
             image: (B, inputs, S, S) in [−1, 1]; its dtype decides the arithmetic of the convolutions.
             one_hot: (B, K, S, S) in 0–1, soft borders allowed.
-
-        Returns:
-            float32 posterior.
         """
         size = self.config.size
         if image.shape[-1] != size:
@@ -204,13 +251,16 @@ class PartEncoder(nn.Module):
         if geometry is None:
             raise RuntimeError("the encoder has no level")
         described = torch.cat((*pooled, geometry.to(x.dtype)), dim=-1)
-        h = self.part_in(described).float() + self.part_embedding  # (B, K, hidden)
-        parts = self.part_out(F.leaky_relu(h, 0.2))
+        h = F.leaky_relu(self.part_in(described).float() + self.part_embedding, 0.2)  # (B, K, hidden)
+        parts = self.part_out(h)
+        styles = None
+        if self.style_out is not None and self.config.styles is not None:
+            styles = self.style_out(h).unflatten(-1, self.config.styles)
         h = self.base_in(torch.cat((geometry.flatten(1), x.float().mean(dim=(2, 3))), dim=-1))
         base = self.base_out(F.leaky_relu(h, 0.2))
         mean, log_variance = torch.cat((base[:, None], parts), dim=1).chunk(2, dim=-1)  # (B, 1 + K, Q)
         # Starts near σ = 0.1, so that first reconstructions are not drowned in noise.
-        return Posterior(mean, (log_variance - 4.6).clamp(*LOG_VARIANCE_RANGE))
+        return Posterior(mean, (log_variance - 4.6).clamp(*LOG_VARIANCE_RANGE)), styles
 
     def _region_moments(self, x: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
         """Pools features over regions.

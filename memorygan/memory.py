@@ -43,7 +43,13 @@ class Retrieved:
 
 
 class PartMemory(nn.Module):
-    """What answers the queries: one network for all parts, or (the baseline) one network per part."""
+    """What answers the queries: one network for all parts, or (the baseline) one network per part.
+
+    Attributes:
+        style_weight: (L, C, D), or (K, L, C, D) with one network per part: how codes write styles.
+    """
+
+    style_weight: nn.Parameter
 
     def forward(self, styles: Tensor, parts: Sequence[int], dtype: torch.dtype, shared_base: bool = False) -> Retrieved:
         """Latent codes (B, K', L, D) of the K' given parts → their hidden features and pseudo-depths."""

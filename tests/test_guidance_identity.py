@@ -15,11 +15,12 @@ from toy import toy_service  # type: ignore[import-not-found]
 from editing.guidance.face_net import FaceEmbedder, inner_face, load_face_net
 from editing.guidance.likeness import SAME_PERSON, SCALES, SIMILAR, SOMEONE_ELSE, LikenessScale
 from editing.guidance.registry import Guides
-from editing.guidance.training import identity, landmarks, taught, teacher
+from editing.guidance.training import identity, taught
 from editing.guidance.training.distortions import DISTORTIONS
 from editing.guidance.training.identity import IdentityTrainer, IdentityTrainingConfig, go_on, save_state
 from editing.guidance.training.identity_eval import against_parents, persons, report
 from editing.guidance.training.taught import NOBODY, SIZE, TaughtFaces
+from memorygan.training import alignment, teacher
 
 MARKS = torch.tensor([[0.38, 0.47], [0.63, 0.47], [0.5, 0.62], [0.39, 0.73], [0.62, 0.73]])
 
@@ -73,7 +74,7 @@ def test_alignment_brings_landmarks_to_their_places() -> None:
     for index, (u, v) in enumerate(teacher.LANDMARKS):
         distance = (x - marks[0, index, 0]).square() + (y - marks[0, index, 1]).square()
         image = torch.exp(-distance / 0.015**2)[None, None]
-        aligned = landmarks.align(image, marks, teacher.LANDMARKS, 112)[0, 0]
+        aligned = alignment.align(image, marks, teacher.LANDMARKS, 112)[0, 0]
         row, column = divmod(int(aligned.argmax()), 112)
         # The five points of a face are only similar to the network's, so they are met within a few pixels.
         assert abs(column + 0.5 - u) < 4 and abs(row + 0.5 - v) < 4
@@ -82,7 +83,7 @@ def test_alignment_brings_landmarks_to_their_places() -> None:
 def test_similarity_is_exact_for_similar_points() -> None:
     turn = 1.3 * torch.tensor([[0.8, -0.6], [0.6, 0.8]])
     moved = (MARKS @ turn.T + torch.tensor([0.2, -0.1]))[None]
-    found = landmarks.similarity(MARKS[None], moved[0])
+    found = alignment.similarity(MARKS[None], moved[0])
     torch.testing.assert_close(found[0, :, :2], turn)
     torch.testing.assert_close(found[0, :, 2], torch.tensor([0.2, -0.1]))
 

@@ -83,11 +83,11 @@ def test_turned_codes_draw_the_same_pictures() -> None:
     one_hot = torch.nn.functional.one_hot(torch.randint(0, 13, (1, 32, 32)), 13).permute(0, 3, 1, 2).float()
     with torch.no_grad():
         before = encoder(image, one_hot)
-        codes = encoder.codes(generator, image, one_hot)
+        codes = encoder.read(generator, image, one_hot).codes
         drawn = generator.draw(codes)
         turn(generator, encoder, rotation, before.log_variance.exp().mean(dim=0))
         after = encoder(image, one_hot)
-        again = encoder.codes(generator, image, one_hot)
+        again = encoder.read(generator, image, one_hot).codes
         redrawn = generator.draw(again)
     torch.testing.assert_close(after.mean, before.mean @ rotation.T, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(again, codes @ rotation.T, atol=1e-4, rtol=1e-3)

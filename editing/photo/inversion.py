@@ -27,6 +27,7 @@ from memorygan.latents import Latents
 from memorygan.parser import FaceParser
 from memorygan.parts import FACE_PARTS
 from memorygan.picture import to_uint8
+from memorygan.style_space import restyle, style_directions
 
 IdentityJudge = Callable[[np.ndarray, np.ndarray], float]
 MAX_STEPS = 2000
@@ -41,8 +42,8 @@ class InversionSettings:
     """How a photo is reconstructed.
 
     Attributes:
-        steps: Adam steps on the latent codes w of every part and layer (W+).
-        learning_rate: of the codes.
+        steps: Adam steps on the latent codes w of every part and layer (W+), along the memory's styles.
+        learning_rate: of the styles, which lie around 1.
         stay: weight of the mean squared distance to the codes it started from; they are the ones that edit well.
         tune_steps: further Adam steps on the render net, for this face alone (pivotal tuning).
         tune_learning_rate: of the render net.
@@ -53,8 +54,8 @@ class InversionSettings:
     """
 
     steps: int = 200
-    learning_rate: float = 0.03
-    stay: float = 0.02
+    learning_rate: float = 0.15
+    stay: float = 0.1
     tune_steps: int = 0
     tune_learning_rate: float = 1e-3
     pooled: float = 1.0
@@ -169,9 +170,11 @@ class _Fit:
 
     Attributes:
         begun: steps of the job that were taken elsewhere.
+        betas: of Adam.
     """
 
     begun = 0
+    betas = (0.9, 0.99)
 
     def __init__(
         self, generator: ComposedGenerator, target: Target, settings: InversionSettings, steps: int, rate: float
@@ -188,7 +191,7 @@ class _Fit:
         device = self.generator.device
         self.image, self.ids = self.target.image(device), self.target.ids(device)
         self.perceptual = self.target.perceptual(device)
-        self.optimizer = torch.optim.Adam(self.tensors(), lr=self.rate, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam(self.tensors(), lr=self.rate, betas=self.betas)
 
     def tensors(self) -> list[Tensor]:
         raise NotImplementedError
@@ -250,7 +253,9 @@ class _Fit:
 
 
 class _Refinement(_Fit):
-    """Of the latent codes, every part and layer free."""
+    """Of the latent codes, every part and layer free: how far their styles are from where the refinement began."""
+
+    betas = (0.9, 0.9)  # few steps: step sizes have to follow soon
 
     def __init__(
         self,
@@ -272,19 +277,26 @@ class _Refinement(_Fit):
 
     def _build(self) -> None:
         device = self.generator.device
-        self.w = self.best.to(device, copy=True).requires_grad_(True)
-        self.origin = self.start.to(device)
+        self.begin, self.origin = Latents(self.best.to(device), self.generator.config), self.start.to(device)
+        self.directions = style_directions(self.generator.memory)
+        self.moved = self.begin.w.new_zeros(*self.begin.w.shape[:3], self.directions.shape[-2]).requires_grad_(True)
+        self.best_moved = self.moved.detach().clone()
         super()._build()
 
     def tensors(self) -> list[Tensor]:
-        return [self.w]
+        return [self.moved]
+
+    @property
+    def latents(self) -> Latents:
+        return restyle(self.begin, self.moved, self.directions)
 
     def synthesize(self) -> tuple[Synthesis, Tensor]:
-        latents = Latents(self.w, self.generator.config)
-        return self.generator.synthesize(latents), self.settings.stay * (self.w - self.origin).square().mean()
+        latents = self.latents
+        return self.generator.synthesize(latents), self.settings.stay * (latents.w - self.origin).square().mean()
 
     def keep(self) -> None:
-        self.best, self.best_step = self.w.detach().cpu().clone(), self.done
+        self.best_moved = self.moved.detach().clone()
+        self.best, self.best_step = self.latents.w.detach().cpu(), self.done
 
     @property
     def state(self) -> JobState:
@@ -293,7 +305,7 @@ class _Refinement(_Fit):
 
     def go_back(self) -> None:
         with torch.no_grad():
-            self.w.copy_(self.best)
+            self.moved.copy_(self.best_moved)
 
 
 class _Tuning(_Fit):
@@ -381,8 +393,8 @@ def encode(
 def _encoded(generator: MemoryGAN, encoder: PartEncoder, target: Target) -> tuple[Latents, Tensor | None]:
     there = generator.device
     one_hot = F.one_hot(torch.from_numpy(target.part_ids).long(), generator.config.part_count)
-    codes = encoder.to(there).codes(generator, target.image(there), one_hot.permute(2, 0, 1)[None].float().to(there))
-    return generator.map(codes).expand(generator.config).to("cpu"), codes.cpu()
+    reading = encoder.to(there).read(generator, target.image(there), one_hot.permute(2, 0, 1)[None].float().to(there))
+    return reading.latents(generator).to("cpu"), reading.codes.cpu()
 
 
 def find_parts(parser: FaceParser, pixels: np.ndarray, device: torch.device) -> np.ndarray:

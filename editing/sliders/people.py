@@ -56,7 +56,7 @@ class People:
             large = faces.images(rows, INPUT, generator.device)
             image = F.interpolate(large, size=size, mode="area")
             one_hot = F.one_hot(parser.parse(image).ids.long(), count).permute(0, 3, 1, 2).to(image)
-            codes.append(generator.map(encoder.codes(generator, image, one_hot)).w.cpu())
+            codes.append(generator.map(encoder.read(generator, image, one_hot).codes).w.cpu())
             shares.append(one_hot.mean(dim=(2, 3)).cpu())
             features.append(image_features(large, "lite0").cpu())
             nose = one_hot[:, parts.index("nose")].flatten(1)

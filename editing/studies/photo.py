@@ -286,7 +286,7 @@ def recognition(path: Path) -> Judge:
     Raises:
         ValueError: if the file does not hold that network.
     """
-    from editing.guidance.training.teacher import LANDMARKS, SIZE, load_teacher
+    from memorygan.training.teacher import LANDMARKS, SIZE, load_teacher
 
     teacher, detector = load_teacher(path), MtcnnDetector()
 

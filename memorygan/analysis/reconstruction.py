@@ -71,7 +71,7 @@ def _gather(lab: Lab, samples: int) -> _Gathered:
         batch = faces.batch(rows)
         first = lab.memorygan.draw(lab.encoder(batch.image, batch.one_hot).mean)
         face = (
-            lab.memorygan.draw(lab.encoder.codes(lab.memorygan, batch.image, batch.one_hot))
+            lab.memorygan.synthesize(lab.encoder.read(lab.memorygan, batch.image, batch.one_hot).latents(lab.memorygan))
             if lab.encoder.config.looks
             else first
         )

@@ -42,6 +42,9 @@ class TrainingConfig:
         pixel, pooled, gradient, fine_mask, coarse_mask: weights of the reconstruction terms.
         perceptual: weight of the difference in image features (EfficientNet-Lite0), which sees strands, lashes and
             teeth where pixels are averaged; needs the extra ``train``.
+        identity: weight of 1 − cosine between what a recogniser of people says of a reconstruction and of its photo.
+        teacher: that recogniser's weights, a MobileFaceNet in safetensors.
+        restyle: weight of the mean square of what the residual encoder adds to the styles that codes write.
         tint: weight of the difference in hue between a part and its reconstruction, which the other terms learn late.
         consistency: weight of L_mask while filling; consistency_real in the adversarial stages.
         kept: weight of what has to stay while colours are learned: masks, and codes of what is not dyed.
@@ -101,6 +104,9 @@ class TrainingConfig:
     pooled: float = 1.0
     gradient: float = 5.0
     perceptual: float = 0.0
+    identity: float = 0.0
+    teacher: str = ""
+    restyle: float = 0.05
     tint: float = 0.0
     fine_mask: float = 1.0
     coarse_mask: float = 0.5
@@ -158,6 +164,8 @@ class TrainingConfig:
                 f"finest_only leaves codes and encoder as they are; set {', '.join(others)} to 0 and use another "
                 "recipe than paper"
             )
+        if self.identity and not self.teacher:
+            raise ValueError("identity needs a recogniser of people; name its weights as teacher, or set identity to 0")
         if self.reconstructs and self.batch % 2:
             raise ValueError(
                 f"batch is {self.batch}; {self.recipe} splits it between photos and samples, use an even number"

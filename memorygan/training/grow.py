@@ -150,8 +150,8 @@ def _fill(state: TrainingState, origin: Origin, adapt: Callable[[str, StateDict,
             if name in held:
                 fresh = network.state_dict()
                 adapted = adapt(name, held[name], fresh)
-                if not any(key.startswith(RESIDUAL) for key in adapted):  # an encoder that looks once gets a fresh one
-                    adapted = {**{key: value for key, value in fresh.items() if key.startswith(RESIDUAL)}, **adapted}
+                # A residual encoder, or heads of it, that the origin does not have are fresh, and silent.
+                adapted = {key: value for key, value in fresh.items() if key.startswith(RESIDUAL)} | adapted
                 load_weights(network, adapted, "", origin.name)
     # The filled codes stay valid, so a run may go straight to the stage the other one was in.
     state.progress.images, state.progress.minutes, state.origins = origin.images, origin.minutes, origin.data

@@ -79,8 +79,7 @@ def reconstruction_sheet(
         the sheet, and the mean absolute error of the reconstructions in steps of 255.
     """
     batch = faces.batch(torch.linspace(0, len(faces) - 1, min(count, len(faces))).round().long())
-    codes = encoder.codes(generator, batch.image, batch.one_hot)
-    latents = generator.map(codes).expand(generator.config)
+    latents = encoder.read(generator, batch.image, batch.one_hot).latents(generator)
     face = generator.synthesize(latents)
     swapped = generator.synthesize(latents.mix(latents.with_w(latents.w.roll(1, 0), latents.shared_base), ["hair"]))
     error = (face.image.clamp(-1, 1) - batch.image.float()).abs().mean().item() * 127.5

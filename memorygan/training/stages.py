@@ -19,6 +19,7 @@ from memorygan.training import losses
 from memorygan.training.backbone import Backbone, load_backbone, relative_difference
 from memorygan.training.batches import FaceBatch, ResidentFaces
 from memorygan.training.dye import draw_dyes
+from memorygan.training.likeness import Likeness
 from memorygan.training.state import TrainingState, trainable
 
 Losses = dict[str, Tensor]
@@ -126,7 +127,7 @@ class Stage(ABC):
         }
 
     def picture_terms(self, face: Synthesis, batch: FaceBatch) -> Losses:
-        """Pixel, colour and edge losses, weighted by part."""
+        """Pixel, colour and edge losses, weighted by part, and what networks see in the picture."""
         weight, target = self.weights[batch.part_ids.long()][:, None], batch.image.float()
         terms = {
             "pixel": losses.pixel_loss(face.image, target, weight),
@@ -135,6 +136,8 @@ class Stage(ABC):
         }
         if self.config.perceptual:
             terms["perceptual"] = self.perceptual(face.image, batch.image)
+        if self.config.identity:
+            terms["identity"] = self.likeness(face.image, batch.image)
         if self.config.tint:
             terms["tint"] = losses.tint_loss(face.image, target, batch.one_hot)
         return terms
@@ -144,6 +147,11 @@ class Stage(ABC):
         """Frozen image features, in the precision and on the device of the run; not every stage asks for them."""
         features = copy.deepcopy(load_backbone("lite0", PERCEPTUAL_LEVELS))
         return features.to(self.state.processes.device, self.state.dtype)
+
+    @cached_property
+    def likeness(self) -> Likeness:
+        """A recogniser of people, in the precision and on the device of the run."""
+        return Likeness(self.config.teacher, self.state.processes.device, self.state.dtype)
 
     def perceptual(self, image: Tensor, target: Tensor) -> Tensor:
         """Difference of image features at a half to an eighth of the size, in units of the target's."""

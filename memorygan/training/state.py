@@ -89,6 +89,7 @@ class TrainingState:
                     preset.generator.part_count,
                     preset.generator.query_dim,
                     looks=config.looks,
+                    styles=(preset.generator.local_layers, preset.generator.local_channels) if config.looks else None,
                     residual_size=preset.residual_size,
                     residual_channels=preset.residual_channels,
                 )

@@ -37,7 +37,6 @@ from editing.guidance.face_net import (
 from editing.guidance.training.faces import to_float
 from editing.guidance.training.identity_eval import report
 from editing.guidance.training.taught import NOBODY, Recorder, TaughtFaces
-from editing.guidance.training.teacher import DIM, load_teacher
 from memorygan.checkpoint import load_generator
 from memorygan.command import command
 from memorygan.encoder import load_encoder
@@ -52,6 +51,7 @@ from memorygan.training.schedule import (
     share_spent,
     update_average,
 )
+from memorygan.training.teacher import DIM, load_teacher
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,16 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from editing.guidance.training import teacher as taught_by
 from editing.guidance.training.distortions import DISTORTIONS, OF_TWO
 from editing.guidance.training.faces import held_out, mix_parts, to_float
-from editing.guidance.training.landmarks import Landmarks, align
-from editing.guidance.training.teacher import MobileFaceNet
+from editing.guidance.training.landmarks import Landmarks
 from memorygan.encoder import PartEncoder
 from memorygan.generator import MemoryGAN
 from memorygan.parser import FaceParser
+from memorygan.training import teacher as taught_by
+from memorygan.training.alignment import align
 from memorygan.training.parser_data import list_images
+from memorygan.training.teacher import MobileFaceNet
 
 SIZE = 160
 # Sets with several pictures of one person; in sets that programs drew, faces are only alike.
@@ -235,7 +236,7 @@ class Recorder:
                 small = small * 2 - 1
                 with torch.no_grad():
                     one_hot = F.one_hot(parser.parse(small).ids.long(), parts).permute(0, 3, 1, 2).float()
-                    codes = encoder.codes(generator, small, one_hot)
+                    codes = encoder.read(generator, small, one_hot).codes
                     # As far off as another photo's codes are, times 0 to 0.8; nothing is added to every second one.
                     away = (codes.roll(1, 0) - codes) * torch.rand(len(codes), 1, 1, generator=dice) * 0.8
                     codes = codes + away * (torch.arange(len(codes)) % 2).view(-1, 1, 1)
