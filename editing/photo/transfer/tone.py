@@ -11,7 +11,7 @@ from editing.photo.transfer.looks import FramedPhoto, Look, resized
 from editing.photo.transfer.spread import smooth
 
 _SOFT = 16.0  # of L: what reflects k times as much has ∛k times the L + 16 (CIE 1976), in light and in shade
-_GAIN = (0.5, 1.6)
+_GAIN = (0.85, 1.6)  # of contrast: dark hair would lose its strands and its shine, which people see as blur
 _TEETH = 0.85
 _NEAR = 1 / 16  # of the side
 _EVEN = ("hair", "background", "cloth", "skin", "mouth")
@@ -25,7 +25,7 @@ def tone(
 
     The change is taken where the model shows the part before and after, smoothed so that its own strands and pores do
     not show, and spread over where the photo has the part. Lightness around the photo's local mean is multiplied
-    rather than shifted: dark hair made light gets contrast, light hair made dark loses it.
+    rather than shifted: dark hair made light gets contrast, light hair made dark loses a little of it.
 
     Args:
         photo: the framed face.
