@@ -71,6 +71,10 @@ class LocalNets(PartMemory):
             raise RuntimeError("depth_layers lies beyond the last layer")
         return Retrieved(x.unflatten(0, (batch, count)), depth)
 
+    def style_weights(self) -> Tensor:
+        """(K, L, C, D)."""
+        return self.style_weight * (1.0 / math.sqrt(self.style_weight.shape[-1]))
+
     def _of(self, parameter: Tensor, parts: Sequence[int]) -> Tensor:
         """The rows of the given parts, without a copy if that is all of them."""
         return parameter if list(parts) == list(range(len(parameter))) else parameter[list(parts)]

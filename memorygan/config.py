@@ -222,18 +222,17 @@ class Preset:
     """A generator, the discriminator that trains it, and what the encoder's corrections see.
 
     Attributes:
-        residual_size, residual_channels: of the residual encoder, see :class:`memorygan.encoder.EncoderConfig`.
+        residual_size, residual_channels, deep: of the encoder, see :class:`memorygan.encoder.EncoderConfig`.
     """
 
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig = field(default_factory=lambda: DiscriminatorConfig(size=8))
     residual_size: int | None = None
     residual_channels: tuple[int, ...] | None = None
+    deep: tuple[int, ...] | None = None
 
 
-def _faces(
-    size: int, residual_size: int | None = None, residual_channels: tuple[int, ...] | None = None, **changes: Any
-) -> Preset:
+def _faces(size: int, **changes: Any) -> Preset:
     """The compact family that is trained here: 64-pixel weights carry over to 128 and 256."""
     values: dict[str, Any] = {
         "query_dim": 64,
@@ -256,25 +255,24 @@ def _faces(
     return Preset(
         GeneratorConfig(size=size, **values),
         DiscriminatorConfig(size=size, channel_base=2048, channel_max=256, channel_min=32, mask_channel_divisor=2),
-        residual_size,
-        residual_channels,
     )
 
 
 def _people(size: int) -> Preset:
-    """The wider family, for sets as varied as people are: longer codes, a wider memory, and corrections of details.
+    """The wider family, for sets as varied as people are: longer codes, a wider memory, and an encoder that sees more.
 
     The memory's grid is that of 128 pixels at most: what 256 add are strands and lashes, which the last block draws.
     """
     grid = min(size // 4, 32)
-    return _faces(
+    wide = _faces(
         size,
         query_dim=128,
         local_channels=96,
         coarse_size=grid,
         refine_sizes=tuple(side for side in (16, 32) if side <= grid),
-        residual_size=min(size, 128),
-        residual_channels=(24, 48, 64, 128, 192),
+    )
+    return replace(
+        wide, residual_size=min(size, 128), residual_channels=(24, 48, 64, 128, 192), deep=(32, 64, 96, 160, 256)
     )
 
 

@@ -18,16 +18,15 @@ from torch import Tensor, nn
 
 from memorygan.checkpoint import save_module
 from memorygan.controller import LOG_VARIANCE_RANGE
+from memorygan.deep_look import DeepLook
 from memorygan.generator import MemoryGAN, Synthesis
 from memorygan.latents import Latents
 from memorygan.layers import EqualConv, EqualLinear, coordinate_grid
 from memorygan.network_file import load_network
+from memorygan.regions import MOMENTS, region_moments
 from memorygan.style_space import restyle, style_directions
 
 KIND = "part-encoder"
-
-# Mean, and first and second moments over the region: x, y, x², y², xy.
-MOMENTS = 6
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ class EncoderConfig:
             None if codes are all it corrects.
         residual_size, residual_channels: size and channels of the residual encoder; None for those of the first look.
             Corrections are about details, which take more pixels to see than who is in the picture.
+        deep: widths of the trunk of a :class:`memorygan.deep_look.DeepLook`, as the face parser's; None for none.
+        deep_size, deep_hidden: what that trunk sees, in pixels, and the width of its heads.
 
     Raises:
         ValueError: for an impossible combination.
@@ -61,6 +62,9 @@ class EncoderConfig:
     styles: tuple[int, int] | None = None
     residual_size: int | None = None
     residual_channels: tuple[int, ...] | None = None
+    deep: tuple[int, ...] | None = None
+    deep_size: int = 160
+    deep_hidden: int = 384
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -68,6 +72,10 @@ class EncoderConfig:
             object.__setattr__(self, "styles", tuple(self.styles))
         if self.residual_channels is not None:
             object.__setattr__(self, "residual_channels", tuple(self.residual_channels))
+        if self.deep is not None:
+            object.__setattr__(self, "deep", tuple(self.deep))
+            if len(self.deep) < 3:
+                raise ValueError(f"the deep look needs at least three widths, got {self.deep}")
         if len(self.channels) < 2:
             raise ValueError(f"the encoder needs at least two levels of channels, got {self.channels}")
         if self.size % 2 ** (len(self.channels) - 1):
@@ -86,6 +94,7 @@ class EncoderConfig:
             inputs=self.inputs + 3 + self.part_count,
             residual_size=None,
             residual_channels=None,
+            deep=None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -185,6 +194,7 @@ class PartEncoder(nn.Module):
             if config.styles and not config.looks
             else None
         )
+        self.deep = DeepLook(config) if config.deep else None
         self.residual = PartEncoder(config.of_residual) if config.looks else None
         if self.residual is not None:
             self.residual.start_silent()
@@ -236,7 +246,7 @@ class PartEncoder(nn.Module):
             image: (B, inputs, S, S) in [−1, 1]; its dtype decides the arithmetic of the convolutions.
             one_hot: (B, K, S, S) in 0–1, soft borders allowed.
         """
-        size = self.config.size
+        size, photo, regions = self.config.size, image, one_hot
         if image.shape[-1] != size:
             image, one_hot = F.adaptive_avg_pool2d(image, size), F.adaptive_avg_pool2d(one_hot, size)
         x = torch.cat((image, one_hot.to(image.dtype), self.grid.to(image.dtype).expand(len(image), -1, -1, -1)), 1)
@@ -245,7 +255,7 @@ class PartEncoder(nn.Module):
         geometry = None
         for down, conv in zip(self.down, self.conv, strict=True):
             x = conv(down(x))
-            moments, shape = self._region_moments(x, F.adaptive_avg_pool2d(one_hot.float(), x.shape[-1]))
+            moments, shape = region_moments(x, F.adaptive_avg_pool2d(one_hot.float(), x.shape[-1]))
             pooled.append(moments)  # (B, K, 6·C)
             geometry = shape if geometry is None else geometry
         if geometry is None:
@@ -258,39 +268,12 @@ class PartEncoder(nn.Module):
             styles = self.style_out(h).unflatten(-1, self.config.styles)
         h = self.base_in(torch.cat((geometry.flatten(1), x.float().mean(dim=(2, 3))), dim=-1))
         base = self.base_out(F.leaky_relu(h, 0.2))
-        mean, log_variance = torch.cat((base[:, None], parts), dim=1).chunk(2, dim=-1)  # (B, 1 + K, Q)
+        written = torch.cat((base[:, None], parts), dim=1)  # (B, 1 + K, 2·Q)
+        if self.deep is not None:
+            written = written + self.deep(photo, regions)
+        mean, log_variance = written.chunk(2, dim=-1)
         # Starts near σ = 0.1, so that first reconstructions are not drowned in noise.
         return Posterior(mean, (log_variance - 4.6).clamp(*LOG_VARIANCE_RANGE)), styles
-
-    def _region_moments(self, x: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-        """Pools features over regions.
-
-        Args:
-            x: (B, C, s, s).
-            region: (B, K, s, s) float32 in 0–1.
-
-        Returns:
-            (B, K, 6·C) moments of the features in coordinates relative to the region, and (B, K, 6) geometry:
-            √area, centre x and y, spread x and y, xy correlation; all 0 for an absent part.
-        """
-        side = x.shape[-1]
-        flat = region.flatten(2)  # (B, K, P)
-        xy = coordinate_grid(side, 0, x.device)  # (P, 2)
-        area = flat.sum(dim=2, keepdim=True)  # (B, K, 1)
-        weight = flat / (area + 1e-4)
-        centre = weight @ xy  # (B, K, 2)
-        offset = xy - centre[:, :, None]  # (B, K, P, 2)
-        spread = torch.sqrt((weight[..., None] * offset.square()).sum(dim=2) + 1e-4)  # (B, K, 2)
-        unit = (offset / spread[:, :, None]).clamp(-3, 3)
-        u, v = unit[..., 0], unit[..., 1]
-        basis = torch.stack((torch.ones_like(u), u, v, u * u - 1, v * v - 1, u * v), dim=2)  # (B, K, 6, P)
-        basis = (basis * weight[:, :, None]).flatten(1, 2).to(x.dtype)  # (B, 6·K, P)
-        moments = basis @ x.flatten(2).transpose(1, 2)  # (B, 6·K, C)
-        correlation = (weight * u * v).sum(dim=2, keepdim=True)
-        present = (area > 0.5).float()
-        fraction = torch.sqrt(area / side**2) * 3.0
-        geometry = torch.cat((fraction, centre * 2.0, spread * 3.0, correlation), dim=-1) * present
-        return moments.unflatten(1, (-1, MOMENTS)).flatten(2), geometry
 
 
 def save_encoder(path: str | Path, encoder: PartEncoder, images_seen: int = 0) -> str:

@@ -43,13 +43,7 @@ class Retrieved:
 
 
 class PartMemory(nn.Module):
-    """What answers the queries: one network for all parts, or (the baseline) one network per part.
-
-    Attributes:
-        style_weight: (L, C, D), or (K, L, C, D) with one network per part: how codes write styles.
-    """
-
-    style_weight: nn.Parameter
+    """What answers the queries: one network for all parts, or (the baseline) one network per part."""
 
     def forward(self, styles: Tensor, parts: Sequence[int], dtype: torch.dtype, shared_base: bool = False) -> Retrieved:
         """Latent codes (B, K', L, D) of the K' given parts → their hidden features and pseudo-depths."""
@@ -57,6 +51,10 @@ class PartMemory(nn.Module):
 
     def feature(self, hidden: Tensor, weights: Tensor) -> Tensor:
         """Eq. 6: hidden features (B, K, P, C) of all parts and their weights (B, K, P) → fused feature (B, P, F)."""
+        raise NotImplementedError
+
+    def style_weights(self) -> Tensor:
+        """How codes write styles: (L, C, D), or (K, L, C, D) with one network per part; scaled by 1/√D."""
         raise NotImplementedError
 
     def unprojected(self, hidden: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -121,6 +119,10 @@ class LongTermMemory(PartMemory):
         if depth is None:
             raise RuntimeError("depth_layers lies beyond the last layer")
         return Retrieved(x.unflatten(0, (batch, count)), depth)
+
+    def style_weights(self) -> Tensor:
+        """(L, C, D)."""
+        return self.style_weight * (1.0 / math.sqrt(self.style_weight.shape[-1]))
 
     def inputs(self, dtype: torch.dtype) -> Tensor:
         """(P, C) the grid before the first layer, the same for all queries."""

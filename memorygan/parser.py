@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memorygan.checkpoint import Provenance
+from memorygan.face_trunk import FaceTrunk, convolution
 from memorygan.layers import channels_last
 from memorygan.network_file import load_network, save_network
 from memorygan.parts import FACE_PARTS, PartScheme
@@ -109,41 +110,6 @@ class ParsedFaces:
         return self.probabilities.amax(dim=1).mean(dim=(1, 2))
 
 
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
-class _Residual(nn.Module):
-    """x + two 3×3 convolutions."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _conv(channels, channels)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.second(self.first(x)))
-
-
-class _Down(nn.Module):
-    """Halve the resolution, then refine."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.down = _conv(inputs, outputs, stride=2)
-        self.refine = _Residual(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.refine(self.down(x))
-
-
 class _Up(nn.Module):
     """Double the resolution and join the encoder's feature of that resolution."""
 
@@ -151,14 +117,14 @@ class _Up(nn.Module):
         super().__init__()
         # 1×1 before the upsampling: the same map as after it, at a quarter of the cost.
         self.reduce = nn.Conv2d(inputs, skip, 1, bias=False)
-        self.fuse = _conv(2 * skip, skip)
+        self.fuse = convolution(2 * skip, skip)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = F.interpolate(self.reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
         return self.fuse(torch.cat([x, skip], dim=1))
 
 
-class FaceParser(nn.Module):
+class FaceParser(FaceTrunk):
     """U-Net from a photo to part scores at half the working resolution."""
 
     def __init__(self, config: ParserConfig | None = None, parts: PartScheme = FACE_PARTS) -> None:
@@ -167,14 +133,12 @@ class FaceParser(nn.Module):
         Raises:
             ValueError: if the scheme and the config disagree on the number of parts.
         """
-        super().__init__()
-        self.config = config or ParserConfig()
-        self.parts = parts
-        if len(parts) != self.config.parts:
-            raise ValueError(f"config has {self.config.parts} parts, the scheme {len(parts)}; make them equal")
-        widths = self.config.widths
-        self.stem = _conv(3, widths[0], stride=2)
-        self.encoder = nn.ModuleList(_Down(a, b) for a, b in pairwise(widths))
+        config = config or ParserConfig()
+        if len(parts) != config.parts:
+            raise ValueError(f"config has {config.parts} parts, the scheme {len(parts)}; make them equal")
+        widths = config.widths
+        super().__init__(widths)
+        self.config, self.parts = config, parts
         self.decoder = nn.ModuleList(_Up(b, a) for a, b in reversed(list(pairwise(widths))))
         self.head = nn.Conv2d(widths[0], self.config.parts, 1)
 
@@ -187,13 +151,6 @@ class FaceParser(nn.Module):
         for up in self.decoder:
             x = up(x, skips.pop())
         return self.head(x)
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Images (B, 3, S, S) in [-1, 1], S a multiple of the stride → maps at 1/2, 1/4 … of S, differentiable."""
-        maps = [self.stem(_standardise(images).to(self.head.weight.dtype))]
-        for down in self.encoder:
-            maps.append(down(maps[-1]))
-        return maps
 
     @torch.no_grad()
     def parse(self, images: Tensor, flip: bool = False) -> ParsedFaces:
@@ -229,13 +186,6 @@ class FaceParser(nn.Module):
         if images.shape[-2:] == (size, size):
             return images
         return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
-
-
-def _standardise(images: Tensor) -> Tensor:
-    """Zero mean and unit spread per image and channel: exposure and colour casts leave before the network sees them."""
-    centred = images - images.mean(dim=(2, 3), keepdim=True)
-    # Written out: torch's variance over such axes is slow on CPUs.
-    return centred / centred.square().mean(dim=(2, 3), keepdim=True).add(1e-3).sqrt()
 
 
 def _check(images: Tensor) -> None:

@@ -6,8 +6,6 @@ all scale all channels at once.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -22,8 +20,7 @@ def style_directions(memory: PartMemory) -> Tensor:
     Returns:
         (L, C, D), or (K, L, C, D) where every part has its own weights.
     """
-    weight = memory.style_weight / math.sqrt(memory.style_weight.shape[-1])
-    return torch.linalg.pinv(weight.float()).transpose(-1, -2).contiguous()
+    return torch.linalg.pinv(memory.style_weights().float()).transpose(-1, -2).contiguous()
 
 
 def restyle(latents: Latents, styles: Tensor, directions: Tensor) -> Latents:

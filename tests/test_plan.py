@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,17 +69,19 @@ def test_innovations_do_not_repeat_what_came_before() -> None:
     assert (found[2].T @ before / 3000).abs().max() < 0.08
 
 
-def turned_networks() -> tuple[MemoryGAN, PartEncoder, torch.Tensor]:
+def turned_networks(**changes: Any) -> tuple[MemoryGAN, PartEncoder, torch.Tensor]:
     torch.manual_seed(3)
-    generator, encoder = MemoryGAN(TINY), PartEncoder(EncoderConfig(TINY.part_count, TINY.query_dim, size=32, looks=1))
+    config = EncoderConfig(TINY.part_count, TINY.query_dim, size=32, looks=1, **changes)
+    generator, encoder = MemoryGAN(TINY), PartEncoder(config)
     for parameter in (*generator.parameters(), *encoder.parameters()):
         parameter.data += 0.05 * torch.randn_like(parameter)
     rotation, _ = torch.linalg.qr(torch.randn(TINY.query_dim, TINY.query_dim))
     return generator.eval(), encoder.eval(), rotation
 
 
-def test_turned_codes_draw_the_same_pictures() -> None:
-    generator, encoder, rotation = turned_networks()
+@pytest.mark.parametrize("deep", [None, (4, 6, 8, 10)])
+def test_turned_codes_draw_the_same_pictures(deep: tuple[int, ...] | None) -> None:
+    generator, encoder, rotation = turned_networks(deep=deep, deep_size=32, deep_hidden=16)
     image = torch.rand(1, 3, 32, 32) * 2 - 1
     one_hot = torch.nn.functional.one_hot(torch.randint(0, 13, (1, 32, 32)), 13).permute(0, 3, 1, 2).float()
     with torch.no_grad():

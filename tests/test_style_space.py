@@ -10,6 +10,8 @@ import torch
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.config import get_preset
 from memorygan.encoder import Reading
+from memorygan.fast.graphs import GraphedMemory
+from memorygan.fast.pieces import PiecewiseMemory
 from memorygan.generator import MemoryGAN
 from memorygan.latents import Latents
 from memorygan.style_space import restyle, style_directions
@@ -34,6 +36,14 @@ def test_a_style_moves_alone(kind) -> None:
     # No other change of the code does the same with less.
     row = scale.expand(CONFIG.part_count, -1, -1, -1)[3, 5]
     assert float(change[1, 3, 5].norm()) == pytest.approx(float((torch.linalg.pinv(row)[:, 2] * 0.7).norm()), rel=1e-4)
+
+
+def test_faster_memories_have_the_same_styles() -> None:
+    torch.manual_seed(0)
+    memory = MemoryGAN(CONFIG).memory
+    directions = style_directions(memory)
+    for faster in (PiecewiseMemory(memory, 256, CONFIG.local_channels), GraphedMemory(memory)):
+        assert torch.equal(style_directions(faster), directions)
 
 
 def test_base_layers_of_moved_styles_are_no_longer_shared() -> None:

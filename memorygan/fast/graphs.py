@@ -93,6 +93,10 @@ class GraphedMemory(PartMemory):
 
         return Retrieved(*self._recordings.run((tuple(parts), dtype, shared_base), query, (styles,)))
 
+    def style_weights(self) -> Tensor:
+        """The memory's."""
+        return self.memory.style_weights()
+
     def feature(self, hidden: Tensor, weights: Tensor) -> Tensor:
         """As the memory's."""
         return self.memory.feature(hidden, weights)

@@ -45,6 +45,10 @@ class PiecewiseMemory(PartMemory):
             return answers[0]
         return Retrieved(torch.cat([a.hidden for a in answers]), torch.cat([a.depth for a in answers]))
 
+    def style_weights(self) -> Tensor:
+        """The memory's."""
+        return self.memory.style_weights()
+
     def feature(self, hidden: Tensor, weights: Tensor) -> Tensor:
         """As the memory's."""
         rows = self._pieces(len(hidden), hidden.shape[1], hidden.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -137,7 +137,7 @@ class MakeReal(AdversarialStage):
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         generator, rate = self.state.generator, self.config.real_generator_lr
-        groups: list[dict[str, Any]] = [{"params": self.drawing(), "multiplier": 1.0}]
+        groups = self.drawing()
         if not self.config.finest_only:
             share = self.config.controller_lr / max(rate, 1e-12)
             groups.append({"params": trainable([generator.controller]), "multiplier": share})

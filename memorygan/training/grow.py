@@ -20,10 +20,9 @@ from memorygan.config import GeneratorConfig, Preset, get_preset
 from memorygan.encoder import load_encoder
 from memorygan.training.config import TrainingConfig
 from memorygan.training.state import KIND, TrainingState, load_weights
-from memorygan.training.widen import is_wider, widen_encoder, widen_generator
+from memorygan.training.widen import LATER, is_wider, widen_encoder, widen_generator
 
 ENCODER_FILE = "encoder.safetensors"
-RESIDUAL = "residual."  # what the encoder's names of its residual encoder begin with
 StateDict = dict[str, Tensor]
 
 
@@ -150,8 +149,8 @@ def _fill(state: TrainingState, origin: Origin, adapt: Callable[[str, StateDict,
             if name in held:
                 fresh = network.state_dict()
                 adapted = adapt(name, held[name], fresh)
-                # A residual encoder, or heads of it, that the origin does not have are fresh, and silent.
-                adapted = {key: value for key, value in fresh.items() if key.startswith(RESIDUAL)} | adapted
+                # Parts of an encoder, or heads of them, that the origin does not have are fresh, and silent.
+                adapted = {key: value for key, value in fresh.items() if key.startswith(LATER)} | adapted
                 load_weights(network, adapted, "", origin.name)
     # The filled codes stay valid, so a run may go straight to the stage the other one was in.
     state.progress.images, state.progress.minutes, state.origins = origin.images, origin.minutes, origin.data

@@ -129,11 +129,12 @@ def turn(generator: MemoryGAN, encoder: PartEncoder, rotation: Tensor, variance:
     reading = cast(EqualLinear, generator.mapping.layers[0]).weight
     reading.copy_(reading @ rotation.T)
     size, mixed = len(rotation), rotation.square()
-    for network in [encoder] if encoder.residual is None else [encoder, encoder.residual]:
+    for network in [each for each in (encoder, encoder.residual, encoder.deep) if each is not None]:
         for head, slots in ((network.base_out, slice(0, 1)), (network.part_out, slice(1, None))):
             last = cast(EqualLinear, head[-1])
             weight, bias = last.weight, last.bias  # of the means, then of the log variances
             typical = variance[slots].mean(dim=0)
             weight[:size], bias[:size] = rotation @ weight[:size], rotation @ bias[:size]
             weight[size:], bias[size:] = mixed @ weight[size:], mixed @ bias[size:]
-            bias[size:] += (mixed @ typical).log() - mixed @ typical.log()
+            if network is not encoder.deep:  # it adds to what the encoder writes
+                bias[size:] += (mixed @ typical).log() - mixed @ typical.log()

@@ -23,6 +23,7 @@ from memorygan.training.likeness import Likeness
 from memorygan.training.state import TrainingState, trainable
 
 Losses = dict[str, Tensor]
+TRUNK_RATE = 0.2  # of the deep look's trunk, in learning rates of what is new
 PERCEPTUAL_LEVELS = 3  # at 1/2, 1/4 and 1/8 of the size; coarser ones say what is shown rather than how
 
 
@@ -77,12 +78,19 @@ class Stage(ABC):
         dyes = draw_dyes(self.state.draws, len(batch.image), self.config.dyed)
         return replace(batch, image=dyes(batch.image, batch.part_ids, self.state.generator.config.parts.names))
 
-    def drawing(self) -> list[torch.nn.Parameter]:
-        """What learns to draw faces and to read them: the whole way from photo to picture, or its last block."""
-        generator = self.state.generator
+    def drawing(self) -> list[dict[str, Any]]:
+        """What learns to draw faces and to read them, in groups of an optimiser: from photo to picture, or a block.
+
+        A trunk that has learned to see faces, with convolutions that are not equalised, goes slowly.
+        """
+        generator, encoder = self.state.generator, self.state.encoder
         if self.config.finest_only:
-            return trainable([generator.render.blocks[-1]])
-        return trainable([generator.mapping, generator.memory, generator.render, self.state.encoder])
+            return [{"params": trainable([generator.render.blocks[-1]]), "multiplier": 1.0}]
+        learned = [] if encoder.deep is None else trainable([encoder.deep.trunk])
+        known = {id(parameter) for parameter in learned}
+        whole = trainable([generator.mapping, generator.memory, generator.render, encoder])
+        groups = [{"params": [p for p in whole if id(p) not in known], "multiplier": 1.0}]
+        return [*groups, {"params": learned, "multiplier": TRUNK_RATE}] if learned else groups
 
     def adam(self, parameters: Any, rate: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
         """Adam in one fused kernel per parameter: one pass over memory, where its formula written out takes ten."""

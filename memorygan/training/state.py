@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from memorygan.checkpoint import CheckpointError, parse_module, read_bytes, save_module
-from memorygan.config import DiscriminatorConfig, get_preset
+from memorygan.config import DiscriminatorConfig, Preset, get_preset
 from memorygan.discriminator import Discriminator
 from memorygan.encoder import EncoderConfig, PartEncoder
 from memorygan.generator import MemoryGAN
+from memorygan.parser import DEFAULT_WEIGHTS, load_parser
 from memorygan.training.config import TrainingConfig
 from memorygan.training.data import ResumableSampler
 from memorygan.training.distributed import Draws, Processes
@@ -84,16 +85,7 @@ class TrainingState:
             "discriminator": make_discriminator(config.recipe, preset.discriminator),
         }
         if config.reconstructs:
-            self.networks["encoder"] = PartEncoder(
-                EncoderConfig(
-                    preset.generator.part_count,
-                    preset.generator.query_dim,
-                    looks=config.looks,
-                    styles=(preset.generator.local_layers, preset.generator.local_channels) if config.looks else None,
-                    residual_size=preset.residual_size,
-                    residual_channels=preset.residual_channels,
-                )
-            )
+            self.networks["encoder"] = _make_encoder(preset, config.looks)
         for network in self.networks.values():
             network.to(processes.device)
         self.averages = {
@@ -271,3 +263,24 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], prefix: str, so
 def trainable(networks: Iterable[nn.Module]) -> list[nn.Parameter]:
     """All parameters of some networks."""
     return [p for network in networks for p in network.parameters()]
+
+
+def _make_encoder(preset: Preset, looks: int) -> PartEncoder:
+    """An untrained encoder, whose deep look begins as the bundled face parser's where that is of its shape."""
+    shape, deep = preset.generator, preset.deep
+    styles = (shape.local_layers, shape.local_channels) if looks else None
+    config = EncoderConfig(
+        shape.part_count,
+        shape.query_dim,
+        looks=looks,
+        styles=styles,
+        residual_size=preset.residual_size,
+        residual_channels=preset.residual_channels,
+        deep=deep,
+    )
+    encoder = PartEncoder(config)
+    if encoder.deep is not None and DEFAULT_WEIGHTS.is_file():
+        parser = load_parser()
+        if parser.config.widths == config.deep:
+            encoder.deep.begin_as(parser)
+    return encoder

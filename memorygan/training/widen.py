@@ -15,6 +15,7 @@ from torch import Tensor
 from memorygan.config import GeneratorConfig
 
 StateDict = dict[str, Tensor]
+LATER = ("residual.", "deep.")  # what names of those parts of an encoder begin with that not every encoder has
 # Tensors of the memory by the dimensions that count its channels: those that are written, and those that are read.
 _WRITTEN = {
     "memory.position": 0,
@@ -66,18 +67,22 @@ def widen_encoder(narrow: StateDict, query_dim: int, fresh: StateDict) -> StateD
     """State dict of an encoder that writes longer codes, whose new entries are 0 with a small variance.
 
     Args:
-        narrow: state dict of the encoder of shorter codes; a residual encoder of another shape starts anew.
+        narrow: state dict of the encoder of shorter codes; parts of another shape start anew.
         query_dim: length of its codes.
         fresh: state dict of an untrained encoder of the longer codes.
     """
     wide = {}
-    for part in (False, True):  # of the first look, and of the residual encoder
-        keys = [key for key in fresh if key.startswith("residual.") == part]
+    for group in ("", *LATER):  # the first look, and what an encoder may have beside it
+        keys = [key for key in fresh if _group(key) == group]
         fits = all(key in narrow and (_writes_codes(key) or narrow[key].shape == fresh[key].shape) for key in keys)
         for key in keys:  # half an old encoder would disturb
             own = narrow[key] if fits else fresh[key]
             wide[key] = _longer(own, query_dim, len(fresh[key])) if fits and _writes_codes(key) else own
     return wide
+
+
+def _group(key: str) -> str:
+    return next((name for name in LATER if key.startswith(name)), "")
 
 
 def _writes_codes(key: str) -> bool:

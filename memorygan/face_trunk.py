@@ -1,0 +1,73 @@
+"""Convolutional features of faces at a half, a quarter … of the size: what the parser and the encoder see by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """3×3 convolution, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class _Residual(nn.Module):
+    """x + two 3×3 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = convolution(channels, channels)
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(self.first(x)))
+
+
+class _Down(nn.Module):
+    """Halve the resolution, then refine."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.down = convolution(inputs, outputs, stride=2)
+        self.refine = _Residual(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.refine(self.down(x))
+
+
+class FaceTrunk(nn.Module):
+    """A stem, and one residual level per halving.
+
+    Args:
+        widths: channels at 1/2, 1/4, 1/8 … of the size.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.stem = convolution(3, widths[0], stride=2)
+        self.encoder = nn.ModuleList(_Down(a, b) for a, b in pairwise(widths))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Images (B, 3, S, S) in [-1, 1], S a multiple of the stride → maps at 1/2, 1/4 … of S, differentiable."""
+        dtype = next(self.stem.parameters()).dtype
+        maps = [self.stem(_standardise(images).to(dtype))]
+        for down in self.encoder:
+            maps.append(down(maps[-1]))
+        return maps
+
+
+def _standardise(images: Tensor) -> Tensor:
+    """Zero mean and unit spread per image and channel: exposure and colour casts leave before the network sees them."""
+    centred = images - images.mean(dim=(2, 3), keepdim=True)
+    # Written out: torch's variance over such axes is slow on CPUs.
+    return centred / centred.square().mean(dim=(2, 3), keepdim=True).add(1e-3).sqrt()
