@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memorygan.face_trunk import FaceTrunk
-from memorygan.layers import EqualLinear
-from memorygan.regions import MOMENTS, region_moments
+from memorygan.layers import EqualLinear, head, silence
+from memorygan.regions import MOMENTS, pool_regions
 
 if TYPE_CHECKING:
     from memorygan.encoder import EncoderConfig
@@ -33,13 +33,11 @@ class DeepLook(nn.Module):
         self.trunk = FaceTrunk(widths).eval()
         self.part_in = EqualLinear(MOMENTS * (sum(widths[1:-1]) + 1) + widths[-1], hidden)
         self.part_embedding = nn.Parameter(torch.randn(config.part_count, hidden))
-        self.part_out = _head(hidden, 2 * config.query_dim)
+        self.part_out = head(hidden, 2 * config.query_dim)
         self.base_in = EqualLinear(widths[-1], hidden)
-        self.base_out = _head(hidden, 2 * config.query_dim)
-        with torch.no_grad():  # silent
-            for head in (self.part_out, self.base_out):
-                for parameter in head[-1].parameters():
-                    parameter.zero_()
+        self.base_out = head(hidden, 2 * config.query_dim)
+        silence(self.part_out)
+        silence(self.base_out)
 
     def begin_as(self, trunk: FaceTrunk) -> None:
         """Takes the weights of a trunk of the same widths."""
@@ -59,21 +57,10 @@ class DeepLook(nn.Module):
         )
         with torch.autocast(image.device.type, torch.bfloat16, enabled=image.dtype == torch.bfloat16):
             maps = self.trunk.features(seen)
-        pooled = []
-        geometry = None
-        for features in maps[1:-1]:
-            moments, shape = region_moments(features, F.adaptive_avg_pool2d(one_hot.float(), features.shape[-1]))
-            pooled.append(moments.float())  # (B, K, 6·C)
-            geometry = shape if geometry is None else geometry
-        if geometry is None:
-            raise RuntimeError("the trunk has too few levels")
+        moments, geometry = pool_regions(maps[1:-1], one_hot)
         whole = maps[-1].float().mean(dim=(2, 3))  # (B, C)
         everywhere = whole[:, None].expand(-1, geometry.shape[1], -1)
-        h = self.part_in(torch.cat((*pooled, geometry, everywhere), dim=-1)) + self.part_embedding
+        h = self.part_in(torch.cat((moments.float(), geometry, everywhere), dim=-1)) + self.part_embedding
         parts = self.part_out(F.leaky_relu(h, 0.2))
         base = self.base_out(F.leaky_relu(self.base_in(whole), 0.2))
         return torch.cat((base[:, None], parts), dim=1)
-
-
-def _head(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(EqualLinear(inputs, inputs, activation=True), EqualLinear(inputs, outputs))

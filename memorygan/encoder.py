@@ -6,6 +6,7 @@ et al. 2021).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -21,9 +22,9 @@ from memorygan.controller import LOG_VARIANCE_RANGE
 from memorygan.deep_look import DeepLook
 from memorygan.generator import MemoryGAN, Synthesis
 from memorygan.latents import Latents
-from memorygan.layers import EqualConv, EqualLinear, coordinate_grid
+from memorygan.layers import EqualConv, EqualLinear, coordinate_grid, head, silence
 from memorygan.network_file import load_network
-from memorygan.regions import MOMENTS, region_moments
+from memorygan.regions import MOMENTS, pool_regions
 from memorygan.style_space import restyle, style_directions
 
 KIND = "part-encoder"
@@ -177,35 +178,21 @@ class PartEncoder(nn.Module):
         geometry = MOMENTS
         self.part_in = EqualLinear(pooled + geometry, config.hidden)
         self.part_embedding = nn.Parameter(torch.randn(config.part_count, config.hidden))
-        self.part_out = nn.Sequential(
-            EqualLinear(config.hidden, config.hidden, activation=True),
-            EqualLinear(config.hidden, 2 * config.query_dim),
-        )
+        self.part_out = head(config.hidden, 2 * config.query_dim)
         self.base_in = EqualLinear(config.part_count * geometry + widths[-1], config.hidden)
-        self.base_out = nn.Sequential(
-            EqualLinear(config.hidden, config.hidden, activation=True),
-            EqualLinear(config.hidden, 2 * config.query_dim),
-        )
-        self.style_out = (
-            nn.Sequential(
-                EqualLinear(config.hidden, config.hidden, activation=True),
-                EqualLinear(config.hidden, config.styles[0] * config.styles[1]),
-            )
-            if config.styles and not config.looks
-            else None
-        )
+        self.base_out = head(config.hidden, 2 * config.query_dim)
+        # With looks, styles are what the residual encoder writes.
+        self.style_out = head(config.hidden, math.prod(config.styles)) if config.styles and not config.looks else None
         self.deep = DeepLook(config) if config.deep else None
         self.residual = PartEncoder(config.of_residual) if config.looks else None
         if self.residual is not None:
             self.residual.start_silent()
 
-    @torch.no_grad()
     def start_silent(self) -> None:
         """Makes every mean 0: an untrained residual encoder changes nothing."""
-        for head in (self.part_out, self.base_out, self.style_out):
-            if head is not None:
-                for parameter in head[-1].parameters():
-                    parameter.zero_()
+        for written in (self.part_out, self.base_out, self.style_out):
+            if written is not None:
+                silence(written)
 
     def read(self, generator: MemoryGAN, image: Tensor, one_hot: Tensor) -> Reading:
         """Reads B faces: the mean of their posteriors, then one correction per look.
@@ -250,17 +237,12 @@ class PartEncoder(nn.Module):
         if image.shape[-1] != size:
             image, one_hot = F.adaptive_avg_pool2d(image, size), F.adaptive_avg_pool2d(one_hot, size)
         x = torch.cat((image, one_hot.to(image.dtype), self.grid.to(image.dtype).expand(len(image), -1, -1, -1)), 1)
-        x = self.stem(x)
-        pooled: list[Tensor] = []
-        geometry = None
+        x, maps = self.stem(x), []
         for down, conv in zip(self.down, self.conv, strict=True):
             x = conv(down(x))
-            moments, shape = region_moments(x, F.adaptive_avg_pool2d(one_hot.float(), x.shape[-1]))
-            pooled.append(moments)  # (B, K, 6·C)
-            geometry = shape if geometry is None else geometry
-        if geometry is None:
-            raise RuntimeError("the encoder has no level")
-        described = torch.cat((*pooled, geometry.to(x.dtype)), dim=-1)
+            maps.append(x)
+        moments, geometry = pool_regions(maps, one_hot)
+        described = torch.cat((moments, geometry.to(x.dtype)), dim=-1)
         h = F.leaky_relu(self.part_in(described).float() + self.part_embedding, 0.2)  # (B, K, hidden)
         parts = self.part_out(h)
         styles = None

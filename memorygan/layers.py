@@ -73,6 +73,18 @@ class EqualConv(nn.Module):
         return convolve(x, weight, bias, self.activation, self.stride)
 
 
+def head(inputs: int, outputs: int) -> nn.Sequential:
+    """Two equalised layers: one that thinks and one that writes."""
+    return nn.Sequential(EqualLinear(inputs, inputs, activation=True), EqualLinear(inputs, outputs))
+
+
+@torch.no_grad()
+def silence(written: nn.Sequential) -> None:
+    """Lets a :func:`head` write zeros until it has learned."""
+    for parameter in written[-1].parameters():
+        parameter.zero_()
+
+
 class ConstantStyleConv(nn.Module):
     """Convolution whose style is a learned constant: one scale per input channel (render net, projections).
 

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from memorygan.layers import coordinate_grid
 
 # Mean, and first and second moments over the region: x, y, x², y², xy.
 MOMENTS = 6
+
+
+def pool_regions(maps: Sequence[Tensor], one_hot: Tensor) -> tuple[Tensor, Tensor]:
+    """Moments of several maps over every part.
+
+    Args:
+        maps: L of (B, C_l, s_l, s_l), one at least, in one dtype.
+        one_hot: (B, K, S, S) in 0–1, soft borders allowed.
+
+    Returns:
+        (B, K, 6·ΣC_l) moments in the maps' dtype, and the (B, K, 6) float32 geometry at the side of the first map.
+    """
+    found = [region_moments(x, F.adaptive_avg_pool2d(one_hot.float(), x.shape[-1])) for x in maps]
+    return torch.cat([moments for moments, _ in found], dim=-1), found[0][1]
 
 
 def region_moments(x: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:

@@ -111,6 +111,20 @@ def test_a_part_takes_the_change_of_tone_and_keeps_its_grain():
     assert not mask[cv2.dilate((ids(N) == HAIR).astype(np.uint8), np.ones((21, 21))) == 0].any()
 
 
+def test_light_hair_made_dark_keeps_its_strands():
+    pixels, hair = painted(ids(N), {HAIR: (180, 150, 110)}), ids(N) == HAIR
+    strands = np.random.default_rng(3).normal(0, 12, (N, N, 1)).astype(int)
+    pixels = np.where(hair[..., None], np.clip(pixels.astype(int) + strands, 0, 255), pixels).astype(np.uint8)
+    framed = FramedPhoto.of(pixels, one_hot(ids(N)), N)
+    before, after = look(ids(S), {HAIR: (180, 150, 110)}), look(ids(S), {HAIR: (70, 55, 40)})
+    result, _ = apply(pixels, transfer(framed, before, after, Plan((HAIR,), ())), WHOLE)
+    inside = cv2.erode(hair.astype(np.uint8), np.ones((7, 7))).astype(bool)
+    first, then = (to_lab(p)[..., 0] for p in (pixels, result))
+    assert then[inside].mean() < first[inside].mean() - 25
+    fine = [(light - cv2.GaussianBlur(light, (0, 0), 2))[inside].std() for light in (first, then)]
+    assert 0.8 < fine[1] / fine[0] < 1.1
+
+
 def test_black_stays_within_the_range():
     dark = painted(ids(N), {HAIR: (6, 5, 5)})
     framed = FramedPhoto.of(dark, one_hot(ids(N)), N)

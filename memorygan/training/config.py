@@ -30,7 +30,7 @@ class TrainingConfig:
             :mod:`memorygan.training.dye`.
         fill_images, colour_images, query_steps, real_images: length of the first stages of ``memory-first``; the second
             dyes the generator's own faces and is for runs that start from sharp networks.
-        correct_images: length of its last stage, which trains the encoder alone.
+        correct_images: length of the stage that trains the residual encoder alone.
         plan_steps: steps of the very last stage, in which the controller learns to draw what faces are; 0 leaves it as
             it is. Networks that train on after it want a new stage ``query`` first.
         looks: how often the residual encoder corrects the codes of a photo.
