@@ -147,6 +147,17 @@ def test_the_lattice_is_fine_enough_for_many_parts():
     assert strides(1000, 64) == [2, 1]
 
 
+def test_what_interpolation_misses_of_a_bent_depth_is_known():
+    line = torch.arange(16.0)
+    fine = -0.3 * (line[:, None] - 9) ** 2 - 0.1 * (line - 4) ** 2
+    coarse = fine[None, None, ::2, ::2]
+    between = (fine - attention._finer(coarse)[0, 0])[2:13, 2:13]  # beyond the last point of the lattice it is constant
+    missed = attention._missed(coarse)[0, 0, 2:13, 2:13]
+    assert between.max() == pytest.approx(0.4, abs=1e-5) and between.max() <= missed.min() + 1e-5
+    assert missed.max() == pytest.approx(0.4, abs=1e-5), "no more than it misses, or nothing would be saved"
+    assert not attention._missed(torch.full((1, 1, 4, 4), 3.0)).any()
+
+
 @pytest.mark.slow
 def test_pictures_of_the_bundled_checkpoint_are_exact_to_a_thousandth():
     from memorygan.checkpoint import load_generator

@@ -234,9 +234,9 @@ def _against_k(lab: Lab, measured: list[Measured]) -> Table:
 _METHOD = (
     "The paper's conclusion says that the computation does not shrink for small parts. Here the memory is asked for a "
     "part only where it can be seen: depths are computed on a lattice of the grid, which is refined where an "
-    "interpolated depth comes near to being seen, and texture layers run where a part has weight in the fusion "
-    "(`memorygan/fast/attention.py`). No bound guarantees that nothing is missed between the lattice's points, so it "
-    "is measured."
+    "interpolated depth comes near to being seen, raised by what its bend lets interpolation miss, and texture layers "
+    "run where a part has weight in the fusion (`memorygan/fast/attention.py`). No bound guarantees that nothing is "
+    "missed between the lattice's points, so it is measured."
 )
 _SCALE = (
     "No one has trained faces of 100 or 1000 parts. The rows “laid out” are memories that were trained, for some "
@@ -258,5 +258,5 @@ STUDY = Study(
     run,
     samples=200,
     paper_samples=2000,
-    version=2,
+    version=3,
 )

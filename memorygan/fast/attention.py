@@ -5,8 +5,8 @@ network of coordinates, so it answers at any set of points. Eq. 5 is a softmax o
 others adds nothing. And the depth comes before the texture layers: what is not seen needs none of those.
 
 1. The depths of all parts are computed on a lattice, a fraction of the grid.
-2. On a lattice twice as fine they are interpolated. Where a part comes near to being seen, its depth is computed. This
-   is repeated until the lattice is the grid.
+2. On a lattice twice as fine they are interpolated. Where a part comes near to being seen, or may have been missed
+   because depths bend there, its depth is computed. This is repeated until the lattice is the grid.
 3. Where a part has weight in the fusion (Eq. 6), it goes through the texture layers and is added to what is there.
 """
 
@@ -29,8 +29,9 @@ from memorygan.memory import LongTermMemory, memory_layer
 # Along a side, the first lattice has at least LATTICE points, and so many that each of K parts may have PER_PART² of
 # them; but at most half the grid's.
 LATTICE, PER_PART = 16, 2
-# A depth is computed where an interpolated one beside it gives the part at least e^-MARGIN of the softmax, and texture
-# where the part's weight is at least VISIBLE. How close that comes: memorygan/analysis/hard_attention.py.
+# A depth is computed where an interpolated one beside it, raised by what interpolation may have missed, gives the part
+# at least e^-MARGIN of the softmax, and texture where the part's weight is at least VISIBLE. How close that comes:
+# memorygan/analysis/hard_attention.py.
 MARGIN = 14.0
 VISIBLE = 5e-5
 # If this share of all depths has to be computed, the full computation is as fast.
@@ -142,8 +143,9 @@ class HardAttention:
         for stride in self.strides:
             n = side // stride
             if answers.count:
+                missed = _missed(depth)
                 depth = _finer(depth)
-                wanted = _widened(depth - depth.logsumexp(dim=1, keepdim=True) > -MARGIN)
+                wanted = _widened(depth + missed - depth.logsumexp(dim=1, keepdim=True) > -MARGIN)
                 wanted &= answers.missing.view(batch, parts, side, side)[:, :, ::stride, ::stride]
             if stride > 1:
                 wanted[:, 0] = False  # the background's depth is known, and its texture no reason to ask for more
@@ -250,6 +252,18 @@ def _finer(depth: Tensor) -> Tensor:
     spread[2 * line + 1, line] += 0.5
     spread[2 * line + 1, (line + 1).clamp(max=n - 1)] += 0.5
     return spread @ depth @ spread.T
+
+
+def _missed(depth: Tensor) -> Tensor:
+    """(B, K, n, n) → (B, K, 2n, 2n) by how much depths between the points may differ from the linear interpolation.
+
+    It is an eighth of the second difference, per direction, as far as the lattice shows it.
+    """
+    n = depth.shape[-1]
+    padded = F.pad(depth, (1, 1, 1, 1), mode="replicate")
+    across = padded[..., 1:-1, 2:] - 2 * depth + padded[..., 1:-1, :-2]
+    along = padded[..., 2:, 1:-1] - 2 * depth + padded[..., :-2, 1:-1]
+    return F.interpolate((across.abs() + along.abs()) / 8, size=(2 * n, 2 * n), mode="nearest")
 
 
 def _widened(mask: Tensor) -> Tensor:
