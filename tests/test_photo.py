@@ -103,6 +103,42 @@ def test_sixteen_bit_colour_is_told_as_well(data):
     assert any("more than 8 bits" in line for line in photo.notices)
 
 
+def deep_tiff(values: np.ndarray, orientation: int = 1) -> bytes:
+    """Of (h, w, 3) RGB or (h, w, 4) inks with 16 bits per channel."""
+    height, width, channels = values.shape
+    rows, bits = values.astype("<u2").tobytes(), struct.pack(f"<{channels}H", *[16] * channels)
+    tags = {
+        **{256: width, 257: height, 258: 8, 259: 1, 262: {3: 2, 4: 5}[channels], 273: 8 + len(bits)},
+        **{274: orientation, 277: channels, 278: height, 279: len(rows)},
+    }
+    entries = [
+        struct.pack("<HHII", tag, 3 if tag == 258 else 4, channels if tag == 258 else 1, v) for tag, v in tags.items()
+    ]
+    directory = struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(bits) + len(rows)) + bits + rows + directory
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_of_sixteen_bits_stands_upright_once(orientation):
+    upright = np.asarray(halves())
+    lying = {
+        **{1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1]},
+        **{5: upright.swapaxes(0, 1), 6: np.rot90(upright), 7: np.rot90(upright, 2).swapaxes(0, 1)},
+        8: np.rot90(upright, -1),
+    }
+    photo = decode(deep_tiff(lying[orientation].astype(np.uint16) * 257, orientation))
+    assert (photo.width, photo.height) == (60, 40)
+    assert np.array_equal(photo.pixels, upright) and np.array_equal(photo.original().values, upright * np.uint16(257))
+
+
+def test_inks_of_sixteen_bits_are_read():
+    inks = np.zeros((40, 60, 4), np.uint16)
+    inks[:, 30:, 0] = 65535
+    photo = decode(deep_tiff(inks))
+    assert (photo.pixels[:, :30] == 255).all() and photo.pixels[20, 50, 0] < 20 < 200 < photo.pixels[20, 50, 1]
+    assert any("CMYK" in line for line in photo.notices)
+
+
 @pytest.mark.parametrize("mode", ["I;16", "RGB", "L", "P", "1", "RGBA"])
 def test_large_pictures_are_reduced_before_they_are_copied(mode):
     """Left half dark, right half light, turned by the orientation in the file: the right way up in every mode."""

@@ -245,7 +245,9 @@ def _unpacked(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
         notices, deep, streamed = [], is_deep(image), given == 1 and streams(image)
         if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "HEIF"):
             image.seek(0)
-            notices.append("The picture is animated; only its first frame is used.")
+            pages = image.format == "TIFF"
+            told = "The file holds several pictures; only" if pages else "The picture is animated; only"
+            notices.append(f"{told} its first {'one' if pages else 'frame'} is used.")
         original = unpack(image, data, given, read)
         kept = kept_of(image, data)
     if (original.size[0] > original.size[1]) != (width > height):

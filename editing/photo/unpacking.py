@@ -130,13 +130,14 @@ def unpack(image: Image.Image, data: bytes, given: int, read: int) -> Original:
     profile = image.info.get("icc_profile")
     white = 255
     if (deep and image.mode in ("RGB", "RGBA")) or kind == "WEBP":
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        # OpenCV turns a TIFF by itself, and nothing else if it is to change nothing.
+        orientation = 1 if kind == "TIFF" else image.getexif().get(ExifTags.Base.Orientation, 1)
         values, white = _by_opencv(data, image.size)
     else:
         image.load()
         # Of a PNG it may stand behind the pixels; Pillow turns a TIFF by itself, and forgets it.
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        if deep:
+        if deep and image.mode.startswith(("I", "F")):
             values, white = _grey_depth(np.asarray(image))
         else:
             values = _array(image, 1 if kind in (*_JPEG, "JPEG2000") else given)
@@ -167,6 +168,8 @@ def is_deep(image: Image.Image) -> bool:
 def _plain(image: Image.Image) -> Image.Image:
     """In a mode whose numbers are channels."""
     clear = "transparency" in image.info
+    if clear and image.mode in ("1", "L"):
+        return image.convert("LA")  # grey may have a profile of its own
     if (image.mode in ("L", "RGB", "CMYK") and not clear) or image.mode in ("LA", "RGBA"):
         return image
     if image.mode == "1" and not clear:
