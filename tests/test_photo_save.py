@@ -12,16 +12,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from icc import rgb_profile  # type: ignore[import-not-found]
-from PIL import ExifTags, Image, IptcImagePlugin, JpegImagePlugin, PngImagePlugin
+from icc import grey_profile, rgb_profile  # type: ignore[import-not-found]
+from PIL import ExifTags, Image, IptcImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from editing.face.codes import Codes
 from editing.face.edits import SliderEdit
-from editing.face.embedded import read_recipe
+from editing.face.embedded import png_chunks, read_recipe
 from editing.face.recipe import Recipe
 from editing.face.sources import CodesSource, SeedSource
 from editing.photo.credits import credits_of
 from editing.photo.decode import Photo, decode
+from editing.photo.metadata import _Text
 from editing.photo.original import Original
 from editing.photo.save import save
 
@@ -81,6 +82,7 @@ WITHOUT_LOSS = {
     "png 16": (deep(".png", DEEP), "png"),
     "png 16 clear": (deep(".png", np.dstack([DEEP, DEEP[..., :1]])), "png"),
     "png 12 of 16": (deep(".png", DEEP >> 4), "png"),
+    "png grey profile clear": (saved(RGB.convert("L"), "PNG", icc_profile=grey_profile(1.8), transparency=90), "png"),
     "png grey 16": (saved(Image.fromarray(DEEP[..., 1].copy()), "PNG"), "png"),
     "tiff": (saved(RGB, "TIFF"), "tif"),
     "tiff inks": (saved(RGB.convert("CMYK"), "TIFF"), "tif"),
@@ -167,13 +169,20 @@ def test_a_large_recipe_rides_in_every_format():
 def written_exif() -> Image.Exif:
     exif = Image.Exif()
     exif[ExifTags.Base.Make], exif[ExifTags.Base.Artist] = "Some maker", "Some person"
+    exif[ExifTags.Base.Copyright] = "\u00a9 Zo\u00eb".encode()
     exif[ExifTags.Base.Orientation] = 6
     details = exif.get_ifd(ExifTags.IFD.Exif)
     details[ExifTags.Base.DateTimeOriginal] = "2026:11:28 12:00:00"
+    details[ExifTags.Base.ExposureTime] = TiffImagePlugin.IFDRational(1, 250)
+    details[ExifTags.Base.LensModel] = _Text("\u0141ens".encode().decode("latin-1"))
     details[ExifTags.Base.MakerNote] = b"opaque: 52.5 N 13.4 E"
     gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLatitude] = "N", (52.0, 31.0, 12.0)
-    return exif
+    written = Image.Exif()  # into a TIFF Pillow writes only directories that it has read
+    written.load(exif.tobytes())
+    written[ExifTags.Base.Copyright] = exif[ExifTags.Base.Copyright]
+    written.get_ifd(ExifTags.IFD.Exif).update(details)
+    return written
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF"])
@@ -189,10 +198,13 @@ def test_who_and_when_are_kept_but_not_where(kind):
         assert exif.get(ExifTags.Base.Make) == "Some maker" and exif.get(ExifTags.Base.Artist) == "Some person"
         assert exif.get(ExifTags.Base.Orientation, 1) == 1, "it stands upright as it is"
         details = exif.get_ifd(ExifTags.IFD.Exif)
-        if kind != "TIFF":  # Pillow writes no such block there
-            assert details.get(ExifTags.Base.DateTimeOriginal) == "2026:11:28 12:00:00"
+        assert details.get(ExifTags.Base.DateTimeOriginal) == "2026:11:28 12:00:00"
+        assert float(details[ExifTags.Base.ExposureTime]) == 1 / 250
+        texts = exif[ExifTags.Base.Copyright], details[ExifTags.Base.LensModel]
+        assert [text.encode("latin-1").decode() for text in texts] == ["\u00a9 Zo\u00eb", "\u0141ens"]
         assert exif.get_ifd(ExifTags.IFD.GPSInfo) == {} and ExifTags.Base.MakerNote not in details
     assert b"52.5 N" not in file.data
+    assert decode(file.data).kept.exif == photo.kept.exif
 
 
 def test_resolution_is_kept():
@@ -200,6 +212,48 @@ def test_resolution_is_kept():
         photo = decode(saved(RGB, kind, dpi=(300, 300)))
         with Image.open(io.BytesIO(save(photo, photo.original()).data)) as image:
             assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    photo = decode(with_chunks(deep(".png", DEEP), {b"pHYs": struct.pack(">IIB", 11811, 5906, 1)}))
+    with Image.open(io.BytesIO(save(photo, photo.original()).data)) as image:
+        assert image.info["dpi"] == pytest.approx((300, 150), abs=0.1)
+
+
+def with_chunks(data: bytes, chunks: dict[bytes, bytes]) -> bytes:
+    """A PNG with more chunks behind its header."""
+    more = [
+        struct.pack(">I", len(b)) + name + b + struct.pack(">I", zlib.crc32(name + b)) for name, b in chunks.items()
+    ]
+    return data[:33] + b"".join(more) + data[33:]
+
+
+def test_a_grey_png_of_sixteen_bits_keeps_its_profile():
+    profile, plain = grey_profile(1.8), saved(Image.fromarray(DEEP[..., 1].copy()), "PNG")
+    photo = decode(with_chunks(plain, {b"iCCP": b"grey\0\0" + zlib.compress(profile)}))
+    before, after, moved = edited(photo)
+    assert before.space.profile == profile and before.values.dtype == np.uint16
+    back = decode(save(photo, after, RECIPE).data).original()
+    assert back.space == before.space and np.array_equal(back.values[~moved], before.values[~moved])
+    assert np.array_equal(back.srgb()[~moved], before.srgb()[~moved])
+
+
+@pytest.mark.parametrize("data", [saved(RGB, "PNG"), deep(".png", DEEP)], ids=["8 bits", "16 bits"])
+def test_what_a_png_says_of_its_values_and_of_its_author_comes_back(data):
+    meanings = {b"gAMA": struct.pack(">I", 55556), b"cICP": bytes([12, 13, 0, 1])}
+    said = {
+        b"tEXt": b"Author\0Ada",
+        b"iTXt": b"Copyright\0\0\0\0\0" + "\u00a9 Zo\u00eb \u0141".encode(),
+        b"zTXt": b"Comment\0\0x",
+    }
+    photo = decode(with_chunks(data, meanings | said))
+    back = save(photo, photo.original(), RECIPE).data
+    found = dict(png_chunks(back))
+    assert {name: found[name] for name in meanings} == meanings
+    with Image.open(io.BytesIO(back)) as image:
+        assert (image.info["Author"], image.info["Copyright"]) == ("Ada", "\u00a9 Zo\u00eb \u0141")
+        assert "Comment" not in image.info
+    assert decode(back).kept == photo.kept and read_recipe(back) == RECIPE
+    # A profile says it better, and values that were converted through one no longer mean that.
+    profiled = with_chunks(saved(RGB, "PNG", icc_profile=rgb_profile("Display P3")), meanings)
+    assert decode(profiled).kept.meanings == ()
 
 
 def test_a_photo_that_was_turned_by_hand_comes_back_turned():

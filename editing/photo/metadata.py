@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, JpegImagePlugin
 
-from editing.face.embedded import webp_chunks
+from editing.face.embedded import png_chunks, webp_chunks
 from editing.photo.credits import credits_of
 
 # Opaque blocks of the camera's maker can hold a place as well; the rest says nothing of a saved copy.
@@ -16,6 +16,11 @@ _DROPPED = (ExifTags.Base.MakerNote, ExifTags.Base.ExifImageWidth, ExifTags.Base
 _GPS, _EXIF, _INTEROPERABILITY = ExifTags.IFD.GPSInfo, ExifTags.IFD.Exif, ExifTags.IFD.Interop
 # Of the first directory: who, when, with what; not how the pixels of the old file are laid out.
 _NAMES = ("ImageDescription", "Make", "Model", "DateTime", "Artist", "Copyright", "HostComputer")
+# Of a PNG without a profile: what its values mean to programs that follow it (PNG, third edition, 11.3.2).
+_MEANINGS = {b"gAMA": 4, b"cHRM": 32, b"cICP": 4}
+# The standard's keywords of a PNG that say who, what and when, and how long such a text may be.
+_KEYWORDS = ("Title", "Author", "Description", "Copyright", "Creation Time", "Disclaimer", "Source")
+_TEXT = 2000
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Kept:
         sampling: of a JPEG's colours: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0; −1 for others.
         lossless: of a WebP, whether it is.
         credits: who made it and what may be done with it, see :mod:`editing.photo.credits`.
+        meanings: of a PNG without a profile, chunks that say what its values mean.
+        texts: of a PNG, keywords and what they say.
     """
 
     format: str = "PNG"
@@ -39,6 +46,8 @@ class Kept:
     sampling: int = -1
     lossless: bool = False
     credits: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    meanings: tuple[tuple[bytes, bytes], ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
 
 
 def kept_of(image: Image.Image, data: bytes) -> Kept:
@@ -53,7 +62,43 @@ def kept_of(image: Image.Image, data: bytes) -> Kept:
         JpegImagePlugin.get_sampling(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else -1,
         kind == "WEBP" and any(name == b"VP8L" for name, _ in webp_chunks(data)),
         tuple(credits_of(image).items()),
+        _meanings(data) if kind == "PNG" and not image.info.get("icc_profile") else (),
+        _texts(image) if kind == "PNG" else (),
     )
+
+
+def exif_of(block: bytes) -> Image.Exif:
+    """The EXIF of :attr:`Kept.exif`, to be written again."""
+    exif = Image.Exif()
+    if block:
+        exif.load(block)
+        for tag, value in list(exif.items()):
+            exif[tag] = _as_read(value)
+        details = exif.get_ifd(_EXIF)
+        details.update({tag: _as_read(value) for tag, value in details.items()})
+    return exif
+
+
+class _Text(str):
+    """A text of EXIF, whose bytes Pillow reads as Latin-1 whatever they are, and would write as ASCII."""
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        """The bytes that were read, whatever is asked for."""
+        return super().encode("latin-1", "replace")
+
+
+def _as_read(value: Any) -> Any:
+    return _Text(value) if isinstance(value, str) else value
+
+
+def _meanings(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    found = {name: body for name, body in png_chunks(data) if len(body) == _MEANINGS.get(name)}
+    return tuple(found.items())
+
+
+def _texts(image: Image.Image) -> tuple[tuple[str, str], ...]:
+    said = ((name, image.info.get(name)) for name in _KEYWORDS)
+    return tuple((name, str(text)[:_TEXT]) for name, text in said if isinstance(text, str) and text)
 
 
 def _clean(exif: Image.Exif) -> bytes:
@@ -61,9 +106,11 @@ def _clean(exif: Image.Exif) -> bytes:
     for name in _NAMES:
         tag = ExifTags.Base[name]
         if tag in exif:
-            clean[tag] = exif[tag]
+            clean[tag] = _as_read(exif[tag])
     details = {
-        tag: value for tag, value in exif.get_ifd(_EXIF).items() if tag not in _DROPPED and tag != _INTEROPERABILITY
+        tag: _as_read(value)
+        for tag, value in exif.get_ifd(_EXIF).items()
+        if tag not in _DROPPED and tag != _INTEROPERABILITY
     }
     if details:
         clean.get_ifd(_EXIF).update(details)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from editing.face.embedded import KEY, SOFTWARE, as_xmp, in_jpeg, text_of
 from editing.face.recipe import Recipe
 from editing.photo.colour import ColourSpace
 from editing.photo.credits import iptc_segment, rdf
 from editing.photo.decode import Photo, give_back
-from editing.photo.metadata import Kept
+from editing.photo.metadata import Kept, exif_of
 from editing.photo.original import Original
 from editing.photo.rows import STRIP, LargeJpeg, edited
 from editing.photo.transfer.fields import Fields
@@ -108,9 +108,7 @@ def save_rows(photo: Photo, layers: Sequence[tuple[Fields, np.ndarray]], recipe:
         for fields, frame in layers:
             rows = edited(rows, whole.size, fields, frame @ upright)
         space = rows(0, 1).space
-        exif = Image.Exif()
-        if photo.kept.exif:
-            exif.load(photo.kept.exif)
+        exif = exif_of(photo.kept.exif)
         exif[ExifTags.Base.Orientation] = whole.orientation
         kept = replace(photo.kept, exif=exif.tobytes())
         text = None if recipe is None else text_of(recipe)
@@ -188,13 +186,23 @@ def _with_height(head: bytes, height: int) -> bytes:
 
 
 def _png(image: Image.Image, original: Original, kept: Kept, text: str | None) -> bytes:
+    info = _info(kept, text)
+    return _written(image, "PNG", original.space, kept, pnginfo=info, exif=kept.exif, compress_level=_COMPRESSION)
+
+
+def _info(kept: Kept, text: str | None) -> PngImagePlugin.PngInfo:
+    """What a PNG says beside its pixels, but for profile, EXIF and resolution."""
     info = PngImagePlugin.PngInfo()
+    for name, body in kept.meanings:
+        info.add(name, body)
     info.add_text("Software", SOFTWARE)
+    for keyword, said in kept.texts:
+        info.add_text(keyword, said)
     if text is not None:
         info.add_text(KEY, text)
     if xmp := as_xmp(None, rdf(dict(kept.credits))):
         info.add_itxt(_PNG_XMP, xmp.decode())
-    return _written(image, "PNG", original.space, kept, pnginfo=info, exif=kept.exif, compress_level=_COMPRESSION)
+    return info
 
 
 def _webp(image: Image.Image, original: Original, kept: Kept, text: str | None) -> bytes:
@@ -207,12 +215,40 @@ def _webp(image: Image.Image, original: Original, kept: Kept, text: str | None) 
 
 
 def _tiff(image: Image.Image, original: Original, kept: Kept, text: str | None) -> bytes:
+    known = exif_of(kept.exif)
     exif = Image.Exif()
-    if kept.exif:
-        exif.load(kept.exif)
+    exif.update({tag: value for tag, value in known.items() if tag != ExifTags.IFD.Exif})
     if xmp := as_xmp(text, rdf(dict(kept.credits))):
         exif[_TIFF_XMP] = xmp
-    return _written(image, "TIFF", original.space, kept, exif=exif, compression="tiff_adobe_deflate")
+    data = _written(image, "TIFF", original.space, kept, exif=exif, compression="tiff_adobe_deflate")
+    return _with_details(data, known.get_ifd(ExifTags.IFD.Exif))
+
+
+def _with_details(data: bytes, details: Mapping[int, Any]) -> bytes:
+    """A TIFF with EXIF's own directory, which libtiff writes for nobody: it and a new first one stand behind the rest.
+
+    Args:
+        data: of the file.
+        details: tags of EXIF and their values.
+    """
+    if not details:
+        return data
+    order = "<" if data.startswith(b"II") else ">"
+    (first,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, first)
+    start, end = first + 2, first + 2 + 12 * count
+    block = TiffImagePlugin.ImageFileDirectory_v2(data[:8], group=ExifTags.IFD.Exif)
+    for tag, value in details.items():
+        block[tag] = value
+    at = len(data) + len(data) % 2
+    body = block.tobytes(at)
+    body += bytes(len(body) % 2)
+    entries = [data[place : place + 12] for place in range(start, end, 12)]
+    entries.append(struct.pack(f"{order}HHII", ExifTags.IFD.Exif, TiffTags.LONG, 1, at))
+    entries.sort(key=lambda entry: int(struct.unpack_from(f"{order}H", entry)[0]))
+    directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries) + data[end : end + 4]
+    head = data[:4] + struct.pack(f"{order}I", at + len(body))
+    return head + data[8:] + bytes(len(data) % 2) + body + directory
 
 
 _WRITERS = {"JPEG": _jpeg, "PNG": _png, "WEBP": _webp, "TIFF": _tiff}
@@ -234,7 +270,7 @@ def _is_fine(tables: tuple[tuple[int, ...], ...]) -> bool:
 
 def _deep_png(original: Original, kept: Kept, text: str | None) -> bytes:
     """PNG with 16 bits per channel."""
-    values = original.values
+    values, space = original.values, original.space
     if original.alpha is not None:
         if original.space.mode == "L":
             values = np.repeat(values, 3, axis=-1)
@@ -249,15 +285,15 @@ def _deep_png(original: Original, kept: Kept, text: str | None) -> bytes:
         raise RuntimeError("OpenCV could not write a PNG")
     data = coded.tobytes()
     first = 8 + 25  # behind the header
-    chunks = [(b"tEXt", b"Software\0" + SOFTWARE.encode())]
-    if original.space.profile is not None and original.space.mode == "RGB":
-        chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(original.space.profile)))
+    chunks = []
+    if space.profile is not None and (space.mode == "L") == (values.ndim == 2 or values.shape[2] == 1):
+        chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(space.profile)))
+    chunks += [(name, body) for name, body, *_ in _info(kept, text).chunks]
     if kept.exif:
         chunks.append((b"eXIf", kept.exif.removeprefix(b"Exif\0\0")))
-    if text is not None:
-        chunks.append((b"tEXt", KEY.encode() + b"\0" + text.encode("ascii")))
-    if xmp := as_xmp(None, rdf(dict(kept.credits))):
-        chunks.append((b"iTXt", _PNG_XMP.encode() + b"\0\0\0\0\0" + xmp))
+    if kept.dpi is not None:
+        x, y = (round(side / 0.0254) for side in kept.dpi)
+        chunks.append((b"pHYs", struct.pack(">IIB", x, y, 1)))  # per metre
     return data[:first] + b"".join(_chunk(name, body) for name, body in chunks) + data[first:]
 
 
