@@ -21,7 +21,7 @@ from memorygan.parts import FACE_PARTS
 N, S = 128, 64
 PARTS = len(FACE_PARTS)
 HAIR, SKIN, MOUTH, NOSE, GLASSES = map(FACE_PARTS.index, ("hair", "skin", "mouth", "nose", "eyeglass"))
-BROWS = FACE_PARTS.index("eyebrows")
+BROWS, CLOTH = FACE_PARTS.index("eyebrows"), FACE_PARTS.index("cloth")
 WHOLE = np.array([[1 / N, 0, 0], [0, 1 / N, 0]])
 
 
@@ -174,6 +174,50 @@ def test_what_hair_uncovers_is_the_photos_background():
     assert np.abs(result[bare].mean(axis=0) - blue[0]).max() < 25
 
 
+def test_what_hair_uncovers_is_not_darkened_by_parts_that_the_model_is_unsure_of():
+    blue = {0: (40, 60, 200)}
+    pixels = painted(ids(N), blue)
+    framed = FramedPhoto.of(pixels, one_hot(ids(N)), N)
+    cloth = np.eye(PARTS, dtype=np.float32)[FACE_PARTS.index("cloth")]
+    before, after = (Look(one.image, 0.7 * one.parts + 0.3 * cloth) for one in (look(ids(S)), look(ids(S, hair=0.32))))
+    result, _ = apply(pixels, transfer(framed, before, after, Plan((), (HAIR,))), WHOLE)
+    bare = (ids(N, hair=0.39) == HAIR) & (ids(N, hair=0.34) != HAIR)
+    assert np.abs(result[bare].mean(axis=0) - blue[0]).max() < 25
+
+
+def test_what_hair_uncovers_of_clothes_has_the_photos_colour_and_neither_shade_nor_strands():
+    def dressed(size: int, hair: float) -> np.ndarray:
+        found = ids(size, hair=hair)
+        found[(found == 0) & (np.mgrid[:size, :size][1] > size // 2)] = CLOTH
+        return found
+
+    green = (20, 160, 120)
+    was = dressed(N, 0.42)
+    pixels = painted(was, {CLOTH: green})
+    halo = (was == CLOTH) & (cv2.dilate((was == HAIR).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+    pixels[halo] = COLOURS[HAIR]
+    framed = FramedPhoto.of(pixels, one_hot(was), N)
+    before, after = look(dressed(S, 0.42), {CLOTH: (20, 60, 200)}), look(dressed(S, 0.34), {CLOTH: (20, 60, 200)})
+    after.image[(dressed(S, 0.42) == HAIR) & (dressed(S, 0.34) == CLOTH)] = (5, 5, 20)  # in the shade that hair casts
+    result, _ = apply(pixels, transfer(framed, before, after, Plan((), (HAIR,))), WHOLE)
+    bare = (dressed(N, 0.4) == HAIR) & (dressed(N, 0.36) == CLOTH)
+    assert np.abs(result[bare].mean(axis=0) - green).max() < 25
+
+
+def test_glasses_and_hats_stay_when_hair_changes():
+    part_ids = ids(N)
+    part_ids[36:44, 12:40] = GLASSES
+    part_ids[:20] = FACE_PARTS.index("hat")
+    colours = {GLASSES: (220, 200, 20), FACE_PARTS.index("hat"): (180, 30, 30)}
+    pixels = painted(part_ids, colours)
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    for hair in (0.32, 0.47):
+        result, mask = apply(pixels, transfer(framed, look(ids(S)), look(ids(S, hair=hair)), Plan((), (HAIR,))), WHOLE)
+        worn = np.isin(part_ids, list(colours))
+        assert mask.any() and not mask[worn].any()
+        assert np.array_equal(result[worn], pixels[worn])
+
+
 def test_a_faint_outline_moves_as_far_as_the_models():
     # The nose of both pictures has the colour of the skin around it: only the masks know where it is.
     def nose(size: int, half: float) -> np.ndarray:
@@ -207,6 +251,19 @@ def test_hair_grows_from_the_photos_own_outline():
     assert np.hypot(x, y)[gone].min() == pytest.approx(0.38, abs=0.015)
     assert back.parts[gone][:, 0].mean() > 0.9, "the background shows there"
     assert regrown(framed, look(ids(N, hair=0.0)), look(ids(N)), np.ones((N, N), np.float32), HAIR) is None
+
+
+def test_strands_go_as_a_whole_where_hair_recedes_and_stay_where_it_does_not():
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    parts = one_hot(ids(N))
+    strands = (np.hypot(x, y) > 0.4) & (np.hypot(x, y) < 0.44) & (y < 0.1)
+    parts[strands] = 0.7 * parts[strands] + 0.3 * np.eye(PARTS, dtype=np.float32)[HAIR]
+    framed = FramedPhoto(painted(ids(N)), parts, 0.0)
+    window = np.ones((N, N), np.float32)
+    for hair, share in ((0.34, 1.0), (0.4, 0.0)):
+        found = regrown(framed, look(ids(N)), look(ids(N, hair=hair)), window, HAIR)
+        assert found is not None
+        assert found.shrunk[strands & (y < 0.0)].mean() == pytest.approx(share, abs=0.1)
 
 
 def test_no_lock_is_left_hanging_in_the_air():

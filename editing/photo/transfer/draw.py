@@ -8,15 +8,18 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
-from editing.photo.transfer.outline import regrown
+from editing.photo.transfer.outline import BEHIND, regrown
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.tone import without_others
 from editing.photo.transfer.warp import SIDE
+from memorygan.parts import PartScheme
 
 _TEETH = 8.0  # of L: a mouth whose warp is farther off than this shows something new
 _LEAST = 0.05
 _ABOUT = 21  # pixels about an eye or a brow in which more of it may show
+_BESIDE = 9  # pixels across: so near to hair, strands that no mask holds colour what is behind
+_SEEN = 0.01  # of the picture
 
 
 def newness(
@@ -97,7 +100,10 @@ def draw(
         if name == "hair":  # a neighbour's has another colour
             own = without_others(own, before.parts[..., part])
             share[..., part] = resized(own, SIDE)
-        colour = resized(_colour(name, small, share, after, part, old), size)
+        colour = _colour(photo.scheme, small, share, after, part, old)
+        if colour is None:
+            continue
+        colour = resized(colour, size)
         inner = cv2.erode((own > 0.9).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
         detail = _detail(toned, inner & ~needed, needed & (weight > 0.02), size / (24 if name == "background" else 40))
         content += weight[..., None] * (colour + detail)
@@ -109,13 +115,22 @@ def draw(
     return content, np.clip(alpha + edge * np.clip(strands / 12.0, -0.5, 0.5), 0.0, 1.0)
 
 
-def _colour(name: str, small: np.ndarray, share: np.ndarray, after: Look, part: int, old: np.ndarray) -> np.ndarray:
-    """(SIDE, SIDE, 3) CIELAB of a part without fine detail: the photo's background, or the model's part matched."""
+def _colour(
+    scheme: PartScheme, small: np.ndarray, share: np.ndarray, after: Look, part: int, old: np.ndarray
+) -> np.ndarray | None:
+    """(SIDE, SIDE, 3) CIELAB of a part without fine detail: of what lies behind hair the photo's own, else the model's,
+    matched; None where the model shows too little of the part to tell its colour."""
     known = cv2.erode(share[..., part], np.ones((3, 3), np.uint8)) * old
-    if name == "background" and known.sum() > 0.01 * SIDE * SIDE:
-        return spread(small, known**2)
+    if scheme.names[part] in BEHIND:
+        clear = known * (1.0 - cv2.dilate(share[..., scheme.index("hair")], np.ones((_BESIDE, _BESIDE), np.uint8)))
+        for weight in (clear, known):
+            if weight.mean() > _SEEN:
+                return spread(small, weight**2)
     # The model's outlines are mixed with what is behind; the part's own colour is carried outwards.
-    pure = spread(after.lab, np.clip(after.parts[..., part] * 2.5 - 1.5, 0.0, 1.0))
+    sure = np.clip(after.parts[..., part] * 2.5 - 1.5, 0.0, 1.0)
+    if not sure.any():
+        return None
+    pure = spread(after.lab, sure)
     both = ((known * after.parts[..., part]) ** 2).astype(np.float32)
     if both.sum() > 40:
         return pure + smooth(small - pure, both, SIDE / 40)

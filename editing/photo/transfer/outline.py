@@ -17,6 +17,8 @@ _IDLE = 0.75  # pixels by which outlines of a rebuild differ for no reason
 _EDGE = 1.5  # half the width of an edge in pixels
 _EVEN = 3.0  # pixels over which the way that an outline goes is evened out
 _LEAST = 0.004  # of the picture
+_FAINT = 0.06  # of a pixel
+BEHIND = ("background", "cloth")
 _HARDLY, _MORE = 0.02, 2.0  # of the picture; more than that much more is other hair
 _ROOTED, _WHOLE = 0.15, 0.1  # of an island: how much of it was there, and of the largest one
 
@@ -27,7 +29,7 @@ class Regrown:
 
     Attributes:
         grown: (S, S) float32, 0 to 1: where the part newly shows.
-        shrunk: (S, S) float32, 0 to 1: where it no longer does.
+        shrunk: (S, S) float32, 0 to 1: how much of what it was there it no longer is.
         parts: (S, S, K) float32: what is there instead; sums to 1.
     """
 
@@ -86,15 +88,21 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     if (change < 0).any():
         aim = np.where(change < 0, _receded(found[0], change, found[2]), aim)
     wanted = np.clip(0.5 + aim / (2.0 * _EDGE), 0.0, 1.0)
-    wanted = np.where(window > 0, wanted * rooted(wanted > 0.5, own > 0.5), wanted)
-    is_there = np.clip(0.5 + found[0] / (2.0 * _EDGE), 0.0, 1.0)
-    grown = np.where(change > 0, np.maximum(wanted - np.maximum(own, is_there), 0.0), 0.0)
-    shrunk = np.where((change < 0) | (wanted == 0.0), np.maximum(np.maximum(own, is_there) - wanted, 0.0), 0.0)
+    hangs = (window > 0) & ~rooted(wanted > 0.5, own > 0.5)
+    wanted = np.where(hangs, 0.0, wanted)
+    there = np.maximum(own, np.clip(0.5 + found[0] / (2.0 * _EDGE), 0.0, 1.0))
+    grown = np.where(change > 0, np.maximum(wanted - there, 0.0), 0.0)
     others = after.parts.copy()
     others[..., part] = 0.0
     total = others.sum(axis=2)
     others = spread(others / np.maximum(total, 1e-3)[..., None], np.clip(2.0 * total - 0.5, 0.0, 1.0))
     others /= np.maximum(others.sum(axis=2, keepdims=True), 1e-3)
+    # In front of what lies behind, a strand that takes a third of a pixel and goes is gone as a whole, and not a third
+    # of it; in a face such shares are lashes and shade.
+    whole = (there - wanted) / np.maximum(there, _FAINT) * np.clip(there / _FAINT - 1.0, 0.0, 1.0)
+    behind = others[..., [photo.scheme.index(name) for name in BEHIND]].sum(axis=2)
+    goes = behind * whole + (1.0 - behind) * (there - wanted)
+    shrunk = np.where((change < 0) | hangs, np.maximum(goes, 0.0), 0.0)
     others *= (shrunk / np.maximum(grown + shrunk, 1e-3))[..., None]
     others[..., part] = grown / np.maximum(grown + shrunk, 1e-3)
     return Regrown(grown.astype(np.float32), shrunk.astype(np.float32), others.astype(np.float32))

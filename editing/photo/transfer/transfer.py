@@ -14,12 +14,13 @@ from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.register import registered
 from editing.photo.transfer.tone import tone
-from editing.photo.transfer.warp import SIDE, motion
+from editing.photo.transfer.warp import BROAD, SIDE, motion
 
 # Folds and sides are a little redder or paler; a poor rebuild's colours are not to come along.
 _FLUSH = 5.0  # of a and b
 _ABOUT = 28  # pixels about a small part that go with it
 _BEHIND = ("eyes", "eyebrows", "nose", "mouth")
+_WORN = ("eyeglass", "hat")
 _FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "ears", "neck")
 
 
@@ -81,15 +82,20 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
 
 
 def _held(photo: FramedPhoto, shaped: Sequence[int]) -> np.ndarray:
-    """(SIDE, SIDE) 0 to 1: what stays when small parts move: what is far from them in the photo, since a rebuild may
-    have an eye at the temple; frames of glasses; other eyes and brows."""
+    """(SIDE, SIDE) 0 to 1: what stays. When hair and what is behind it change, glasses and hats; when small parts move,
+    what is far from them in the photo, since a rebuild may have an eye at the temple; frames of glasses; other eyes and
+    brows."""
     names = photo.scheme.names
-    if any(names[part] not in _BEHIND for part in shaped):
-        return np.zeros((SIDE, SIDE), np.float32)
 
     def there(parts: Sequence[int]) -> np.ndarray:
         return (resized(photo.share(parts), SIDE) > 0.3).astype(np.uint8)
 
+    if all(names[part] in BROAD for part in shaped):
+        # What is worn is in front of hair, also where a lens shows hair.
+        worn = there([k for k in map(names.index, _WORN) if k not in shaped])
+        return _softly(cv2.dilate(_filled(worn), np.ones((9, 9), np.uint8)))
+    if any(names[part] not in _BEHIND for part in shaped):
+        return np.zeros((SIDE, SIDE), np.float32)
     worn = there([names.index("eyeglass")])
     about = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _ABOUT + 1, 2 * _ABOUT + 1))
     others = [names.index(name) for name in ("eyes", "eyebrows") if names.index(name) not in shaped]
@@ -98,8 +104,20 @@ def _held(photo: FramedPhoto, shaped: Sequence[int]) -> np.ndarray:
         there(others) if others else np.zeros_like(worn),
         1 - cv2.dilate(there(shaped), about),
     )
-    held = np.maximum.reduce(kept).astype(np.float32)
-    soft: np.ndarray = np.clip(2.0 * cv2.GaussianBlur(held, (0, 0), 2.0), 0.0, 1.0)
+    return _softly(np.maximum.reduce(kept))
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """(S, S) uint8: the convex hulls of the patches of a mask."""
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    for outline in outlines:
+        cv2.fillConvexPoly(mask, cv2.convexHull(outline), 1)
+    return mask
+
+
+def _softly(held: np.ndarray) -> np.ndarray:
+    """(S, S) float32 from 0 or 1, with soft borders."""
+    soft: np.ndarray = np.clip(2.0 * cv2.GaussianBlur(held.astype(np.float32), (0, 0), 2.0), 0.0, 1.0)
     return soft
 
 
