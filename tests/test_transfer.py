@@ -461,6 +461,27 @@ def test_lipstick_leaves_teeth_white():
     assert moved[inner & ~teeth].mean() > 3.5 * moved[teeth].mean() > 0.0
 
 
+def test_lips_change_as_the_models_lips_do_and_not_as_its_teeth():
+    def smiling(size: int, lips: tuple[int, int, int], teeth: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        pixels, inside = painted(ids(size), {MOUTH: lips}), np.zeros((size, size), bool)
+        inside[79 * size // N : 85 * size // N, 50 * size // N : 78 * size // N] = True
+        pixels[inside] = teeth
+        return pixels, (ids(size) == MOUTH) & ~inside
+
+    white, paler = (235, 230, 215), (215, 230, 235)
+    pixels, lips = smiling(N, COLOURS[MOUTH], white)
+    framed = FramedPhoto.of(pixels, one_hot(ids(N)), N)
+    before, there = smiling(S, COLOURS[MOUTH], white)
+    after, _ = smiling(S, (200, 40, 60), paler)
+    plan = Plan((MOUTH,), ())
+    result, _ = apply(
+        pixels, transfer(framed, Look(before, one_hot(ids(S))), Look(after, one_hot(ids(S))), plan), WHOLE
+    )
+    wanted = (to_lab(after) - to_lab(before))[there][:, 1].mean()
+    inner = lips & (cv2.erode((ids(N) == MOUTH).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+    assert (to_lab(result) - to_lab(pixels))[inner][:, 1].mean() == pytest.approx(wanted, rel=0.3)
+
+
 def test_frames_of_glasses_stay_when_brows_move_behind_them():
     part_ids = ids(N)
     y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5

@@ -45,6 +45,8 @@ def tone(
         share = without_others(photo.share(carriers), before.parts[..., carriers].sum(axis=2))
         if names[part] == "mouth":
             share = share * (1.0 - _TEETH * _teeth(photo.lab, share))
+            if not fine:  # the model's teeth change in their own way, which is not the lips'
+                weight = weight * (1.0 - _teeth(before.lab, before.parts[..., part]))
         there = resized(share, weight.shape[0])
         side = weight.shape[0]
         even = 18 if names[part] in _EVEN and not fine else 110  # of the side
