@@ -12,7 +12,19 @@ from toy import toy_service  # type: ignore[import-not-found]
 
 from editing.studies import photo as study_module
 from editing.studies import photo_chapter as chapter
-from editing.studies.photo import Measured, around, movement, rows, scene_of, seam, sharpness, study
+from editing.studies.photo import (
+    Measured,
+    around,
+    movement,
+    of_model,
+    of_model_error,
+    property_of,
+    rows,
+    scene_of,
+    seam,
+    sharpness,
+    study,
+)
 from memorygan.analysis.blocks import Table
 from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
 from memorygan.analysis.study import run_study
@@ -82,7 +94,49 @@ def test_changes_are_summed_so_that_faces_that_hardly_moved_say_little():
         Measured(1.0, None, wanted, moved, 1.0, 1.0, 0.1) for wanted, moved in ((2.0, 1.8), (-0.01, 0.2), (-1.0, -1.0))
     ]
     (line,) = rows([{"hair shorter": one} for one in some])
-    assert line[3] == f"{(1.8 - 0.2 + 1.0) / 3.01:.0%}"
+    assert line[3].split(" ± ")[0] == f"{(1.8 - 0.2 + 1.0) / 3.01:.0%}"
+
+
+def test_the_error_of_a_share_is_that_of_repeating_it_with_other_photos():
+    random = np.random.default_rng(0)
+
+    def some(count: int) -> list[dict[str, Measured]]:
+        wanted = random.uniform(-3.0, 1.0, count)
+        moved = 0.8 * wanted + random.normal(0.0, 0.5, count)
+        return [
+            {"smile": Measured(1.0, None, float(a), float(b), 1.0, 1.0, 0.1)}
+            for a, b in zip(wanted, moved, strict=True)
+        ]
+
+    again = [some(16) for _ in range(400)]
+    shares = np.array([of_model(photos, "smile") for photos in again])
+    errors = np.array([of_model_error(photos, "smile") for photos in again])
+    assert shares.mean() == pytest.approx(0.8, abs=0.02)
+    assert errors.mean() == pytest.approx(shares.std(), rel=0.15)
+    assert of_model_error(again[0][:1], "smile") is None
+
+
+def test_hair_made_shorter_is_measured_by_its_area():
+    # The lower half of what hangs below the chin is gone but for a strand, which reaches as low as before.
+    skin, hair = FACE_PARTS.index("skin"), FACE_PARTS.index("hair")
+    masks = []
+    for end in (50, 40):
+        shares = np.zeros((56, 56, len(FACE_PARTS)), np.float32)
+        shares[10:30, 20:36, skin] = 1.0
+        for columns in (np.s_[10:20], np.s_[36:46]):
+            shares[10:end, columns, hair] = 1.0
+        shares[30:50, 42:46, hair] = 1.0
+        shares[..., 0] = 1.0 - shares.sum(axis=2)
+        masks.append(shares)
+    parser = FaceParser(ParserConfig(32, (4, 8))).eval()
+    pixels = np.full((56, 56, 3), 128, np.uint8)
+    (slider,) = study_module.EDITS["hair shorter"]
+    ends, areas = (
+        [property_of(parser, pixels, "hair", measured, shares) for shares in masks]
+        for measured in ("length", study_module.AREAS[slider])
+    )
+    assert abs(ends[1] - ends[0]) < 0.5 * 100 * 10 / 56, "where hair ends has hardly moved"
+    assert areas[1] - areas[0] == pytest.approx(-100 * 10 * 16 / 56**2, rel=0.01)
 
 
 def test_what_was_not_judged_or_not_moved_is_said():

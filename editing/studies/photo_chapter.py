@@ -144,9 +144,10 @@ def run(lab: Lab, samples: int) -> Piece:
         "**Outside identical**: the least share of the pixels outside the change that are the same to the bit. "
         "**Identity**: cosine similarity of the edited photo and the photo in a recognition network (another photo of "
         "the same person: about 0.9, strangers: about 0). **Of the model's change**: what the edit's property moves by "
-        "in the photo, of what it moves by in the model's own picture; of smiles and noses how far pixels go along, by "
-        "a flow that has no part in the edit. **Sharpness**: high frequencies in the changed region, after relative to "
-        "before. **Seam**: gradient along the border of the change, likewise."
+        "in the photo, of what it moves by in the model's own picture, both summed over the photos, ± the standard "
+        "error over them; of smiles and noses how far pixels go along, by a flow that has no part in the edit, and of "
+        "hair made shorter how much less of the picture hair takes. **Sharpness**: high frequencies in the changed "
+        "region, after relative to before. **Seam**: gradient along the border of the change, likewise."
     )
     table = Table(HEADINGS, tuple(rows(photos)), f"Means over the photos ({footer}).")
     blocks: list[Block] = [opening, table, *([] if sheet is None else [sheet])]
