@@ -134,6 +134,29 @@ def test_a_fine_jpeg_keeps_its_own_steps(quality, sampling):
     assert read_recipe(file.data) == RECIPE
 
 
+@pytest.mark.parametrize(("orientation", "turns"), [(5, 0), (6, 0), (8, 2), (1, 1), (6, 1)])
+def test_the_steps_of_a_jpeg_are_turned_as_its_picture_is(orientation, turns):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = saved(Image.fromarray(smooth(320, 240)), "JPEG", quality=92, subsampling=0, exif=exif, dpi=(300, 150))
+    photo = decode(data).turned(turns)
+    file = save(photo, photo.original(), RECIPE)
+    lying = photo.width < photo.height
+    with jpeg(data) as own, jpeg(file.data) as image:
+        assert image.info["dpi"] == ((150, 300) if lying else (300, 150))
+        for number, table in own.quantization.items():
+            square = np.reshape(table, (8, 8))
+            assert np.array_equal(np.reshape(image.quantization[number], (8, 8)), square.T if lying else square)
+    wrong = np.abs(decode(file.data).original().values.astype(int) - photo.original().values).max(axis=-1)
+    assert (wrong == 0).mean() > 0.9 and wrong.max() <= 4
+
+
+def test_colours_halved_along_what_is_now_upright_are_written_whole():
+    photo = decode(saved(Image.fromarray(smooth(320, 240)), "JPEG", quality=92, subsampling=1)).turned(1)
+    with jpeg(save(photo, photo.original()).data) as image:
+        assert all(layer[1:3] == (1, 1) for layer in image.layer)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "HEIF", "AVIF"])
 def test_other_photos_become_a_jpeg_of_quality_95(kind):
     photo = decode(saved(Image.fromarray(smooth(320, 240)), kind, quality=70))

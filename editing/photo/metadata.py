@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import ExifTags, Image, JpegImagePlugin
@@ -31,12 +31,13 @@ class Kept:
         format: of the file, as Pillow calls it.
         exif: cleaned, as a block for Pillow, or empty.
         dpi: pixels per inch, or None.
-        tables: of a JPEG, its quantisation; empty for other files.
+        tables: of a JPEG, its quantisation, row by row; empty for other files.
         sampling: of a JPEG's colours: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0; −1 for others.
         lossless: of a WebP, whether it is.
         credits: who made it and what may be done with it, see :mod:`editing.photo.credits`.
         meanings: of a PNG without a profile, chunks that say what its values mean.
         texts: of a PNG, keywords and what they say.
+        lying: EXIF says that the rows of the file are columns of the picture.
     """
 
     format: str = "PNG"
@@ -48,6 +49,14 @@ class Kept:
     credits: tuple[tuple[str, tuple[str, ...]], ...] = ()
     meanings: tuple[tuple[bytes, bytes], ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
+    lying: bool = False
+
+    def transposed(self) -> Kept:
+        """For the picture with rows for columns: a block's finest steps lie along its other side then."""
+        tables = tuple(tuple(table[i % 8 * 8 + i // 8] for i in range(64)) for table in self.tables)
+        # Pillow cannot write colours that are halved from top to bottom alone.
+        sampling = 0 if self.sampling == 1 else self.sampling
+        return replace(self, tables=tables, sampling=sampling, dpi=self.dpi and self.dpi[::-1], lying=not self.lying)
 
 
 def kept_of(image: Image.Image, data: bytes) -> Kept:
@@ -64,6 +73,7 @@ def kept_of(image: Image.Image, data: bytes) -> Kept:
         tuple(credits_of(image).items()),
         _meanings(data) if kind == "PNG" and not image.info.get("icc_profile") else (),
         _texts(image) if kind == "PNG" else (),
+        image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8),
     )
 
 

@@ -57,9 +57,9 @@ def save(photo: Photo, original: Original, recipe: Recipe | None = None) -> Save
     """The file of an edited photo.
 
     PNG, TIFF, lossless WebP and what comes back as PNG (GIF, BMP, JPEG 2000 …) keep every unedited pixel to the bit. A
-    JPEG of quality 90 or more is written with its own steps and sampling, which gives nine of ten unedited pixels or
-    more back to the bit and the others within a few steps of 255; other JPEGs, and HEIC and AVIF, become a JPEG of
-    quality 95 with colours in full.
+    JPEG of quality 90 or more is written with its own steps and sampling, turned as the picture is, which gives most
+    unedited pixels back to the bit and the others within a few steps of 255; other JPEGs, and HEIC and AVIF, become a
+    JPEG of quality 95 with colours in full.
 
     Args:
         photo: what was uploaded.
@@ -69,7 +69,8 @@ def save(photo: Photo, original: Original, recipe: Recipe | None = None) -> Save
     Raises:
         EditingError: if the recipe is longer than 8 MiB.
     """
-    kind = _FORMATS.get(photo.kept.format, "PNG")
+    kept = photo.kept.transposed() if photo.kept.lying != bool(photo.turns % 2) else photo.kept
+    kind = _FORMATS.get(kept.format, "PNG")
     deep = original.white > 255
     if original.alpha is not None and kind == "JPEG":
         kind = "PNG"
@@ -78,9 +79,9 @@ def save(photo: Photo, original: Original, recipe: Recipe | None = None) -> Save
     text = None if recipe is None else text_of(recipe)
     try:
         if kind == "PNG" and deep:
-            data = _deep_png(original, photo.kept, text)
+            data = _deep_png(original, kept, text)
         else:
-            data = _WRITERS[kind](_image(original), original, photo.kept, text)
+            data = _WRITERS[kind](_image(original), original, kept, text)
     finally:
         give_back()
     return SavedPhoto(data, _SUFFIXES[kind])
