@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from icc import rgb_profile  # type: ignore[import-not-found]
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 from tiled import tiled_heic  # type: ignore[import-not-found]
 
 from editing.errors import EditingError, UnknownSessionError
@@ -103,19 +103,20 @@ def test_sixteen_bit_colour_is_told_as_well(data):
     assert any("more than 8 bits" in line for line in photo.notices)
 
 
-def deep_tiff(values: np.ndarray, orientation: int = 1) -> bytes:
+def deep_tiff(values: np.ndarray, orientation: int = 1, mark: bytes = b"") -> bytes:
     """Of (h, w, 3) RGB or (h, w, 4) inks with 16 bits per channel."""
     height, width, channels = values.shape
+    start = 8 + len(mark)
     rows, bits = values.astype("<u2").tobytes(), struct.pack(f"<{channels}H", *[16] * channels)
     tags = {
-        **{256: width, 257: height, 258: 8, 259: 1, 262: {3: 2, 4: 5}[channels], 273: 8 + len(bits)},
+        **{256: width, 257: height, 258: start, 259: 1, 262: {3: 2, 4: 5}[channels], 273: start + len(bits)},
         **{274: orientation, 277: channels, 278: height, 279: len(rows)},
     }
     entries = [
         struct.pack("<HHII", tag, 3 if tag == 258 else 4, channels if tag == 258 else 1, v) for tag, v in tags.items()
     ]
     directory = struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4)
-    return b"II*\0" + struct.pack("<I", 8 + len(bits) + len(rows)) + bits + rows + directory
+    return b"II*\0" + struct.pack("<I", start + len(bits) + len(rows)) + mark + bits + rows + directory
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -129,6 +130,21 @@ def test_a_tiff_of_sixteen_bits_stands_upright_once(orientation):
     photo = decode(deep_tiff(lying[orientation].astype(np.uint16) * 257, orientation))
     assert (photo.width, photo.height) == (60, 40)
     assert np.array_equal(photo.pixels, upright) and np.array_equal(photo.original().values, upright * np.uint16(257))
+
+
+@pytest.mark.parametrize("kind", ["DNG", "NEF", "CR2"])
+def test_a_raw_file_is_not_taken_for_its_preview(kind):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[254] = 1
+    if kind == "DNG":
+        tags[50706] = b"\1\4\0\0"
+    elif kind == "NEF":
+        tags[330] = 8
+    data = saved(halves(), "TIFF", tiffinfo=tags)
+    if kind == "CR2":
+        data = deep_tiff(np.asarray(halves()).astype(np.uint16), mark=b"CR\2\0")
+    with pytest.raises(EditingError, match="raw file"):
+        decode(data)
 
 
 def test_inks_of_sixteen_bits_are_read():

@@ -22,7 +22,7 @@ from editing.face.recipe import Recipe
 from editing.face.sources import CodesSource, SeedSource
 from editing.photo.credits import credits_of
 from editing.photo.decode import Photo, decode
-from editing.photo.metadata import _Text
+from editing.photo.metadata import _Text, fitting
 from editing.photo.original import Original
 from editing.photo.save import save
 
@@ -228,6 +228,21 @@ def test_who_and_when_are_kept_but_not_where(kind):
         assert exif.get_ifd(ExifTags.IFD.GPSInfo) == {} and ExifTags.Base.MakerNote not in details
     assert b"52.5 N" not in file.data
     assert decode(file.data).kept.exif == photo.kept.exif
+
+
+def test_exif_that_is_too_long_for_a_jpeg_loses_what_takes_most():
+    exif = written_exif()
+    exif[ExifTags.Base.HostComputer] = "x" * 40_000
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + b"y" * 60_000
+    for kind, suffix in (("HEIF", "jpg"), ("WEBP", "webp")):
+        photo = decode(saved(RGB, kind, exif=exif))
+        file = save(photo, photo.original(), RECIPE)
+        assert file.suffix == suffix
+        back = decode(file.data).kept.exif
+        assert (b"y" * 60_000 in back) == (suffix == "webp") and b"x" * 40_000 in back and b"2026:11:28" in back
+    whole = decode(saved(RGB, "WEBP", exif=exif)).kept.exif
+    assert b"xx" not in fitting(whole, 30_000) and b"2026:11:28" in fitting(whole, 30_000)
+    assert fitting(whole, 10) == b""
 
 
 def test_resolution_is_kept():

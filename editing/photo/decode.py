@@ -22,7 +22,7 @@ from editing.photo.mending import filled_up, mended, turned_by
 from editing.photo.metadata import Kept, kept_of
 from editing.photo.original import Original
 from editing.photo.rows import DAMAGED, MOST_PIXELS, LargeJpeg
-from editing.photo.unpacking import is_deep, reduction, streams, too_many, unpack
+from editing.photo.unpacking import is_deep, is_raw, reduction, streams, too_many, unpack
 
 # What decoders that come with the program read without help of others; never EPS, PDF or the like.
 FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "BMP", "TIFF", "MPO", "JPEG2000", "PPM")
@@ -235,6 +235,8 @@ def _missing(values: np.ndarray) -> float:
 
 def _unpacked(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
     with Image.open(io.BytesIO(data), formats=_known()) as image:
+        if is_raw(image, data):
+            raise EditingError("this is a camera's raw file; save it as JPEG in a photo program, and choose that")
         width, height = image.size
         given, read = reduction(image, data, side, limits.max_pixels)
         if min(width, height) < MIN_SIDE:

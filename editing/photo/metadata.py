@@ -89,6 +89,22 @@ def exif_of(block: bytes) -> Image.Exif:
     return exif
 
 
+def fitting(block: bytes, most: int) -> bytes:
+    """An EXIF block of at most that many bytes; what takes most goes first, such as a program's long notes."""
+    if len(block) <= most:
+        return block
+    exif = exif_of(block)
+    while len(block) > most:
+        found = [(len(str(value)), place, tag) for place in (exif, exif.get_ifd(_EXIF)) for tag, value in place.items()]
+        known = [(size, place, tag) for size, place, tag in found if tag != _EXIF]
+        if not known:
+            return b""
+        _, place, tag = max(known, key=lambda one: one[0])
+        del place[tag]
+        block = exif.tobytes()
+    return block
+
+
 class _Text(str):
     """A text of EXIF, whose bytes Pillow reads as Latin-1 whatever they are, and would write as ASCII."""
 

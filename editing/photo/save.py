@@ -18,7 +18,7 @@ from editing.face.recipe import Recipe
 from editing.photo.colour import ColourSpace
 from editing.photo.credits import iptc_segment, rdf
 from editing.photo.decode import Photo, give_back
-from editing.photo.metadata import Kept, exif_of
+from editing.photo.metadata import Kept, exif_of, fitting
 from editing.photo.original import Original
 from editing.photo.rows import STRIP, LargeJpeg, edited
 from editing.photo.transfer.fields import Fields
@@ -31,6 +31,7 @@ QUALITY = 95
 _OWN_STEPS = 12.0
 # Four times as fast as the usual 6, and hardly larger, since photos have noise.
 _COMPRESSION = 1
+_SEGMENT = 65_533  # bytes of a JPEG's segment
 _TIFF_XMP = 700
 _PNG_XMP = "XML:com.adobe.xmp"
 
@@ -111,7 +112,7 @@ def save_rows(photo: Photo, layers: Sequence[tuple[Fields, np.ndarray]], recipe:
         space = rows(0, 1).space
         exif = exif_of(photo.kept.exif)
         exif[ExifTags.Base.Orientation] = whole.orientation
-        kept = replace(photo.kept, exif=exif.tobytes())
+        kept = replace(photo.kept, exif=fitting(exif.tobytes(), _SEGMENT))
         text = None if recipe is None else text_of(recipe)
         strips = (_image(rows(top, top + STRIP)) for top in range(0, rows.height, STRIP))
         return SavedPhoto(_jpeg_of(strips, rows.height, space, kept, text), _SUFFIXES["JPEG"])
@@ -132,7 +133,8 @@ def _image(original: Original) -> Image.Image:
 
 
 def _jpeg(image: Image.Image, original: Original, kept: Kept, text: str | None) -> bytes:
-    data = _written(image, "JPEG", original.space, kept, exif=kept.exif, **_steps(kept), **_xmp(kept))
+    exif = fitting(kept.exif, _SEGMENT)
+    data = _written(image, "JPEG", original.space, kept, exif=exif, **_steps(kept), **_xmp(kept))
     return in_jpeg(data, text or "", iptc_segment(dict(kept.credits)))
 
 

@@ -26,6 +26,8 @@ _STRIP = 256
 _ROWS = 80 * 2**20  # what a few hundred rows take, being decoded and edited
 # The largest values of what cameras and scanners put into 16 bits.
 _WHITES = (1023, 4095, 65535)
+# Tags of TIFF: bit 0 of the first says that this is a smaller copy, the second where others are, the third the version.
+_SUBFILE, _SUB_IFDS, _DNG = 254, 330, 50706
 _JPEG, _JPEG_STEPS = ("JPEG", "MPO"), [1, 2, 4, 8]
 
 
@@ -163,6 +165,13 @@ def is_deep(image: Image.Image) -> bool:
             if image.format == "PPM" and isinstance(value, int) and value > 255:
                 return True
     return False
+
+
+def is_raw(image: Image.Image, data: bytes) -> bool:
+    """Whether a TIFF is a camera's raw file (DNG, CR2, NEF, ARW …), of which Pillow reads the small preview."""
+    tags: Any = getattr(image, "tag_v2", {})
+    preview = bool(tags.get(_SUBFILE, 0) & 1) and _SUB_IFDS in tags
+    return str(image.format) == "TIFF" and (_DNG in tags or preview or data[8:10] == b"CR")
 
 
 def _plain(image: Image.Image) -> Image.Image:
