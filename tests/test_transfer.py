@@ -185,6 +185,18 @@ def test_what_hair_uncovers_is_not_darkened_by_parts_that_the_model_is_unsure_of
     assert np.abs(result[bare].mean(axis=0) - blue[0]).max() < 25
 
 
+def test_a_part_of_unknown_colour_is_not_drawn():
+    pixels, framed = photo()
+    after, ears = look(ids(S, hair=0.32)), np.eye(PARTS, dtype=np.float32)[FACE_PARTS.index("ears")]
+    bare = ((ids(S) == HAIR) & (ids(S, hair=0.32) != HAIR))[..., None]
+    parts = np.where(bare, 0.55 * ears + 0.45 * np.eye(PARTS, dtype=np.float32)[HAIR], after.parts)
+    result, _ = apply(
+        pixels, transfer(framed, look(ids(S)), Look(after.image, parts.astype(np.float32)), Plan((), (HAIR,))), WHOLE
+    )
+    uncovered = (ids(N, hair=0.39) == HAIR) & (ids(N, hair=0.34) != HAIR)
+    assert result[uncovered].mean() > 0.8 * pixels[uncovered].mean(), "no black patch"
+
+
 def test_what_hair_uncovers_of_clothes_has_the_photos_colour_and_neither_shade_nor_strands():
     def dressed(size: int, hair: float) -> np.ndarray:
         found = ids(size, hair=hair)

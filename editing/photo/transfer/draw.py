@@ -20,6 +20,7 @@ _LEAST = 0.05
 _ABOUT = 21  # pixels about an eye or a brow in which more of it may show
 _BESIDE = 9  # pixels across: so near to hair, strands that no mask holds colour what is behind
 _SEEN = 0.01  # of the picture
+_ENOUGH = 40.0  # pixels that show a part in the photo and in the model's picture
 
 
 def newness(
@@ -111,6 +112,7 @@ def draw(
         if name == "hair":
             strands = detail[..., 0]
     content /= np.maximum(total, 1e-3)[..., None]
+    alpha = alpha * np.clip(10.0 * total, 0.0, 1.0)  # of what nobody knows the colour of nothing is drawn
     edge = 4.0 * alpha * (1.0 - alpha)
     return content, np.clip(alpha + edge * np.clip(strands / 12.0, -0.5, 0.5), 0.0, 1.0)
 
@@ -119,7 +121,7 @@ def _colour(
     scheme: PartScheme, small: np.ndarray, share: np.ndarray, after: Look, part: int, old: np.ndarray
 ) -> np.ndarray | None:
     """(SIDE, SIDE, 3) CIELAB of a part without fine detail: of what lies behind hair the photo's own, else the model's,
-    matched; None where the model shows too little of the part to tell its colour."""
+    matched; None where both show too little of the part to tell its colour."""
     known = cv2.erode(share[..., part], np.ones((3, 3), np.uint8)) * old
     if scheme.names[part] in BEHIND:
         clear = known * (1.0 - cv2.dilate(share[..., scheme.index("hair")], np.ones((_BESIDE, _BESIDE), np.uint8)))
@@ -128,11 +130,11 @@ def _colour(
                 return spread(small, weight**2)
     # The model's outlines are mixed with what is behind; the part's own colour is carried outwards.
     sure = np.clip(after.parts[..., part] * 2.5 - 1.5, 0.0, 1.0)
-    if not sure.any():
+    both = ((known * after.parts[..., part]) ** 2).astype(np.float32)
+    if not sure.any() and both.sum() <= _ENOUGH:
         return None
     pure = spread(after.lab, sure)
-    both = ((known * after.parts[..., part]) ** 2).astype(np.float32)
-    if both.sum() > 40:
+    if both.sum() > _ENOUGH:
         return pure + smooth(small - pure, both, SIDE / 40)
     # The photo has nothing of the part: only how light and warm its skin is compared with the model's is taken over.
     skin = share[..., 1] * after.parts[..., 1] * old
