@@ -16,12 +16,12 @@ from pathlib import Path
 from editing.errors import EditingError
 from editing.face.embedded import read_recipe
 from editing.face.recipe import Recipe
+from editing.photo.decode import suffixes
 from editing.service import EditingService
 from memorygan.checkpoint import write_atomically
 from memorygan.command import add_threads, command
 
 _STEPS = 60
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jp2")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def photos_of(folder: Path) -> list[Path]:
     Raises:
         OSError: if the folder cannot be read.
     """
-    return sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in _SUFFIXES)
+    wanted = suffixes()
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in wanted)
 
 
 def _literal(name: str) -> str:

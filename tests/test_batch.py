@@ -78,6 +78,13 @@ def test_photos_come_back_and_what_cannot_be_done_is_said(service, recipe, tmp_p
     assert service.health()["sessions"] <= 64 and service.health()["photos"] == 0
 
 
+def test_names_of_photos_end_as_any_program_writes_them(tmp_path):
+    names = ["1.JPG", "2.jfif", "3.HIF", "4.jpe", "5.HEIC", "6.tif", "7.avif", "8.j2k"]
+    for name in [*names, "notes.txt", "film.mov"]:
+        (tmp_path / name).write_bytes(b"")
+    assert [file.name for file in photos_of(tmp_path)] == names
+
+
 def test_a_run_goes_on_where_it_was_stopped(service, recipe, tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()

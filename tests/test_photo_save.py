@@ -230,6 +230,18 @@ def test_who_and_when_are_kept_but_not_where(kind):
     assert decode(file.data).kept.exif == photo.kept.exif
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF"])
+def test_adobe_rgb_without_a_profile_is_still_said(kind):
+    exif = written_exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {1: "R03", 2: b"0100"}
+    photo = decode(saved(RGB, kind, exif=exif.tobytes() if kind != "TIFF" else exif))
+    back = save(photo, photo.original(), RECIPE).data
+    with Image.open(io.BytesIO(back)) as image:
+        found = image.getexif().get_ifd(ExifTags.IFD.Interop)
+    assert found == {1: "R03", 2: b"0100"}
+    assert decode(back).kept.exif == photo.kept.exif and b"52.5 N" not in back
+
+
 def test_exif_that_is_too_long_for_a_jpeg_loses_what_takes_most():
     exif = written_exif()
     exif[ExifTags.Base.HostComputer] = "x" * 40_000

@@ -128,6 +128,12 @@ def decode(data: bytes, limits: PhotoLimits | None = None) -> Photo:
         give_back()
 
 
+def suffixes() -> frozenset[str]:
+    """How names of files in these formats end: in small letters, with a dot."""
+    known = _known()
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in known)
+
+
 def too_long(size: int, limit: int) -> str:
     """The refusal of a file of ``size`` bytes; rounded up, so that it never seems to be as large as what is allowed."""
     return f"the file has {math.ceil(size / 2**20 * 10) / 10:g} MiB; choose one of at most {limit / 2**20:g} MiB"

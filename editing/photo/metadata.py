@@ -14,6 +14,8 @@ from editing.photo.credits import credits_of
 # Opaque blocks of the camera's maker can hold a place as well; the rest says nothing of a saved copy.
 _DROPPED = (ExifTags.Base.MakerNote, ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
 _GPS, _EXIF, _INTEROPERABILITY = ExifTags.IFD.GPSInfo, ExifTags.IFD.Exif, ExifTags.IFD.Interop
+# There cameras that make Adobe RGB say so, instead of with a profile (DCF 2.0).
+_COLOURS = (ExifTags.Interop.InteropIndex, ExifTags.Interop.InteropVersion)
 # Of the first directory: who, when, with what; not how the pixels of the old file are laid out.
 _NAMES = ("ImageDescription", "Make", "Model", "DateTime", "Artist", "Copyright", "HostComputer")
 # Of a PNG without a profile: what its values mean to programs that follow it (PNG, third edition, 11.3.2).
@@ -86,6 +88,8 @@ def exif_of(block: bytes) -> Image.Exif:
             exif[tag] = _as_read(value)
         details = exif.get_ifd(_EXIF)
         details.update({tag: _as_read(value) for tag, value in details.items()})
+        if _INTEROPERABILITY in details:
+            details[_INTEROPERABILITY] = exif.get_ifd(_INTEROPERABILITY)
     return exif
 
 
@@ -133,11 +137,11 @@ def _clean(exif: Image.Exif) -> bytes:
         tag = ExifTags.Base[name]
         if tag in exif:
             clean[tag] = _as_read(exif[tag])
-    details = {
-        tag: _as_read(value)
-        for tag, value in exif.get_ifd(_EXIF).items()
-        if tag not in _DROPPED and tag != _INTEROPERABILITY
-    }
+    given = exif.get_ifd(_EXIF)
+    details = {tag: _as_read(value) for tag, value in given.items() if tag not in _DROPPED and tag != _INTEROPERABILITY}
+    interoperability = exif.get_ifd(_INTEROPERABILITY) if _INTEROPERABILITY in given else {}
+    if colours := {tag: interoperability[tag] for tag in _COLOURS if tag in interoperability}:
+        details[_INTEROPERABILITY] = colours
     if details:
         clean.get_ifd(_EXIF).update(details)
     try:
