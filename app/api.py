@@ -225,13 +225,7 @@ class Programs:
             faces' identities, and likeness in words ("same person", "similar" or "someone else"); null without a
             judge.
         """
-        data = uploads.take(photo)
-        square = None
-        if crop is not None:
-            if not isinstance(crop, (list, tuple)) or len(crop) not in (3, 4):
-                raise EditingError("crop is no square; use [left, top, side] in pixels, or leave it out")
-            left, top, side, *turn = (number(value, "each value of crop") for value in crop)
-            square = (left, top, side, turn[0] if turn else 0.0)
+        data, square = uploads.take(photo), _square(crop)
         wanted, count = whole(face, "face") or 0, whole(steps, "steps")
         count = REFINEMENT if count is None else count
         with self._rebuilt(data, wanted, square, count) as last:
@@ -242,7 +236,7 @@ class Programs:
             return self._picture(view), self._recipe(view), found
 
     def retouch(
-        self, photo: Any, recipe: Any, face: float = 0, steps: float = 60, face_only: bool = False
+        self, photo: Any, recipe: Any, face: float = 0, steps: float = 60, face_only: bool = False, crop: Any = None
     ) -> tuple[str, dict[str, Any]]:
         """Do to the face in a photo what was done to another face.
 
@@ -252,16 +246,17 @@ class Programs:
             face: which of the faces that are found, 0 is the best to edit.
             steps: how many steps of refinement to take, 0 to 2000; colours need few.
             face_only: true for the framed face alone as PNG.
+            crop: a square instead of a face that is found, as in `invert`.
 
         Returns:
             The whole photo at its size and in its format with the edits in it, every other pixel as it was, and the
             recipe.
         """
-        data, alone = uploads.take(photo), flag(face_only, "face_only")
+        data, square, alone = uploads.take(photo), _square(crop), flag(face_only, "face_only")
         wanted, count = whole(face, "face") or 0, whole(steps, "steps")
         with (
             self._opened(recipe) as edited,
-            self._rebuilt(data, wanted, None, BRIEF if count is None else count) as last,
+            self._rebuilt(data, wanted, square, BRIEF if count is None else count) as last,
         ):
             view = self._service.apply_edits(last.view.session, self._service.recipe(edited.session))
             return self._picture(view, alone), self._recipe(view)
@@ -397,7 +392,7 @@ def build(service: EditingService, jobs: LongJobs) -> None:
         add(programs.describe, asked, [picture, result, scores], LONG)
         add(programs.compose, [recipe, order, rows, kind, frame_ms], [clip], RENDER)
         add(programs.invert, [photo, face, steps, crop], [picture, result, scores], LONG)
-        add(programs.retouch, [photo, recipe, face, brief, face_only], [picture, result], LONG)
+        add(programs.retouch, [photo, recipe, face, brief, face_only, crop], [picture, result], LONG)
         add(programs.model, [], [facts])
 
 
@@ -406,6 +401,15 @@ def _json(label: str, schema: dict[str, Any]) -> gr.JSON:
     field = gr.JSON(label=label, visible=False)
     field.api_info = lambda: schema  # type: ignore[method-assign]
     return field
+
+
+def _square(crop: Any) -> Square | None:
+    if crop is None:
+        return None
+    if not isinstance(crop, (list, tuple)) or len(crop) not in (3, 4):
+        raise EditingError("crop is no square; use [left, top, side] in pixels, or leave it out")
+    left, top, side, *turn = (number(value, "each value of crop") for value in crop)
+    return left, top, side, turn[0] if turn else 0.0
 
 
 def _change(change: Change | None) -> dict[str, Any]:

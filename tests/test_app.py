@@ -750,3 +750,8 @@ def test_a_photo_comes_back_in_full_from_edits_that_are_given_it(client, tmp_pat
         assert image.size == (240, 180)
     assert [edit["slider"] for edit in recipe["edits"]] == ["hair.lightness"]
     assert recipe["photo"]["sha256"] != edited["photo"]["sha256"]
+    square = {"photo": handle_file(str(file)), "recipe": edited, "steps": 1, "crop": [100, 10, 120]}
+    _, recipe = client.predict(**square, api_name="/retouch")
+    assert recipe["photo"]["frame"] == [100, 10, 120, 0]
+    with pytest.raises(Exception, match="no square"):
+        client.predict(**{**square, "crop": [100]}, api_name="/retouch")
