@@ -60,6 +60,16 @@ def test_exif_orientation_is_applied():
     assert near(photo.pixels[55, 20], BLUE)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "block", [b"no directory at all", b"MM\0*\0\0", b"II*\0\xff\xff\0\0"], ids=["none", "cut", "lost"]
+)
+def test_a_damaged_exif_block_is_left_out_and_the_photo_is_read(kind, block):
+    photo = decode(saved(halves(), kind, exif=b"Exif\0\0" + block))
+    assert photo.notices == () and photo.kept.exif == b""
+    assert near(photo.pixels[20, 10], RED) and photo.original().size == (60, 40)
+
+
 @pytest.mark.parametrize(
     ("image", "kind", "notice"),
     [

@@ -63,11 +63,11 @@ class Kept:
 
 def kept_of(image: Image.Image, data: bytes) -> Kept:
     """Reads it from an opened picture and its file."""
-    kind = str(image.format)
+    kind, exif = str(image.format), read_exif(image)
     tables = getattr(image, "quantization", None) or {}
     return Kept(
         "JPEG" if kind == "MPO" else kind,
-        _clean(image.getexif()),
+        _clean(exif),
         _dpi(image.info.get("dpi")),
         tuple(tuple(int(v) for v in tables[key]) for key in sorted(tables)),
         JpegImagePlugin.get_sampling(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else -1,
@@ -75,8 +75,16 @@ def kept_of(image: Image.Image, data: bytes) -> Kept:
         tuple(credits_of(image).items()),
         _meanings(data) if kind == "PNG" and not image.info.get("icc_profile") else (),
         _texts(image) if kind == "PNG" else (),
-        image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8),
+        exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8),
     )
+
+
+def read_exif(image: Image.Image) -> Image.Exif:
+    """What an opened picture says in EXIF; nothing of a damaged block, which is not worth refusing a photo."""
+    try:
+        return image.getexif()
+    except (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error):
+        return Image.Exif()
 
 
 def exif_of(block: bytes) -> Image.Exif:

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image
 
 from editing.errors import EditingError
 from editing.photo.colour import CHANNELS, ColourSpace
+from editing.photo.metadata import read_exif
 from editing.photo.original import Original
 from editing.photo.transfer.fields import Fields, apply, border, reach
 
@@ -84,7 +85,7 @@ class LargeJpeg:
             turns: right angles by which the picture was turned anticlockwise besides.
         """
         with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            orientation = read_exif(image).get(ExifTags.Base.Orientation, 1)
             return cls(
                 data, image.size, ColourSpace.of(image.mode, image.info.get("icc_profile")), _turned(orientation, turns)
             )

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 
 from editing.errors import EditingError
 from editing.photo.colour import CHANNELS, ColourSpace
+from editing.photo.metadata import read_exif
 from editing.photo.original import Original
 from editing.photo.rows import MOST_PIXELS, LargeJpeg, library, upright
 
@@ -133,12 +134,12 @@ def unpack(image: Image.Image, data: bytes, given: int, read: int) -> Original:
     white = 255
     if (deep and image.mode in ("RGB", "RGBA")) or kind == "WEBP":
         # OpenCV turns a TIFF by itself, and nothing else if it is to change nothing.
-        orientation = 1 if kind == "TIFF" else image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = 1 if kind == "TIFF" else read_exif(image).get(ExifTags.Base.Orientation, 1)
         values, white = _by_opencv(data, image.size)
     else:
         image.load()
         # Of a PNG it may stand behind the pixels; Pillow turns a TIFF by itself, and forgets it.
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = read_exif(image).get(ExifTags.Base.Orientation, 1)
         if deep and image.mode.startswith(("I", "F")):
             values, white = _grey_depth(np.asarray(image))
         else:
