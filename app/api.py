@@ -76,8 +76,8 @@ class Programs:
 
         Args:
             recipe: that of the face, as `generate` returns it.
-            sliders: an object of slider ids and values from -3 to 3, for example {"hair.lightness": 2}; 0 is the
-                middle.
+            sliders: an object of slider ids and values, for example {"hair.lightness": 2}; 0 is the middle, -3 to 3
+                are of use, and -10 to 10 allowed.
             photo: the file of the photo that the recipe names, if the face comes from one; the picture is then the
                 whole photo with the edits in it, in the format it came in. Leave it out otherwise.
             face_only: true for the framed face alone as PNG.
