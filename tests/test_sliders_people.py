@@ -29,6 +29,7 @@ from memorygan.baseline import SemanticStyleGAN
 from memorygan.checkpoint import Provenance, save_generator
 from memorygan.config import get_preset
 from memorygan.encoder import EncoderConfig, PartEncoder
+from memorygan.latents import Latents
 from memorygan.parser import FaceParser, ParserConfig
 from memorygan.parts import FACE_PARTS, LayerGroup
 from memorygan.training.packfile import DataError
@@ -270,6 +271,15 @@ def test_what_people_show_becomes_sliders(folder: Path, monkeypatch: pytest.Monk
     assert torch.cosine_similarity(found.direction("hair.gray"), hair, dim=0) > 0.98
     worn = found["eyeglass.worn"]
     assert worn.group is LayerGroup.OWN and worn.effect > 0 and worn.strength > 1
+    bare, part = generator.sample(range(40), 0.8), FACE_PARTS.index("eyeglass")
+    dressed, wearers = (Latents(bare.w.clone(), generator.config) for _ in range(2))
+    found.move(dressed.w, "eyeglass.worn", 3.0, generator.config)
+    wearers.w[:, part] = people.codes[:40:4, 1 + part].repeat_interleave(4, 0)[:, None]
+    without, worn_now, lent = (
+        (generator.synthesize(faces).part_map == part).float().mean(dim=(1, 2)) for faces in (bare, dressed, wearers)
+    )
+    assert (without < 0.5 * lent.median()).float().mean() > 0.1
+    assert (worn_now >= 0.5 * lent.median()).float().mean() >= 0.9, "at +3 nearly everybody wears some"
     assert "hair.gray" not in SliderFitter(generator, "c" * 64, SETTINGS).fit(["hair"])
 
 

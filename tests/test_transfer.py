@@ -300,6 +300,20 @@ def test_glasses_add_to_what_is_seen_through_them():
     assert np.array_equal(result[: N // 4], pixels[: N // 4])
 
 
+def test_pieces_of_glasses_are_not_put_on():
+    pixels, framed = photo()
+    worn = ids(S)
+    worn[26:30, 18:28] = GLASSES
+    piece = Look(painted(worn, {GLASSES: (20, 20, 20)}), one_hot(worn))
+    made = transfer(framed, look(ids(S)), piece, Plan((GLASSES,), (GLASSES, MOUTH)))
+    assert np.array_equal(apply(pixels, made, WHOLE)[0], pixels)
+    there = one_hot(ids(N))
+    there[52:60, 36:92] = np.eye(PARTS)[GLASSES]
+    wearer = FramedPhoto.of(pixels, there, N)
+    dark = transfer(wearer, look(ids(S)), piece, Plan((), (GLASSES,)))
+    assert not np.array_equal(apply(pixels, dark, WHOLE)[0], pixels), "who wears some may have smaller ones"
+
+
 def test_spread_keeps_what_is_known_and_fills_the_rest():
     values, weights = np.zeros((50, 70), np.float32), np.zeros((50, 70), np.float32)
     values[10:20, 10:20], weights[10:20, 10:20] = 5.0, 1.0

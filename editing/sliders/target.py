@@ -25,8 +25,11 @@ _VISIBLE = 1.0
 _KEPT_STRENGTH = 0.6
 # Cosine between two directions, above which trying both is a waste of time.
 _SAME = 0.98
-# Deviations, half of the faces wearing it, that are enough from off to on.
-_MOST_WORN = 2.0
+# What is put on: by that share of the faces without it at +3, half of what wearers have being enough; but by no more
+# deviations, half of the faces wearing it, than look right.
+_PUT_ON = 0.9
+_WORN = 0.5
+_MOST_WORN = 4.0
 # Deviations from −3 to +3 that people should see of what they ask for, and how much longer its step may be for that.
 _WANTED = 1.5
 _STRETCH = 2.0
@@ -179,10 +182,8 @@ class TargetFit:
             w, trial = self._within_reach(slider, self.scale.to_w(direction), trial, (item,))
             if item.asked and group != LayerGroup.OWN:
                 w, trial = self._stretched(slider, w, trial, item, spread)
-            # What is put on and off goes from none to as much as people wear, not beyond.
-            while group == LayerGroup.OWN and self._described(slider, trial, item, spread).strength > _MOST_WORN:
-                w = 0.9 * w
-                trial = self._trial(group, w, (item,), _ENDS)
+            if group == LayerGroup.OWN:
+                w, trial = self._put_on(slider, w, trial, item, spread)
             allowance = _ALLOWANCE if group == LayerGroup.OWN else 0.0
             if tried := self._tried(slider, w, trial, item, spread, allowance):
                 kept.append((tried, w))
@@ -272,6 +273,29 @@ class TargetFit:
         longer = self._trial(slider.group, factor * w, (item,), _ENDS)
         then = self._described(slider, longer, item, spread)
         return (factor * w, longer) if then.strength > now and then.outside <= self.farthest else (w, trial)
+
+    def _put_on(self, slider: Slider, w: Tensor, trial: Trial, item: Property, spread: float) -> tuple[Tensor, Trial]:
+        """A step after which nearly all wear something at +3, if it can be, and no more of it than that takes."""
+        before = torch.cat([batch.measures for batch in self.start])[:, self.properties.index(item)]
+        worn = _WORN * float(before[before >= before.median()].median())
+        bare = before < worn
+
+        def strength(tried: Trial) -> float:
+            return self._described(slider, tried, item, spread).strength
+
+        def enough(tried: Trial) -> bool:
+            after = before + tried.effects[_ENDS[1]][:, 0]
+            return float((after[bare] >= worn).float().mean()) >= _PUT_ON
+
+        while not enough(trial):
+            further = self._trial(slider.group, 1.1 * w, (item,), _ENDS)
+            far = self._described(slider, further).outside > self.farthest
+            if far or not strength(trial) < strength(further) <= _MOST_WORN:
+                break
+            w, trial = 1.1 * w, further
+        while enough(shorter := self._trial(slider.group, 0.9 * w, (item,), _ENDS)) or strength(trial) > _MOST_WORN:
+            w, trial = 0.9 * w, shorter
+        return w, trial
 
     def _fill(
         self,

@@ -21,6 +21,7 @@ _FLUSH = 5.0  # of a and b
 _ABOUT = 28  # pixels about a small part that go with it
 _BEHIND = ("eyes", "eyebrows", "nose", "mouth")
 _WORN = ("eyeglass", "hat")
+_SCRAP = 0.025  # of the framed face: glasses and hats smaller than that are pieces of some
 _FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "ears", "neck")
 
 
@@ -50,6 +51,7 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
         lent: parts that are taken from other photos, oldest first.
     """
     size, names = photo.size, photo.scheme.names
+    plan = _without_scraps(photo, before, after, plan, {part for one in lent for part in one.parts})
     before, after = registered(photo, before, after)
     if not plan.shaped:
         gain, offset = tone(photo, before, after, plan.textured)
@@ -79,6 +81,22 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
     ids = np.where((alpha > 0.5)[..., None], resized(shown, size), moved.parts).argmax(axis=2).astype(np.uint8)
     return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
+
+
+def _without_scraps(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: set[int]) -> Plan:
+    """The plan without glasses and hats of which the model puts on no more than a piece; the photo has none."""
+    worn = [part for part in map(photo.scheme.names.index, _WORN) if part not in lent]
+    scraps = {
+        part
+        for part in worn
+        if _extent(before.parts, part) < _extent(after.parts, part) < _SCRAP and _extent(photo.parts, part) < _SCRAP / 5
+    }
+    left = (tuple(part for part in parts if part not in scraps) for parts in (plan.textured, plan.shaped))
+    return Plan(*left)
+
+
+def _extent(parts: np.ndarray, part: int) -> float:
+    return float((parts.argmax(axis=2) == part).mean())
 
 
 def _held(photo: FramedPhoto, shaped: Sequence[int]) -> np.ndarray:
