@@ -158,6 +158,16 @@ def test_what_interpolation_misses_of_a_bent_depth_is_known():
     assert not attention._missed(torch.full((1, 1, 4, 4), 3.0)).any()
 
 
+def test_more_is_asked_where_depths_bend(placed, always, monkeypatch):
+    generator, latents = placed
+    hard = HardAttention(generator.memory, generator.config, torch.float32)
+    asked = hard.see(latents)
+    monkeypatch.setattr(attention, "_missed", lambda depth: torch.zeros(()))
+    flat = hard.see(latents)
+    assert asked is not None and flat is not None
+    assert flat.work.depths < asked.work.depths
+
+
 @pytest.mark.slow
 def test_pictures_of_the_bundled_checkpoint_are_exact_to_a_thousandth():
     from memorygan.checkpoint import load_generator

@@ -409,3 +409,36 @@ def test_what_people_ask_for_goes_further(now: float, then: float, outside: floa
     first = Trial({3.0: torch.full((4, 1), now)}, (0.0, 1.0), (0.5, 1.0))
     w, trial = fit._stretched(slider, torch.tensor(1.0), first, item, 1.0)
     assert float(w) == factor and (trial is first) == (factor == 1.0)
+
+
+@pytest.mark.parametrize(
+    ("gain", "strength", "outside", "factor"),
+    [
+        (3.0, 1.0, 1.0, 1.1**4),  # until nine in ten wear it
+        (10.0, 1.0, 1.0, 0.9**8),  # and no further
+        (1.0, 2.0, 1.0, 1.1**7),  # by four deviations at most
+        (1.0, 0.1, 2.0, 1.1**4),  # unless too much changes outside
+        (0.0, 6.0, 1.0, 0.9**4),  # nor by more from the beginning
+    ],
+)
+def test_what_is_worn_goes_on_nearly_everybody(gain: float, strength: float, outside: float, factor: float) -> None:
+    fit = object.__new__(TargetFit)
+    fit.target = "eyeglass"
+    item = Property("worn", "Glasses", LayerGroup.OWN, "off", "on", "%", lambda scene, weight: weight, asked=True)
+    fit.properties = (item,)
+    lent = torch.arange(40) % 2 == 1  # every second one wears some, worth 8; of the others one never will
+    wear = torch.where(lent, 8.0, 0.0)[:, None]
+    fit.start = [Batch(wear[rows], torch.zeros(0), torch.zeros(0)) for rows in (slice(0, 16), slice(16, 40))]
+
+    def tried(group: LayerGroup, w: torch.Tensor, properties: object, values: object) -> Trial:
+        effect = torch.where(lent | (torch.arange(40) < 2), 0.0, gain * float(w))[:, None]
+        return Trial({-3.0: -effect, 3.0: effect}, (strength * float(w), 1.0), (outside * float(w), 1.0))
+
+    def described(slider: Slider, trial: Trial, item: object = None, spread: float = 1.0) -> Slider:
+        return dataclasses.replace(slider, strength=trial.inside[0], outside=trial.outside[0])
+
+    fit._trial, fit._described = tried, described  # type: ignore[method-assign, assignment]
+    slider, one = Slider("eyeglass.worn", "eyeglass", "Glasses", LayerGroup.OWN), torch.tensor(1.0)
+    w, trial = fit._put_on(slider, one, tried(LayerGroup.OWN, one, (item,), (-3.0, 3.0)), item, 1.0)
+    assert float(w) == pytest.approx(factor)
+    assert trial.outside[0] == pytest.approx(outside * factor, rel=1e-5), "the trial is that of the step"

@@ -85,10 +85,10 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
 
 def _without_scraps(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: set[int]) -> Plan:
     """The plan without glasses and hats of which the model puts on no more than a piece; the photo has none."""
-    worn = [part for part in map(photo.scheme.names.index, _WORN) if part not in lent]
+    put_on = [part for part in map(photo.scheme.names.index, _WORN) if part in plan.shaped and part not in lent]
     scraps = {
         part
-        for part in worn
+        for part in put_on
         if _extent(before.parts, part) < _extent(after.parts, part) < _SCRAP and _extent(photo.parts, part) < _SCRAP / 5
     }
     left = (tuple(part for part in parts if part not in scraps) for parts in (plan.textured, plan.shaped))
