@@ -15,6 +15,7 @@ from editing.studies import photo_chapter as chapter
 from editing.studies.photo import (
     Measured,
     around,
+    coloured,
     movement,
     of_model,
     of_model_error,
@@ -70,6 +71,19 @@ def test_every_edit_the_model_has_a_slider_for_is_studied(monkeypatch):
     lines = rows([found, {}])
     assert [line[0] for line in lines] == list(found)
     assert all(line[1] == "100.0%" and line[2] == "0.900" for line in lines)
+
+
+def test_the_colour_of_lips_is_measured_without_teeth():
+    mouth = FACE_PARTS.index("mouth")
+    pixels = np.full((32, 32, 3), (170, 60, 60), np.uint8)
+    pixels[12:16] = (235, 230, 215)
+    shares = np.zeros((32, 32, len(FACE_PARTS)), np.float32)
+    shares[8:24, :, mouth] = 1.0
+    (lips,) = coloured("mouth", [pixels], [shares])
+    assert lips[12:16, :, mouth].max() < 0.05 and lips[16:24, :, mouth].min() > 0.95
+    assert shares[12:16, :, mouth].min() == 1.0, "the shares of other edits stay"
+    (hair,) = coloured("hair", [pixels], [shares])
+    assert np.array_equal(hair, shares)
 
 
 def test_movement_is_measured_by_how_far_pixels_go_along():

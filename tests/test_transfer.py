@@ -487,6 +487,18 @@ def test_lipstick_leaves_teeth_white():
     assert moved[inner & ~teeth].mean() > 3.5 * moved[teeth].mean() > 0.0
 
 
+def test_lips_whose_shares_fade_at_their_border_take_the_whole_change():
+    pixels = painted(ids(N))
+    shares = one_hot(ids(N))
+    shares[..., MOUTH] *= 0.8  # as a guided filter leaves a thin lip
+    shares[..., SKIN] += 0.2 * (ids(N) == MOUTH)
+    redder = look(ids(S), {MOUTH: (200, 40, 60)})
+    made = transfer(FramedPhoto.of(pixels, shares, N), look(ids(S)), redder, Plan((MOUTH,), ()))
+    inner = cv2.erode((ids(N) == MOUTH).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    moved = (to_lab(apply(pixels, made, WHOLE)[0]) - to_lab(pixels))[inner][:, 1].mean()
+    assert moved == pytest.approx((redder.lab - look(ids(S)).lab)[ids(S) == MOUTH][:, 1].mean(), rel=0.07)
+
+
 def test_lips_change_as_the_models_lips_do_and_not_as_its_teeth():
     def smiling(size: int, lips: tuple[int, int, int], teeth: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         pixels, inside = painted(ids(size), {MOUTH: lips}), np.zeros((size, size), bool)

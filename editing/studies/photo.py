@@ -26,6 +26,7 @@ from editing.device.loading import choose_device, load_assets
 from editing.errors import EditingError
 from editing.photo.detect import MtcnnDetector
 from editing.photo.face import shares_of
+from editing.photo.transfer.tone import teeth
 from editing.service import EditingService
 from editing.sliders.properties import Scene, measure, properties_of
 from memorygan.command import add_threads, command
@@ -104,6 +105,20 @@ def property_of(
     found = [item for item in properties_of(part) if item.name == name]
     scene = scene_of(pixels, shares_of(parser, pixels, torch.device("cpu")) if shares is None else shares)
     return float(measure(tuple(found), scene, part)[0, 0]) if found else float("nan")
+
+
+def coloured(part: str, pictures: Sequence[np.ndarray], shares: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Shares (s, s, K) of each picture where a part's colour counts: lips without teeth, which are to stay white."""
+    if part != "mouth":
+        return list(shares)
+    mouth, found = FACE_PARTS.index("mouth"), []
+    for pixels, share in zip(pictures, shares, strict=True):
+        side = share.shape[0]
+        small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
+        lips = share.copy()
+        lips[..., mouth] *= 1.0 - teeth(cv2.cvtColor(small, cv2.COLOR_RGB2LAB), share[..., mouth])
+        found.append(lips)
+    return found
 
 
 def movement(
@@ -234,7 +249,7 @@ def study(
                 wanted, moved = movement(*pairs, around(shares, part))
             else:
                 # A colour is compared where the part was: a parser finds more of hair that stands out.
-                seen = shares if measured in COLOURS else (None, None)
+                seen = coloured(part, (model, before), shares) if measured in COLOURS else (None, None)
                 wanted, moved = (
                     property_of(parser, new, part, measured, where) - property_of(parser, old, part, measured, where)
                     for (old, new), where in zip(pairs, seen, strict=True)

@@ -13,6 +13,7 @@ from editing.photo.transfer.spread import smooth
 _SOFT = 16.0  # of L: what reflects k times as much has ∛k times the L + 16 (CIE 1976), in light and in shade
 _GAIN = (0.85, 1.6)  # of contrast: dark hair would lose its strands and its shine, which people see as blur
 _TEETH = 0.85
+_LIPS = 1.25  # shares of something as thin as a lip fade well before its border
 _NEAR = 1 / 16  # of the side
 _EVEN = ("hair", "background", "cloth", "skin", "mouth")
 _COMPLEXION = ("skin", "nose", "ears", "neck")
@@ -44,9 +45,9 @@ def tone(
         carriers = _carriers(names, part, parts)
         share = without_others(photo.share(carriers), before.parts[..., carriers].sum(axis=2))
         if names[part] == "mouth":
-            share = share * (1.0 - _TEETH * _teeth(photo.lab, share))
+            share = np.clip(_LIPS * share, 0.0, 1.0) * (1.0 - _TEETH * teeth(photo.lab, share))
             if not fine:  # the model's teeth change in their own way, which is not the lips'
-                weight = weight * (1.0 - _teeth(before.lab, before.parts[..., part]))
+                weight = weight * (1.0 - teeth(before.lab, before.parts[..., part]))
         there = resized(share, weight.shape[0])
         side = weight.shape[0]
         even = 18 if names[part] in _EVEN and not fine else 110  # of the side
@@ -64,8 +65,13 @@ def tone(
     return gain, offset
 
 
-def _teeth(lab: np.ndarray, mouth: np.ndarray) -> np.ndarray:
-    """(n, n) 0 to 1: what is lighter and less red than the lips; lipstick leaves it, as it leaves what shines."""
+def teeth(lab: np.ndarray, mouth: np.ndarray) -> np.ndarray:
+    """(n, n) 0 to 1: what is lighter and less red than the lips; lipstick leaves it, as it leaves what shines.
+
+    Args:
+        lab: (n, n, 3) CIE L*a*b*.
+        mouth: (n, n) share of lips and what is between them.
+    """
     red = np.clip(lab[..., 1], 0.0, None) * mouth
     lips = (lab * red[..., None]).sum(axis=(0, 1)) / max(float(red.sum()), 1e-3)
     lighter, paler = lab[..., 0] - lips[0], lips[1] - lab[..., 1]
