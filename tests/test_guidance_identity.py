@@ -12,11 +12,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from toy import toy_service  # type: ignore[import-not-found]
 
-from editing.guidance.face_net import FaceEmbedder, inner_face, load_face_net
+from editing.guidance.face_net import FaceEmbedder, FaceNetConfig, inner_face, load_face_net
 from editing.guidance.likeness import SAME_PERSON, SCALES, SIMILAR, SOMEONE_ELSE, LikenessScale
 from editing.guidance.registry import Guides
 from editing.guidance.training import identity, taught
 from editing.guidance.training.distortions import DISTORTIONS
+from editing.guidance.training.grown import grown
 from editing.guidance.training.identity import IdentityTrainer, IdentityTrainingConfig, go_on, save_state
 from editing.guidance.training.identity_eval import against_parents, persons, report
 from editing.guidance.training.taught import NOBODY, SIZE, TaughtFaces
@@ -189,6 +190,20 @@ def test_training_brings_codes_nearer() -> None:
         trainer.step()
         found.append(trainer.parts["code"])
     assert np.mean(found[-5:]) < np.mean(found[:5]) - 0.15
+
+
+def test_a_larger_judge_begins_as_the_smaller_one() -> None:
+    torch.manual_seed(0)
+    small = FaceEmbedder(FaceNetConfig(32, (4, 8, 8), (1, 0), 8)).eval()
+    images = torch.rand(3, 3, 40, 40) * 2 - 1
+    deeper = grown(small, FaceNetConfig(32, (4, 8, 8), (1, 2), 8)).eval()
+    torch.testing.assert_close(deeper(images), small(images))
+    finer = grown(small, FaceNetConfig(64, (4, 8, 8), (1, 2), 8)).eval()
+    assert finer.cells.shape == (8, 64, 2)
+    torch.testing.assert_close(finer.cells.sum(1), small.cells.sum(1), rtol=1e-4, atol=1e-4)
+    for config in (FaceNetConfig(32, (4, 8, 8), (0, 0), 8), FaceNetConfig(32, (4, 8, 16), (1, 0), 8)):
+        with pytest.raises(ValueError, match="only size and blocks may grow"):
+            grown(small, config)
 
 
 def test_too_few_faces_are_refused() -> None:

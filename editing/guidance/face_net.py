@@ -49,9 +49,9 @@ class FaceNetConfig:
         ValueError: for a combination that cannot be built, with the remedy.
     """
 
-    size: int = 64
+    size: int = 96
     widths: tuple[int, ...] = (32, 64, 128, 256)
-    blocks: tuple[int, ...] = (1, 1, 1)
+    blocks: tuple[int, ...] = (1, 2, 2)
     dim: int = 128
 
     def __post_init__(self) -> None:

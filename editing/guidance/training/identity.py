@@ -31,10 +31,12 @@ from editing.guidance.face_net import (
     DEFAULT_WEIGHTS,
     RECOGNITION_FRAME,
     FaceEmbedder,
+    FaceNetConfig,
     load_face_net,
     save_face_net,
 )
 from editing.guidance.training.faces import to_float
+from editing.guidance.training.grown import grown
 from editing.guidance.training.identity_eval import report
 from editing.guidance.training.taught import NOBODY, Recorder, TaughtFaces
 from memorygan.checkpoint import load_generator
@@ -87,17 +89,22 @@ class IdentityTrainer:
     """One training run."""
 
     def __init__(
-        self, config: IdentityTrainingConfig, photos: Sequence[TaughtFaces], made: Sequence[TaughtFaces] = ()
+        self,
+        config: IdentityTrainingConfig,
+        photos: Sequence[TaughtFaces],
+        made: Sequence[TaughtFaces] = (),
+        start: FaceEmbedder | None = None,
     ) -> None:
-        """Prepare a run from random weights.
+        """Prepare a run.
 
         Args:
             config: see there.
             photos: faces that may be parents, in the order in which ``parents`` counts.
             made: faces made of them: rebuilt, distorted.
+            start: weights to begin with, random ones if None; see :func:`grown`.
 
         Raises:
-            ValueError: if there are fewer faces than a step shows.
+            ValueError: if there are fewer faces than a step shows, or ``start`` does not fit.
         """
         self.config, self.sources = config, [*photos, *made]
         self.offsets = np.cumsum([0, *(len(s) for s in self.sources)])
@@ -112,7 +119,7 @@ class IdentityTrainer:
         if len(self.photos) < config.batch:
             raise ValueError(f"need at least {config.batch} faces to train on, got {len(self.photos)}")
         torch.manual_seed(config.seed)
-        self.net = channels_last(FaceEmbedder().train())
+        self.net = channels_last((grown(start, FaceNetConfig()) if start else FaceEmbedder()).train())
         self.average = channels_last(FaceEmbedder().eval())
         self.average.load_state_dict(self.net.state_dict())
         sample = torch.from_numpy(np.array(self.sources[0].maps[:512])).float()
@@ -294,7 +301,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = IdentityTrainingConfig(
             options.minutes, options.images, seed=options.seed, batch=options.batch, lr=options.lr
         )
-        trainer = IdentityTrainer(config, photos, made)
+        start = load_face_net(options.start_from) if options.start_from else None
+        trainer = IdentityTrainer(config, photos, made, start)
         go_on(trainer, options.state)
         train(trainer, options.state)
         data = [f"{s.name} ({len(s) - int(s.held.sum())} faces)" for s in photos]
@@ -322,6 +330,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     defaults = IdentityTrainingConfig
     add_budget_arguments(parser, DEFAULT_WEIGHTS, Path("runs/identity/faces"), defaults.minutes, defaults.batch)
     parser.add_argument("--state", type=Path, default=Path("runs/identity/state.pt"), help="where the run is kept")
+    parser.add_argument("--start-from", type=Path, help="weights of an earlier run, which may see smaller pictures")
     parser.add_argument("--lr", type=float, default=defaults.lr, help="learning rate")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 160], help="picture sizes to measure at")
     parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
