@@ -19,7 +19,7 @@ from editing.guidance.training import identity, taught
 from editing.guidance.training.distortions import DISTORTIONS
 from editing.guidance.training.grown import grown
 from editing.guidance.training.identity import IdentityTrainer, IdentityTrainingConfig, go_on, save_state
-from editing.guidance.training.identity_eval import against_parents, persons, report
+from editing.guidance.training.identity_eval import against_parents, limits, persons, report
 from editing.guidance.training.taught import NOBODY, SIZE, TaughtFaces
 from memorygan.training import alignment, teacher
 
@@ -265,7 +265,25 @@ def test_a_judge_that_agrees_is_measured_as_perfect() -> None:
     (row,) = ways.values()
     assert row["pairs"] == 5 and row["off by"] == pytest.approx(0, abs=1e-6) and row["within 0.08"] == 1
     table = report(judge, [real], [made], [SIZE, 128])
-    assert "ffhq, 128 px" in table and "| teacher |" in table
+    assert "ffhq, 128 px" in table and "| teacher |" in table and "| strangers |" in table
+
+
+def test_limits_are_told_from_what_reaches_them() -> None:
+    real = faces(60, 10, "ffhq")
+    made = faces(4, 11, "blend")
+    made.parents[:, 0] = [7, 27, 47, 7]
+    kept = real.codes[made.parents[:, 0]]
+    across = F.normalize(torch.from_numpy(made.codes - (made.codes * kept).sum(1, keepdims=True) * kept), dim=1).numpy()
+    cosines = np.array([0.9, 0.62, 0.47, 0.1])[:, None]
+    made.codes[:] = cosines * kept + np.sqrt(1 - cosines**2) * across
+    found = limits(_Knows(real, made), [real], [made], SIZE)
+    assert found["from 0.45"]["teacher agrees"] == pytest.approx(2 / 3), "the third is below 0.5"
+    assert found["from 0.50"]["teacher agrees"] == found["from 0.60"]["teacher agrees"] == 1
+    assert found["from 0.60"]["of those it takes for the same"] == 1
+    assert found["from 0.65"]["of those it takes for the same"] == 0.5
+    codes = real.codes[real.held]
+    strangers = (codes @ codes.T)[np.triu_indices(len(codes), 1)]
+    assert found["from 0.30"]["strangers"] == pytest.approx((strangers >= 0.3).mean())
 
 
 def test_a_judge_that_guesses_is_measured_as_guessing() -> None:

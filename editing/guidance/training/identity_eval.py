@@ -11,7 +11,7 @@ from torch import Tensor
 
 from editing.guidance.face_net import RECOGNITION_FRAME, inner_face
 from editing.guidance.training.faces import to_float
-from editing.guidance.training.taught import NOBODY, SAME_PERSON, TaughtFaces
+from editing.guidance.training.taught import NOBODY, PERHAPS_SAME, SAME_PERSON, TaughtFaces
 from memorygan.analysis.blocks import markdown_table
 
 Embed = Callable[[Tensor], Tensor]
@@ -80,14 +80,7 @@ def against_parents(
     Returns:
         way of distortion → mean cosines, how far they are apart, and how many pairs there are.
     """
-    offsets = np.cumsum([0, *(len(s) for s in photos)])
-    child, column = np.nonzero(made.parents != NOBODY)
-    shown, place = np.unique(made.parents[child, column], return_inverse=True)
-    which = np.searchsorted(offsets, shown, side="right") - 1
-    pictures = np.stack([photos[k].pictures[i - offsets[k]] for k, i in zip(which, shown, strict=True)])
-    codes = np.stack([photos[k].codes[i - offsets[k]] for k, i in zip(which, shown, strict=True)])
-    taught = (made.codes[child] * codes[place]).sum(1)
-    found = (embed_all(embed, made.pictures, size)[child] * embed_all(embed, pictures, size)[place]).sum(1)
+    child, taught, found = _parent_pairs(embed, made, photos, size)
     off = np.abs(taught - found)
     table = {}
     for way in dict.fromkeys(made.names.tolist()):
@@ -102,6 +95,62 @@ def against_parents(
     return table
 
 
+def _parent_pairs(
+    embed: Embed, made: TaughtFaces, photos: Sequence[TaughtFaces], size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n,) which face was made of a photo, and the pair's cosines by the teacher and by the judge."""
+    offsets = np.cumsum([0, *(len(s) for s in photos)])
+    child, column = np.nonzero(made.parents != NOBODY)
+    shown, place = np.unique(made.parents[child, column], return_inverse=True)
+    which = np.searchsorted(offsets, shown, side="right") - 1
+    pictures = np.stack([photos[k].pictures[i - offsets[k]] for k, i in zip(which, shown, strict=True)])
+    codes = np.stack([photos[k].codes[i - offsets[k]] for k, i in zip(which, shown, strict=True)])
+    taught = (made.codes[child] * codes[place]).sum(1)
+    found = (embed_all(embed, made.pictures, size)[child] * embed_all(embed, pictures, size)[place]).sum(1)
+    return child, taught, found
+
+
+def limits(
+    embed: Embed, photos: Sequence[TaughtFaces], held: Sequence[TaughtFaces], size: int
+) -> dict[str, dict[str, float]]:
+    """What to say from which cosine on, see :mod:`editing.guidance.likeness`.
+
+    Args:
+        embed: (B, 3, H, W) in [−1, 1] → unit vectors.
+        photos: in the order in which ``parents`` counts, photos of real people among them.
+        held: what was made of held-out ones.
+        size: of the pictures in pixels.
+
+    Returns:
+        cosine → of the faces made of photos that reach it, the share that the teacher takes for the same person (above
+        :data:`PERHAPS_SAME`); of those that the teacher takes for the same person, the share that reach it; and the
+        share of strangers that do, held-out photos of real people below that.
+    """
+    pairs = [_parent_pairs(embed, made, photos, size)[1:] for made in held]
+    taught, found = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    strange = []
+    for faces in photos:
+        if faces.real:
+            kept = np.flatnonzero(faces.held)
+            vectors = embed_all(embed, faces.pictures[kept], size)
+            others = np.triu(faces.codes[kept] @ faces.codes[kept].T < PERHAPS_SAME, 1)
+            strange.append((vectors @ vectors.T)[others])
+    strangers = np.concatenate(strange)
+    same = taught > PERHAPS_SAME
+    return {
+        f"from {limit:.2f}": {
+            "teacher agrees": _share(same[found >= limit]),
+            "of those it takes for the same": _share(found[same] >= limit),
+            "strangers": _share(strangers >= limit),
+        }
+        for limit in np.arange(0.3, 0.75, 0.05)
+    }
+
+
+def _share(true: np.ndarray) -> float:
+    return float(true.mean()) if true.size else float("nan")
+
+
 def format_table(columns: Mapping[str, Mapping[str, float]]) -> str:
     """A Markdown table: one row per figure, one column per judge or way."""
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
@@ -114,7 +163,7 @@ def format_table(columns: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def report(embed: Embed, photos: Sequence[TaughtFaces], held: Sequence[TaughtFaces], sizes: Sequence[int]) -> str:
-    """Both measurements as Markdown; persons at every size, parents at the first.
+    """The measurements as Markdown; persons at every size, the others at the first.
 
     Args:
         embed: the judge.
@@ -131,4 +180,5 @@ def report(embed: Embed, photos: Sequence[TaughtFaces], held: Sequence[TaughtFac
     for made in held:
         parents |= against_parents(embed, made, photos, sizes[0])
     ways = {title: {way: row[title] for way, row in parents.items()} for title in next(iter(parents.values()), {})}
-    return "\n\n".join(format_table(table) for table in (columns, ways) if table)
+    found = limits(embed, photos, held, sizes[0]) if held and columns else {}
+    return "\n\n".join(format_table(table) for table in (columns, ways, found) if table)
