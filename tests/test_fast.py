@@ -12,9 +12,9 @@ from memorygan.analysis.speed import agreement
 from memorygan.baseline import SemanticStyleGAN
 from memorygan.composition import RenderBlock, fuse
 from memorygan.config import get_preset
-from memorygan.fast import folding, graphs, pieces
-from memorygan.fast.folding import FoldedBlock, FoldedConv, best_dtype, fold
-from memorygan.fast.hardware import cpu_has
+from memorygan.fast import graphs, hardware, pieces
+from memorygan.fast.folding import FoldedBlock, FoldedConv, fold
+from memorygan.fast.hardware import best_dtype, cpu_has
 from memorygan.fast.reference import reference_synthesis
 from memorygan.generator import ComposedGenerator, MemoryGAN, Synthesis
 from memorygan.latents import Latents
@@ -180,18 +180,31 @@ def test_what_cannot_be_folded_is_refused(tiny):
 
 
 @pytest.mark.parametrize(
-    ("has", "expected"),
+    ("has", "fast", "expected"),
     [
-        ({"avx512_bf16"}, torch.bfloat16),
-        ({"amx_tile"}, torch.bfloat16),
-        ({"avx512_f"}, torch.float32),
+        ({"avx512_bf16"}, True, torch.bfloat16),
+        ({"avx512_bf16"}, False, torch.float32),
+        ({"avx512_bf16", "amx_tile"}, False, torch.bfloat16),
+        ({"avx512_f"}, True, torch.float32),
     ],
 )
-def test_bfloat16_is_taken_where_the_processor_has_it(monkeypatch, tiny, has, expected):
-    monkeypatch.setattr(folding, "cpu_has", has.__contains__)
-    assert best_dtype("cpu") == best_dtype(torch.device("cpu")) == expected
-    assert fold(tiny).compute_dtype == expected
+def test_bfloat16_is_taken_where_it_pays(monkeypatch, tiny, has, fast, expected):
+    """Where it is emulated nothing is timed, and neither with AMX."""
+    seconds = {torch.float32: 1.0, torch.bfloat16: 0.5 if fast else 2.0}
+    monkeypatch.setattr(hardware, "cpu_has", has.__contains__)
+    monkeypatch.setattr(hardware, "_seconds", seconds.__getitem__)
+    hardware.bfloat16_pays.cache_clear()
+    try:
+        assert best_dtype("cpu") == best_dtype(torch.device("cpu")) == expected
+        assert fold(tiny).compute_dtype == expected
+        assert hardware.cpu_autocast()._enabled == (expected == torch.bfloat16)
+    finally:
+        hardware.bfloat16_pays.cache_clear()
     assert best_dtype("mps") == torch.float32
+
+
+def test_a_product_is_timed():
+    assert 0 < hardware._seconds(torch.float32) < 1
 
 
 def test_older_versions_of_torch_are_asked_their_way(monkeypatch):

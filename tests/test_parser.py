@@ -272,7 +272,7 @@ def test_pixels_to_ignore_do_not_count() -> None:
 
 
 def test_training_resumes_exactly(faces: PackedFaces, tmp_path: Path) -> None:
-    config = TrainingConfig(images=16, batch=4, sizes=((0.5, 32), (0.5, 48)), bf16=False)
+    config = TrainingConfig(images=16, batch=4, sizes=((0.5, 32), (0.5, 48)))
 
     def fresh() -> ParserTrainer:
         return ParserTrainer(config, TINY, [faces], [1.0])
@@ -355,7 +355,7 @@ def test_rotation_turns_image_and_mask_alike(faces: PackedFaces) -> None:
 def test_command_line_trains_and_evaluates(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "parser.safetensors"
     arguments = ["--data", str(folder), "--out", str(out), "--hold-out", "2", "--cache", str(tmp_path / "cache")]
-    budget = ["--images", "2", "--batch", "2", "--fp32", "--widths", "4", "6", "8"]
+    budget = ["--images", "2", "--batch", "2", "--widths", "4", "6", "8"]
     budget += ["--state", str(tmp_path / "state.safetensors")]
     main(arguments + budget)
     assert main([*arguments, "--hold-out", "2", "2", *budget]) == 2

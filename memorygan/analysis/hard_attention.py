@@ -21,7 +21,8 @@ from memorygan.analysis.study import Study
 from memorygan.composition import Fused, fuse
 from memorygan.config import GeneratorConfig, get_preset, with_part_count
 from memorygan.fast.attention import HardAttention, Work
-from memorygan.fast.folding import best_dtype, fold
+from memorygan.fast.folding import fold
+from memorygan.fast.hardware import best_dtype
 from memorygan.generator import MemoryGAN
 from memorygan.latents import Latents
 from memorygan.memory import LongTermMemory

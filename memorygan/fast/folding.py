@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from memorygan.composition import RenderBlock
 from memorygan.fast.attention import HardAttention, pays
 from memorygan.fast.graphs import GraphedMemory, GraphedRender
-from memorygan.fast.hardware import cpu_has, multiplies_cheaply
+from memorygan.fast.hardware import best_dtype, multiplies_cheaply
 from memorygan.fast.operators import convolve, depth_to_space, sub_pixel_kernel
 from memorygan.fast.pieces import PiecewiseMemory, PiecewiseRender
 from memorygan.generator import ComposedGenerator
@@ -25,19 +25,6 @@ from memorygan.layers import ConstantStyleConv, constant_style_conv, finish
 from memorygan.memory import LongTermMemory
 
 Generator = TypeVar("Generator", bound=ComposedGenerator)
-
-
-def best_dtype(device: torch.device | str) -> torch.dtype:
-    """The fastest arithmetic that is exact enough for pictures: bfloat16 where the hardware has it, else float32.
-
-    Elsewhere bfloat16 is emulated, and slower than float32.
-    """
-    kind = torch.device(device).type
-    if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    if kind == "cpu" and (cpu_has("avx512_bf16") or cpu_has("amx_tile")):
-        return torch.bfloat16
-    return torch.float32
 
 
 class FoldedConv(nn.Module):

@@ -115,7 +115,7 @@ def make_stage(
 
 def measure_stage(recipe: str, name: str, preset: str, batch: int, repeats: int, device: str | None) -> StageSpeed:
     """Times fast and plain steps in turns, both without the lazy regularisers."""
-    fast = make_stage(recipe, name, preset, batch, "bf16", device)
+    fast = make_stage(recipe, name, preset, batch, "auto", device)
     plain = make_stage(recipe, name, preset, batch, "float32", device, plain=True)
     generator = plain.state.generator
     plain_synthesis: Any = partial(reference_synthesis, generator)

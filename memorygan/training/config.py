@@ -8,7 +8,7 @@ from typing import Any
 from memorygan.config import get_preset
 
 RECIPES = ("memory-first", "projected", "paper")
-PRECISIONS = ("bf16", "float32")
+PRECISIONS = ("auto", "bf16", "float32")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class TrainingConfig:
         batch: images per process and backward pass.
         accumulate: backward passes per optimiser step.
         seed: decides every random number of the run.
-        precision: ``bf16`` activations with float32 parameters, or ``float32``.
+        precision: ``bf16`` activations with float32 parameters, ``float32``, or ``auto``, the faster of the
+            two on the device.
         flip: mirror half of the images.
         dyed: share of the faces whose hair gets another natural colour, and of those whose clothes get another one, see
             :mod:`memorygan.training.dye`.
@@ -77,7 +78,7 @@ class TrainingConfig:
     batch: int = 16
     accumulate: int = 1
     seed: int = 0
-    precision: str = "bf16"
+    precision: str = "auto"
     flip: bool = True
     dyed: float = 0.0
     fill_images: int = 160_000

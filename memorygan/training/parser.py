@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from memorygan.command import command
+from memorygan.fast.hardware import cpu_autocast
 from memorygan.layers import channels_last
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, load_parser, save_parser
 from memorygan.parts import FACE_PARTS
@@ -52,7 +53,6 @@ class TrainingConfig(Budget):
         weight_decay: decoupled, on convolution weights only.
         warmup: share of the budget in which the learning rate rises.
         dice: weight of the dice term beside cross-entropy.
-        bf16: run the network in bfloat16 (weights stay float32).
 
     Raises:
         ValueError: for values that cannot be trained with.
@@ -66,7 +66,6 @@ class TrainingConfig(Budget):
     weight_decay: float = 0.02
     warmup: float = 0.04
     dice: float = 0.5
-    bf16: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -165,7 +164,7 @@ class ParserTrainer:
             group["lr"] = self.config.lr_at(self.progress)
         images, ids = self._sampler.draw(self.config.batch)
         self.model.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+        with cpu_autocast():
             scores = self.model(images.contiguous(memory_format=torch.channels_last))
         loss = parsing_loss(scores, ids, self.weights, self.config.dice)
         self.optimizer.zero_grad(set_to_none=True)
@@ -310,7 +309,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sizes=((1.0, options.size),) if options.full_size else growing_sizes(options.size),
             lr=options.lr,
             seed=options.seed,
-            bf16=not options.fp32,
         )
         trainer = ParserTrainer(
             config,
@@ -357,7 +355,6 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="continue the run in --state")
     parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
     parser.add_argument("--flip", action="store_true", help="evaluate the average with the mirrored photo")
-    parser.add_argument("--fp32", action="store_true", help="no bfloat16, for CPUs without it")
     return parser.parse_args(arguments)
 
 

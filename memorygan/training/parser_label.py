@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from memorygan.command import add_threads, command
+from memorygan.fast.hardware import cpu_autocast
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, load_parser
 from memorygan.parts import FACE_PARTS
 from memorygan.picture import from_uint8
@@ -40,13 +41,12 @@ EYES, BROWS, MOUTH, NOSE, HAIR, SKIN, CLOTH, GLASSES, HAT, BACKGROUND = (
 
 
 @torch.inference_mode()
-def view_probabilities(parser: FaceParser, images: Tensor, bf16: bool = False) -> tuple[Tensor, Tensor]:
+def view_probabilities(parser: FaceParser, images: Tensor) -> tuple[Tensor, Tensor]:
     """What two views of every face say: as it is, and mirrored, darker, smaller and turned by 10 degrees.
 
     Args:
         parser: in evaluation mode.
         images: (B, 3, H, W) in [-1, 1].
-        bf16: run the network in bfloat16.
 
     Returns:
         Mean probabilities (B, K, h, w) at the parser's score size, and where both views choose the same part (B, h, w),
@@ -54,7 +54,7 @@ def view_probabilities(parser: FaceParser, images: Tensor, bf16: bool = False) -
     """
     x = parser.resize(images)
     other = _similarity(((x.flip(-1) + 1) / 2).clamp(0, 1).pow(1.4) * 2 - 1, 1.15, 10.0)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with cpu_autocast():
         scores = parser(torch.cat([x, other]).contiguous(memory_format=torch.channels_last))
     one, two = scores.float().chunk(2)
     two = _similarity(two, 1 / 1.15, -10.0).flip(-1)
@@ -138,7 +138,7 @@ def doubts(ids: np.ndarray, probabilities: np.ndarray, attributes: Mapping[str, 
     return ids
 
 
-def label_folder(parser: FaceParser, folder: Path, out: Path, bf16: bool, size: int = 256, batch: int = 16) -> int:
+def label_folder(parser: FaceParser, folder: Path, out: Path, size: int = 256, batch: int = 16) -> int:
     """Write the labels of a data folder; returns how many faces.
 
     Faces that have a mask already are skipped, and so are those of the validation split (:func:`held_out`).
@@ -154,7 +154,7 @@ def label_folder(parser: FaceParser, folder: Path, out: Path, bf16: bool, size: 
         if not held_out(path.stem) and not (target / "masks" / f"{path.stem}.png").exists()
     ]
     for paths, images in _batches(waiting, size, batch):
-        found, mean = labels(*view_probabilities(parser, images, bf16), size)
+        found, mean = labels(*view_probabilities(parser, images), size)
         for path, ids, probabilities in zip(paths, found.numpy(), mean.numpy(), strict=True):
             clean = doubts(ids, probabilities, attributes.get(path.stem, {}))
             Image.fromarray(clean).save(target / "masks" / f"{path.stem}.png")
@@ -183,12 +183,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with images/")
     parser.add_argument("--out", type=Path, required=True, help="folder to write NAME/masks/ into")
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS, help="parser that labels")
-    parser.add_argument("--fp32", action="store_true", help="no bfloat16, for CPUs without it")
     add_threads(parser)
     options = parser.parse_args(arguments)
     network = load_parser(options.weights)
     for folder in options.data:
-        count = label_folder(network, folder, options.out, not options.fp32)
+        count = label_folder(network, folder, options.out)
         print(f"{folder.name}: {count} faces labelled", flush=True)
 
 

@@ -15,6 +15,7 @@ from memorygan.checkpoint import CheckpointError, parse_module, read_bytes, save
 from memorygan.config import DiscriminatorConfig, Preset, get_preset
 from memorygan.discriminator import Discriminator
 from memorygan.encoder import EncoderConfig, PartEncoder
+from memorygan.fast.hardware import best_dtype
 from memorygan.generator import MemoryGAN
 from memorygan.parser import DEFAULT_WEIGHTS, load_parser
 from memorygan.training.config import TrainingConfig
@@ -78,7 +79,8 @@ class TrainingState:
         preset = get_preset(config.preset)
         self.config, self.processes, self.data = config, processes, data
         self.origins: tuple[str, ...] = ()  # the data sets that the networks have seen
-        self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        dtypes = {"bf16": torch.bfloat16, "float32": torch.float32}
+        self.dtype = dtypes.get(config.precision) or best_dtype(processes.device)
         generator = MemoryGAN(preset.generator)
         self.networks: dict[str, nn.Module] = {
             "generator": generator,

@@ -42,6 +42,7 @@ from editing.guidance.training.taught import NOBODY, Recorder, TaughtFaces
 from memorygan.checkpoint import load_generator
 from memorygan.command import command
 from memorygan.encoder import load_encoder
+from memorygan.fast.hardware import cpu_autocast
 from memorygan.generator import MemoryGAN
 from memorygan.layers import channels_last
 from memorygan.manifest import WEIGHTS_DIR
@@ -227,7 +228,7 @@ class IdentityTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         crops, codes, taught_maps = self._batch()
-        with torch.autocast("cpu", torch.bfloat16):
+        with cpu_autocast():
             maps = self.net.maps_of(crops)
             vectors = self.net.vector(maps)
         loss = self._loss(maps, vectors, codes, taught_maps)

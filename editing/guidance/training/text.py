@@ -57,6 +57,7 @@ from editing.guidance.training.text_eval import evaluate, format_table, normalis
 from editing.guidance.words import WORDS
 from memorygan.checkpoint import load_module, save_module
 from memorygan.command import command
+from memorygan.fast.hardware import cpu_autocast
 from memorygan.manifest import WEIGHTS_DIR
 from memorygan.training.backbone import load_backbone
 from memorygan.training.schedule import (
@@ -285,7 +286,7 @@ class TextTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.lr, self.progress, warm=0.05)
         images = images.detach().requires_grad_(keep)
-        with torch.autocast("cpu", torch.bfloat16):
+        with cpu_autocast():
             seen = self.model.encode_image(normalise(images).contiguous(memory_format=torch.channels_last))
         seen = F.normalize(seen.float(), dim=-1)
         parts = []
@@ -337,7 +338,7 @@ class TextTrainer:
                     captions += [caption, hard_negative(caption, self.words)[0]]
             with torch.no_grad():
                 target = self.anchors.of(captions)
-            with torch.autocast("cpu", torch.bfloat16):
+            with cpu_autocast():
                 said = self.average.encode_text(self._tokens(captions))
             cosine = F.cosine_similarity(said.float(), target).mean()
             optimizer.zero_grad(set_to_none=True)
