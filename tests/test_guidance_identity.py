@@ -150,10 +150,19 @@ def _trainer(images: int) -> IdentityTrainer:
 
 def test_a_step_shows_what_was_made_beside_its_parents() -> None:
     trainer = _trainer(24)
-    assert 7 not in trainer.photos and 29 not in trainer.made, "held-out faces and what was made of them"
+    assert 7 not in trainer.photos and 29 not in trainer.made[0], "held-out faces and what was made of them"
     picks = trainer._picks()
     assert len(picks) == 12 and (picks[:2] >= 24).all() and (picks[2:] < 24).all()
     assert set(trainer.parents[picks[:2], 0]) <= set(picks.tolist())
+
+
+def test_few_rebuilt_faces_are_shown_as_often_as_many_distorted_ones() -> None:
+    rebuilt, distorted = faces(2, 8, "rebuilt"), faces(40, 9, "distorted")
+    rebuilt.parents[:, 0], distorted.parents[:, 0] = 1, 2
+    trainer = IdentityTrainer(IdentityTrainingConfig(images=48, batch=24), [faces(30, 6, "ffhq")], [rebuilt, distorted])
+    for _ in range(5):
+        shown = trainer._picks()[:4]
+        assert set(shown[:2]) <= {30, 31} and (shown[2:] >= 32).all()
 
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -116,7 +116,10 @@ class IdentityTrainer:
         self.parents = np.concatenate([np.full((self.first_made, 2), NOBODY), *parents])
         self.photos = np.flatnonzero(kept)
         whole = np.append(kept, True)
-        self.made = self.first_made + np.flatnonzero(whole[self.parents[self.first_made :]].all(1))
+        fit = self.first_made + np.flatnonzero(whole[self.parents[self.first_made :]].all(1))
+        # By source, so that few rebuilt faces are seen as often as many distorted ones.
+        sources = np.split(fit, np.searchsorted(fit, self.offsets[len(photos) + 1 : -1]))
+        self.made = [source for source in sources if len(source)]
         if len(self.photos) < config.batch:
             raise ValueError(f"need at least {config.batch} faces to train on, got {len(self.photos)}")
         torch.manual_seed(config.seed)
@@ -166,7 +169,8 @@ class IdentityTrainer:
     def _picks(self) -> np.ndarray:
         """Faces of one step: distorted ones, their parents, and others."""
         batch = self.config.batch
-        made = self._draw(self.made, batch // 6) if len(self.made) else self.made
+        picked = [self._draw(source, max(batch // 6 // len(self.made), 1)) for source in self.made]
+        made = np.concatenate([np.zeros(0, int), *picked])
         parents = self.parents[made]
         second = parents[parents[:, 1] != NOBODY, 1][: batch // 12]
         picks = np.concatenate([made, parents[parents[:, 0] != NOBODY, 0], second])
