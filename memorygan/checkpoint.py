@@ -94,7 +94,6 @@ class LoadedGenerator:
         provenance: where the weights came from.
         images_seen: images shown in training.
         sha256: of the file, in hexadecimal.
-        meta: everything stored beside the tensors.
     """
 
     generator: ComposedGenerator
@@ -103,7 +102,6 @@ class LoadedGenerator:
     provenance: Provenance
     images_seen: int
     sha256: str
-    meta: Mapping[str, Any]
 
 
 def save_module(
@@ -196,7 +194,7 @@ def load_generator(path: str | os.PathLike[str], device: torch.device | str = "c
             missing, unexpected or mis-shaped tensors, and for values that are not finite.
     """
     file = Path(path)
-    tensors, meta, sha256 = _read(file, tuple(GENERATORS))
+    tensors, meta, sha256 = _parse(file, read_bytes(file), tuple(GENERATORS))
     try:
         config = GeneratorConfig.from_dict(_mapping(meta, "config"))
         provenance = Provenance.from_dict(_mapping(meta, "provenance"))
@@ -207,7 +205,7 @@ def load_generator(path: str | os.PathLike[str], device: torch.device | str = "c
     build = GENERATORS[meta["kind"]]
     generator = restore(file, tensors, lambda: build(config)).eval().to(device)
     preset = next((name for name, preset in PRESETS.items() if preset.generator == config), None)
-    return LoadedGenerator(generator, meta["kind"], preset, provenance, provenance.images_seen, sha256, meta)
+    return LoadedGenerator(generator, meta["kind"], preset, provenance, provenance.images_seen, sha256)
 
 
 def restore(file: Path, tensors: Mapping[str, Tensor], build: Callable[[], Network]) -> Network:
@@ -285,12 +283,8 @@ def _storable(file: Path, name: str, value: Any, half: bool) -> Tensor:
     return tensor
 
 
-def _read(file: Path, kinds: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """Tensors, metadata and sha256, all from one reading of the file."""
-    return _parse(file, read_bytes(file), kinds)
-
-
 def _parse(file: Path, data: bytes, kinds: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Tensors, metadata and sha256."""
     header = _header(file, data)
     try:
         tensors = safetensors.torch.load(data)

@@ -68,15 +68,11 @@ class EncoderConfig:
     deep_hidden: int = 384
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))
-        if self.styles is not None:
-            object.__setattr__(self, "styles", tuple(self.styles))
-        if self.residual_channels is not None:
-            object.__setattr__(self, "residual_channels", tuple(self.residual_channels))
-        if self.deep is not None:
-            object.__setattr__(self, "deep", tuple(self.deep))
-            if len(self.deep) < 3:
-                raise ValueError(f"the deep look needs at least three widths, got {self.deep}")
+        for name in ("channels", "styles", "residual_channels", "deep"):  # a file has lists
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(value))
+        if self.deep is not None and len(self.deep) < 3:
+            raise ValueError(f"the deep look needs at least three widths, got {self.deep}")
         if len(self.channels) < 2:
             raise ValueError(f"the encoder needs at least two levels of channels, got {self.channels}")
         if self.size % 2 ** (len(self.channels) - 1):
@@ -185,14 +181,10 @@ class PartEncoder(nn.Module):
         self.style_out = head(config.hidden, math.prod(config.styles)) if config.styles and not config.looks else None
         self.deep = DeepLook(config) if config.deep else None
         self.residual = PartEncoder(config.of_residual) if config.looks else None
-        if self.residual is not None:
-            self.residual.start_silent()
-
-    def start_silent(self) -> None:
-        """Makes every mean 0: an untrained residual encoder changes nothing."""
-        for written in (self.part_out, self.base_out, self.style_out):
-            if written is not None:
-                silence(written)
+        if self.residual is not None:  # untrained it changes nothing: every mean is 0
+            for written in (self.residual.part_out, self.residual.base_out, self.residual.style_out):
+                if written is not None:
+                    silence(written)
 
     def read(self, generator: MemoryGAN, image: Tensor, one_hot: Tensor) -> Reading:
         """Reads B faces: the mean of their posteriors, then one correction per look.

@@ -68,21 +68,6 @@ def _check_entry(entry: ManifestEntry) -> None:
         raise ValueError(f"the entry {entry.file!r} is not a plain file name")
 
 
-def verify_manifest(weights_dir: str | os.PathLike[str] = WEIGHTS_DIR) -> tuple[ManifestEntry, ...]:
-    """Checks size and hash of every bundled file.
-
-    Returns:
-        The entries of the manifest.
-
-    Raises:
-        CheckpointError: for a manifest that cannot be understood, and for a file that is missing or differs.
-    """
-    entries = read_manifest(weights_dir)
-    for entry in entries:
-        _verify(Path(weights_dir), entry)
-    return entries
-
-
 def _verify(weights_dir: Path, entry: ManifestEntry) -> Path:
     file = weights_dir / entry.file
     data = read_bytes(file)

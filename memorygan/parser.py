@@ -96,19 +96,6 @@ class ParsedFaces:
     probabilities: Tensor
     parts: PartScheme = FACE_PARTS
 
-    def area(self, part: str | int) -> Tensor:
-        """(B,) share of the image that a part covers, in [0, 1].
-
-        Raises:
-            ValueError: for an unknown part.
-        """
-        return (self.ids == self.parts.index(part)).float().mean(dim=(1, 2))
-
-    @property
-    def confidence(self) -> Tensor:
-        """(B,) mean probability of the chosen part, in [0, 1]."""
-        return self.probabilities.amax(dim=1).mean(dim=(1, 2))
-
 
 class _Up(nn.Module):
     """Double the resolution and join the encoder's feature of that resolution."""

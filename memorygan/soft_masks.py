@@ -8,44 +8,14 @@ each mask becomes, around every pixel, a linear function of the photo's colours.
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from memorygan.parser import FaceParser
 from memorygan.parts import FACE_PARTS
-
-MAX_IMAGE_SIZE = 4096
 
 # Hair reaches far with single strands; the borders of other parts are short. Shares of the photo's longer side.
 _RADIUS, _STRANDS_RADIUS = 1 / 64, 1 / 25
 _STRANDS = FACE_PARTS.index("hair")
 _CONTRAST = 3e-4  # squared contrast, of a photo from 0 to 1, that counts as an edge
 _CRISP, _FIRMER = 6.0, 1.3
-
-
-def soft_masks(parser: FaceParser, photos: Tensor) -> Tensor:
-    """How much of every pixel belongs to each part.
-
-    Args:
-        parser: in evaluation mode.
-        photos: (B, 3, H, W) float in [-1, 1], aligned faces, 32 to 4096 pixels high and wide.
-
-    Returns:
-        (B, K, H, W) float32 in [0, 1] on the photos' device, summing to 1 over K.
-
-    Raises:
-        ValueError: for photos that the parser refuses, or larger ones.
-        RuntimeError: for a parser in training mode.
-        ImportError: if OpenCV with its contributed modules is not installed, with what to install.
-    """
-    if photos.dim() == 4 and max(photos.shape[-2:]) > MAX_IMAGE_SIZE:
-        raise ValueError(
-            f"photos may be up to {MAX_IMAGE_SIZE} pixels high and wide, got {tuple(photos.shape[-2:])}; shrink them"
-        )
-    probabilities = parser.parse(photos).probabilities.permute(0, 2, 3, 1).cpu().numpy()
-    pixels = photos.detach().float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    masks = np.stack([along_photo(photo, of) for photo, of in zip(pixels, probabilities, strict=True)])
-    return torch.from_numpy(masks).permute(0, 3, 1, 2).to(photos.device)
 
 
 def along_photo(pixels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -26,7 +26,15 @@ from memorygan.checkpoint import (
 from memorygan.config import get_preset, with_part_count
 from memorygan.encoder import EncoderConfig, PartEncoder, load_encoder, save_encoder
 from memorygan.generator import MemoryGAN
-from memorygan.manifest import bundled_checkpoint, default_checkpoint, read_manifest, update_manifest, verify_manifest
+from memorygan.manifest import (
+    WEIGHTS_DIR,
+    ManifestEntry,
+    _verify,
+    bundled_checkpoint,
+    default_checkpoint,
+    read_manifest,
+    update_manifest,
+)
 
 TINY = get_preset("tiny-32").generator
 PROVENANCE = Provenance(
@@ -365,6 +373,14 @@ def weights(tmp_path, model, monkeypatch) -> Path:
         update_manifest(directory, f"{name}.safetensors", title=name, licence="CC0-1.0", default=True)
     update_manifest(directory, "parser.safetensors", title="Parser", licence="MIT")
     return directory
+
+
+def verify_manifest(directory: Path = WEIGHTS_DIR) -> tuple[ManifestEntry, ...]:
+    """The entries of a manifest, whose files are looked at."""
+    entries = read_manifest(directory)
+    for entry in entries:
+        _verify(directory, entry)
+    return entries
 
 
 def test_manifest_lists_what_is_there(weights):

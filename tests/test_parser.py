@@ -17,16 +17,13 @@ from memorygan.analysis.agreement import agreement
 from memorygan.checkpoint import CheckpointError, Provenance, save_module
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, load_parser, save_parser
 from memorygan.parts import FACE_PARTS, numbered_parts
-from memorygan.training import parser_eval
+from memorygan.training import parser_data, parser_eval
 from memorygan.training.parser import ParserTrainer, TrainingConfig, growing_sizes, main, parsing_loss
 from memorygan.training.parser_average import average_parsers
 from memorygan.training.parser_average import main as average_main
-from memorygan.training.parser_data import Augmentation, FaceSampler, PackedFaces, jpeg_blocks, pack
+from memorygan.training.parser_data import FaceSampler, PackedFaces, jpeg_blocks, pack
 
 TINY = ParserConfig(size=32, widths=(4, 6, 8))
-PLAIN = Augmentation(
-    rotation=0, zoom=1, shift=0, cast=0, gamma=1, grey=0, dark=0, blur=0, blocks=0, noise=0, light=0, composites=0
-)
 
 
 @pytest.fixture
@@ -63,9 +60,6 @@ def test_parse_answers_at_the_size_of_the_photo(tiny: FaceParser, shape: tuple[i
     assert found.probabilities.shape == (shape[0], len(FACE_PARTS), *shape[2:])
     torch.testing.assert_close(found.probabilities.sum(dim=1), torch.ones(shape[0], *shape[2:]))
     assert torch.equal(found.probabilities.argmax(dim=1), found.ids.long())
-    total = torch.stack([found.area(name) for name in FACE_PARTS.names]).sum(dim=0)
-    torch.testing.assert_close(total, torch.ones(shape[0]))
-    assert ((found.confidence > 1 / len(FACE_PARTS)) & (found.confidence <= 1)).all()
 
 
 def test_each_face_is_parsed_by_itself_and_mirrored_alike(tiny: FaceParser) -> None:
@@ -216,16 +210,26 @@ def test_a_mask_may_leave_pixels_out(folder: Path, tmp_path: Path) -> None:
     assert packed.presence[3].tolist() == [0.25 if name == "hat" else 0 for name in FACE_PARTS.names]
 
 
-def test_without_augmentation_only_flips_remain(faces: PackedFaces) -> None:
-    sampler = FaceSampler([faces], [1.0], 48, torch.Generator().manual_seed(0), PLAIN)
+@pytest.fixture
+def as_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faces are neither dressed nor recoloured."""
+    monkeypatch.setattr(parser_data, "dress", lambda image, ids, rng: (image, ids))
+    monkeypatch.setattr(FaceSampler, "_recolour", lambda self, x: x)
+
+
+@pytest.mark.usefixtures("as_it_looks")
+def test_without_augmentation_only_flips_remain(faces: PackedFaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, neutral in (("ROTATION", 0), ("ZOOM", 1), ("SHIFT", 0)):
+        monkeypatch.setattr(parser_data, name, neutral)
+    sampler = FaceSampler([faces], [1.0], 48, torch.Generator().manual_seed(0))
     images, ids = sampler.draw(6)
     shades = torch.nn.functional.avg_pool2d((images[:, 0] + 1) * 127.5, 2) / 20
     torch.testing.assert_close(shades, ids.float(), atol=0.06, rtol=0)
 
 
+@pytest.mark.usefixtures("as_it_looks")
 def test_augmentation_moves_image_and_mask_together(faces: PackedFaces) -> None:
-    moved = Augmentation(cast=0, gamma=1, grey=0, dark=0, blur=0, blocks=0, noise=0, light=0, composites=0)
-    images, ids = FaceSampler([faces], [1.0], 48, torch.Generator().manual_seed(1), moved).draw(8)
+    images, ids = FaceSampler([faces], [1.0], 48, torch.Generator().manual_seed(1)).draw(8)
     shades = torch.nn.functional.avg_pool2d((images[:, 0] + 1) * 127.5, 2) / 20
     # Cells on a border mix two parts; all others must agree.
     assert ((shades - ids).abs() < 0.5).float().mean() > 0.75

@@ -23,7 +23,7 @@ from memorygan.baseline import SemanticStyleGAN
 from memorygan.checkpoint import Provenance, save_generator, save_module
 from memorygan.config import get_preset
 from memorygan.generator import MemoryGAN, Synthesis
-from memorygan.manifest import update_manifest, verify_manifest
+from memorygan.manifest import _verify, read_manifest, update_manifest
 from memorygan.parts import FACE_PARTS, LayerGroup
 
 SETTINGS = FitSettings(faces=64, test_faces=8, components=10, batch=32)
@@ -138,7 +138,7 @@ def test_sliders_of_a_bundled_generator_replace_the_bundled_ones(tmp_path, fitte
     update_manifest(tmp_path, file.name, title="Small", licence="MIT", default=True)
     monkeypatch.setattr(SliderFitter, "fit", lambda self: fitted)
     assert main(["--checkpoint", str(file), "--device", "cpu"]) == 0
-    assert {entry.file for entry in verify_manifest(tmp_path)} == {file.name, "sliders.safetensors"}
+    assert {_verify(tmp_path, entry).name for entry in read_manifest(tmp_path)} == {file.name, "sliders.safetensors"}
 
 
 # --- measures against known answers -----------------------------------------------------------------------------------

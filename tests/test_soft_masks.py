@@ -12,7 +12,8 @@ from torch import Tensor
 
 from memorygan.parser import FaceParser, ParsedFaces, ParserConfig
 from memorygan.parts import FACE_PARTS
-from memorygan.soft_masks import along_photo, soft_masks
+from memorygan.picture import to_uint8
+from memorygan.soft_masks import along_photo
 
 SIZE = 128
 HAIR, SKIN = FACE_PARTS.index("hair"), FACE_PARTS.index("skin")
@@ -43,6 +44,13 @@ def photo() -> tuple[Tensor, Tensor]:
     )
     noise = torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 0.01
     return (colours + noise)[None], hair
+
+
+def soft_masks(parser: FaceParser, photos: Tensor) -> Tensor:
+    """(B, K, H, W) soft masks of photos (B, 3, H, W) in [−1, 1]."""
+    found = parser.parse(photos).probabilities.permute(0, 2, 3, 1).numpy()
+    masks = [along_photo(pixels, own) for pixels, own in zip(to_uint8(photos), found, strict=True)]
+    return torch.from_numpy(np.stack(masks)).permute(0, 3, 1, 2)
 
 
 def test_masks_follow_strands_that_the_parser_cannot_see() -> None:
@@ -100,12 +108,7 @@ def test_a_pixel_that_no_part_has_half_of_goes_to_the_most_probable() -> None:
     assert (masks[..., SKIN] == 1).all()
 
 
-def test_refusals_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    parser = FaceParser(ParserConfig(32, (4, 6))).eval()
-    with pytest.raises(ValueError, match="shrink"):
-        soft_masks(parser, torch.zeros(1, 3, 32, 5000))
-    with pytest.raises(ValueError, match="at least 32"):
-        soft_masks(parser, torch.zeros(1, 3, 16, 64))
+def test_without_opencv_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ImportError, match="pip install opencv-contrib"):
-        soft_masks(parser, torch.zeros(1, 3, 64, 64))
+        along_photo(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64, len(FACE_PARTS)), np.float32))

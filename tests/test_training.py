@@ -905,7 +905,7 @@ class LinearCritic(Discriminator):
 
 def test_the_gradient_penalty_is_half_gamma_times_the_interval(packs: dict[int, Path], tmp_path: Path) -> None:
     stage = paper_stage(packs, tmp_path)
-    critic = stage.state.networks["discriminator"] = LinearCritic()
+    critic = stage.state.discriminator = LinearCritic()
     terms = stage.penalize(stage.faces.batch(torch.arange(2)), draw_transform(stage.state.draws, 2, 0.0))
     pixels, classes = 3 * 32 * 32, 13 * 32 * 32
     assert terms["r1_image"].item() == pytest.approx(0.5**2 * pixels)

@@ -16,6 +16,7 @@ from PIL import Image
 from memorygan.checkpoint import load_generator
 from memorygan.generator import MemoryGAN
 from memorygan.manifest import default_checkpoint
+from memorygan.parser import ParsedFaces
 from memorygan.parts import CELEBAMASK_PAINT_ORDER, FACE_PARTS
 from memorygan.training import packing, sources
 from memorygan.training.cartoon import draw_face, roll_traits
@@ -64,8 +65,9 @@ def test_pairs_come_back_exactly_when_stored_lossless(tmp_path):
     paths = pack(make_pairs(tmp_path / "faces"), tmp_path / "out")
     train, val = PackedDataset.open(paths["train"]), PackedDataset.open(paths["val"])
     assert (len(train), len(val), train.resolution) == (4, 2, SIZE)
-    assert (train.split, val.split, train.part_names) == ("train", "val", FACE_PARTS.names)
-    assert val.names == ("00004", "00005")
+    assert (train.header.plan.split, val.header.plan.split) == ("train", "val")
+    assert train.part_names == FACE_PARTS.names
+    assert val.header.names == ("00004", "00005")
     assert train.images().shape == (4, 3, SIZE, SIZE) and train.images().dtype == torch.uint8
     assert train.masks().shape == (4, SIZE, SIZE) and train.masks().dtype == torch.uint8
     for i in range(4):
@@ -73,17 +75,18 @@ def test_pairs_come_back_exactly_when_stored_lossless(tmp_path):
         assert np.array_equal(train.masks()[i].numpy(), face_ids(i))
 
 
-def test_batch_equals_the_whole_set_before_and_after_it_is_decoded(tmp_path):
-    path = pack(make_pairs(tmp_path / "faces"), tmp_path / "out")["train"]
-    dataset, flips = PackedDataset.open(path), torch.tensor([True, False])
-    encoded = dataset.batch([3, 1], flips)
+def test_some_faces_are_those_of_the_whole_set(tmp_path):
+    dataset = PackedDataset.open(pack(make_pairs(tmp_path / "faces"), tmp_path / "out")["train"])
+    assert torch.equal(dataset.images([3, 1]), dataset.images()[[3, 1]])
+    assert torch.equal(dataset.masks([3, 1]), dataset.masks()[[3, 1]])
+
+
+def test_the_chosen_faces_are_mirrored(tmp_path):
+    dataset = PackedDataset.open(pack(make_pairs(tmp_path / "faces"), tmp_path / "out")["train"])
     images, masks = dataset.images(), dataset.masks()
-    decoded = dataset.batch(torch.tensor([3, 1]), flips)
-    assert torch.equal(encoded[0], decoded[0]) and torch.equal(encoded[1], decoded[1])
-    assert torch.equal(decoded[0][0], images[3].flip(-1)) and torch.equal(decoded[1][0], masks[3].flip(-1))
-    assert torch.equal(decoded[0][1], images[1]) and torch.equal(decoded[1][1], masks[1])
-    with pytest.raises(DataError, match=r"no face 4 in a set of 4"):
-        dataset.batch([4])
+    mirrored = mirror(images, masks, torch.tensor([True, False, False, False]))
+    assert torch.equal(mirrored[0][0], images[0].flip(-1)) and torch.equal(mirrored[1][0], masks[0].flip(-1))
+    assert torch.equal(mirrored[0][1:], images[1:]) and torch.equal(mirrored[1][1:], masks[1:])
 
 
 def test_header_counts_the_parts(tmp_path):
@@ -97,8 +100,8 @@ def test_header_counts_the_parts(tmp_path):
 
 def test_lossy_storage_is_close_and_smaller(tmp_path):
     source = ProceduralSource(3, size=64)
-    lossless = prepare(source, tmp_path, "a", 64, holdout=0, quiet=True)["train"]
-    lossy = prepare(source, tmp_path, "b", 64, holdout=0, encoding="webp 95", quiet=True)["train"]
+    lossless = prepare(source, tmp_path, "a", 64, holdout=0)["train"]
+    lossy = prepare(source, tmp_path, "b", 64, holdout=0, encoding="webp 95")["train"]
     exact, close = PackedDataset.open(lossless), PackedDataset.open(lossy)
     assert lossy.stat().st_size < lossless.stat().st_size
     assert torch.equal(exact.masks(), close.masks())
@@ -216,7 +219,6 @@ def test_an_epoch_shows_every_face_once_and_epochs_differ():
     assert sorted(first[0].tolist()) == sorted(second[0].tolist()) == list(range(10))
     assert first[0].tolist() != second[0].tolist()
     assert first[0].dtype == torch.int64 and first[1].dtype == torch.bool
-    assert sampler.images_seen == 20
 
 
 def test_the_order_is_frozen():
@@ -246,7 +248,6 @@ def test_ranks_together_take_the_batch_of_one_process():
         whole = alone.take(12)
         assert torch.equal(torch.cat([part[0] for part in together]), whole[0])
         assert torch.equal(torch.cat([part[1] for part in together]), whole[1])
-    assert {rank.images_seen for rank in ranks} == {alone.images_seen} == {96}
 
 
 def test_a_run_may_resume_with_another_number_of_ranks():
@@ -275,8 +276,6 @@ def test_the_sampler_refuses_what_it_cannot_do():
         with pytest.raises(DataError):
             ResumableSampler(count, seed, rank, world)
     sampler = ResumableSampler(5, seed=1)
-    with pytest.raises(DataError, match=r"at least one image"):
-        sampler.take(0)
     state = sampler.state_dict()
     for key, value in (("count", 6), ("seed", 2), ("flip", 0)):
         with pytest.raises(DataError, match=f"saved with {key} {value}"):
@@ -366,8 +365,8 @@ def test_celebamask_uses_its_own_split(tmp_path):
     assert detect(root) == "celebamask"
     assert split_names(open_source(root)) == {"train": ["0", "1", "27999"], "val": ["28000", "29999"]}
     assert split_names(open_source(root), holdout=1)["val"] == ["29999"]
-    paths = prepare(open_source(root), tmp_path / "out", "celeba", SIZE, quiet=True)
-    assert PackedDataset.open(paths["val"]).names == ("28000", "29999")
+    paths = prepare(open_source(root), tmp_path / "out", "celeba", SIZE)
+    assert PackedDataset.open(paths["val"]).header.names == ("28000", "29999")
     assert PackedDataset.open(paths["train"]).header.plan.kind == "celebamask"
 
 
@@ -381,10 +380,10 @@ def test_celebamask_faces_without_or_with_foreign_annotations_are_named(tmp_path
     root = make_celeba(tmp_path, (0, 1, 2))
     save(face_pixels(9, 64), root / "CelebA-HQ-img" / "9.jpg")
     with pytest.raises(DataError, match=r"first 9: it has no annotation in CelebAMask-HQ-mask-anno"):
-        prepare(open_source(root), tmp_path / "out", "x", SIZE, quiet=True)
+        prepare(open_source(root), tmp_path / "out", "x", SIZE)
     save(region(1), root / "CelebAMask-HQ-mask-anno" / "0" / "00009_beard.png")
     with pytest.raises(DataError, match=r"'beard' is none of CelebAMask-HQ's"):
-        prepare(open_source(root), tmp_path / "out", "x", SIZE, quiet=True)
+        prepare(open_source(root), tmp_path / "out", "x", SIZE)
     save(face_pixels(9, 64), root / "CelebA-HQ-img" / "me.jpg")
     with pytest.raises(DataError, match=r"holds me, but CelebAMask-HQ names are numbers"):
         open_source(root)
@@ -433,7 +432,7 @@ def test_unreadable_files_are_skipped_and_listed(tmp_path):
     cut = (root / "masks" / "00002.png").read_bytes()
     (root / "masks" / "00002.png").write_bytes(cut[: len(cut) // 2])
     dataset = PackedDataset.open(pack(root, tmp_path / "out")["train"])
-    assert dataset.names == ("00000", "00003")
+    assert dataset.header.names == ("00000", "00003")
     assert [name for name, _ in dataset.header.skipped] == ["00001", "00002"]
     assert all("cannot be decoded" in reason for _, reason in dataset.header.skipped)
     assert np.array_equal(dataset.masks()[1].numpy(), face_ids(3))
@@ -494,7 +493,7 @@ def test_unusable_faces_stop_the_preparation_or_are_left_out(tmp_path, spoil, se
         pack(root, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.pack"))
     dataset = PackedDataset.open(pack(root, tmp_path / "out", skip_bad=True)["train"])
-    assert dataset.names == ("00000", "00002", "00003")
+    assert dataset.header.names == ("00000", "00002", "00003")
     assert dataset.header.skipped[0][0] == "00001"
 
 
@@ -507,14 +506,20 @@ def test_impossible_settings_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_images_alone_are_parsed(tmp_path):
+class RedHair:
+    """A parser that takes what is red for hair."""
+
+    def parse(self, images: torch.Tensor, flip: bool) -> ParsedFaces:
+        ids = torch.where(images[:, 0] > 0, 7, 1).byte()
+        return ParsedFaces(ids, torch.empty(0))
+
+
+def test_images_alone_are_parsed(tmp_path, monkeypatch):
     make_pairs(tmp_path)
-
-    def parse(image: Image.Image) -> np.ndarray:
-        return np.where(np.asarray(image)[..., 0] > 127, 7, 1).astype(np.uint8)
-
-    source = ParsedSource(tmp_path / "images", parse)
-    dataset = PackedDataset.open(prepare(source, tmp_path / "out", "x", SIZE, holdout=0, quiet=True)["train"])
+    monkeypatch.setattr("memorygan.training.sources.load_parser", RedHair)
+    monkeypatch.setattr("memorygan.training.sources._PARSE_SIZE", SIZE)
+    source = ParsedSource(tmp_path / "images")
+    dataset = PackedDataset.open(prepare(source, tmp_path / "out", "x", SIZE, holdout=0)["train"])
     assert dataset.header.plan.kind == "images"
     assert torch.equal(dataset.masks(), torch.where(dataset.images()[:, 0] > 127, 7, 1).byte())
 
@@ -542,9 +547,9 @@ def test_a_missing_parser_is_one_sentence(tmp_path, monkeypatch):
         raise ValueError("the file is missing")
 
     make_pairs(tmp_path)
-    monkeypatch.setattr("memorygan.parser.load_parser", missing)
+    monkeypatch.setattr("memorygan.training.sources.load_parser", missing)
     with pytest.raises(DataError, match=r"images without masks need the face parser, .*: the file is missing"):
-        prepare(open_source(tmp_path / "images"), tmp_path / "out", "x", SIZE, quiet=True)
+        prepare(open_source(tmp_path / "images"), tmp_path / "out", "x", SIZE)
 
 
 def test_a_mended_mask_asks_for_a_new_preparation(tmp_path):
@@ -587,13 +592,13 @@ class Interrupting(PairSource):
 
 def interrupt(root: Path, out: Path, at: str) -> Path:
     with pytest.raises(KeyboardInterrupt):
-        prepare(Interrupting(root, at), out, "set", SIZE, holdout=2, workers=1, quiet=True)
+        prepare(Interrupting(root, at), out, "set", SIZE, holdout=2, workers=1)
     return out / f"set-{SIZE}-train.pack.part"
 
 
 def resume(root: Path, out: Path) -> list[str]:
     source = Interrupting(root)
-    prepare(source, out, "set", SIZE, holdout=2, workers=1, quiet=True)
+    prepare(source, out, "set", SIZE, holdout=2, workers=1)
     return source.loaded
 
 

@@ -41,8 +41,8 @@ def test_several_folders_make_one_pack_with_a_split_of_each(tmp_path: Path, caps
     command = [str(a), str(b), "--name", "both", "--size", str(SIZE), "--out", str(tmp_path / "out")]
     assert main([*command, "--holdout", "2", "1/4"]) == 0
     train, val = (PackedDataset.open(tmp_path / "out" / f"both-16-{split}.pack") for split in ("train", "val"))
-    assert val.names == ("a/00004", "a/00005", "bb/00001", "bb/00005")
-    assert len(train) == 11 and train.names[-1] == "bb/00008"
+    assert val.header.names == ("a/00004", "a/00005", "bb/00001", "bb/00005")
+    assert len(train) == 11 and train.header.names[-1] == "bb/00008"
     with Image.open(b / "images" / "00008.png") as picture:
         assert np.array_equal(train.images()[-1].permute(1, 2, 0).numpy(), np.asarray(picture))
     assert train.header.weights == () and train.header.plan.kind == "pairs"
@@ -85,7 +85,7 @@ def test_a_folder_of_images_without_masks_is_parsed(tmp_path: Path) -> None:
 def test_rare_faces_are_shown_more_often(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "faces", 5, glasses=(1,))
     (root / "attributes.csv").write_text("id,age,yaw,beard\n00002,71,-2.0,0.1\n00003,30,1.0,oops\n00004,30,-31,0.9\n")
-    paths = prepare(open_source(root), tmp_path / "out", "x", SIZE, holdout=1, quiet=True, balance=True)
+    paths = prepare(open_source(root), tmp_path / "out", "x", SIZE, holdout=1, balance=True)
     train = PackedDataset.open(paths["train"])
     assert train.header.weights == (1.0, 2.0, 2.0, 1.0)
     assert PackedDataset.open(paths["val"]).header.weights == ()  # measured as they are
@@ -106,7 +106,6 @@ def test_an_epoch_shows_faces_by_their_weights_and_resumes_anywhere() -> None:
     seen = torch.cat([sampler.take(5)[0] for _ in range(2200)])
     share = torch.bincount(seen, minlength=4) / len(seen)
     assert torch.allclose(share, torch.tensor(weights) / sum(weights), atol=0.01)
-    assert sampler.images_seen == pytest.approx(len(seen), rel=0.01)
     first = ResumableSampler(4, seed=3, weights=weights)
     for _ in range(7):
         first.take(3)
@@ -121,7 +120,7 @@ def test_an_epoch_shows_faces_by_their_weights_and_resumes_anywhere() -> None:
 
 
 def test_a_larger_pack_is_reduced_while_it_is_read(tmp_path: Path) -> None:
-    path = prepare(ProceduralSource(3, size=64), tmp_path, "a", 64, holdout=0, quiet=True)["train"]
+    path = prepare(ProceduralSource(3, size=64), tmp_path, "a", 64, holdout=0)["train"]
     large, small = PackedDataset.open(path), PackedDataset.open(path, resolution=32)
     assert (large.resolution, small.resolution, small.header.plan.resolution) == (64, 32, 64)
     picture = Image.fromarray(large.images()[1].permute(1, 2, 0).numpy())

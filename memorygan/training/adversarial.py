@@ -62,12 +62,6 @@ class AdversarialStage(Stage):
         """Image and 2·one-hot − 1."""
         return batch.image, 2.0 * batch.one_hot - 1.0
 
-    def discriminate(
-        self, batch: FaceBatch, image: Tensor, mask: Tensor, transforms: tuple[Augmentation, Augmentation]
-    ) -> Losses:
-        """Backward pass of the discriminator on real faces and detached fakes (image, mask)."""
-        return self.judge(self.look(batch, transforms[0]).score, image, mask, transforms[1])
-
     def look(self, batch: FaceBatch, transform: Augmentation) -> Critique:
         """The discriminator's view of real faces, from which its weights can learn."""
         critique: Critique = self.state.discriminator.requires_grad_(True)(*transform(*self.real(batch)))
@@ -81,11 +75,13 @@ class AdversarialStage(Stage):
         (terms["discriminator"] / self.config.accumulate).backward()
         return {key: value.detach() for key, value in terms.items()}
 
-    @staticmethod
-    def critic_losses(real: Tensor, fake: Tensor) -> Losses:
+    critic_loss = staticmethod(losses.discriminator_loss)
+
+    @classmethod
+    def critic_losses(cls, real: Tensor, fake: Tensor) -> Losses:
         """What the critic learns from its scores (B,), and the signs that tell how often it is right."""
         return {
-            "discriminator": losses.discriminator_loss(real, fake),
+            "discriminator": cls.critic_loss(real, fake),
             "real_sign": real.detach().sign().mean(),
             "fake_sign": fake.detach().sign().mean(),
         }
@@ -112,11 +108,8 @@ class AdversarialStage(Stage):
         return self.state.progress.steps % self.config.r1_interval == 0
 
     def make_discriminator_optimizer(self) -> torch.optim.Optimizer:
-        # Lazy regularisation correction, StyleGAN2: R1 adds a step to every r1_interval others.
-        ratio = self.config.r1_interval / (self.config.r1_interval + 1)
-        betas = (self.config.beta1**ratio, self.config.beta2**ratio)
-        parameters = trainable([self.state.discriminator])
-        return self.adam(parameters, self.config.discriminator_lr * ratio, betas)
+        ratio = self.config.r1_interval / (self.config.r1_interval + 1)  # R1 adds a step to every r1_interval others
+        return self.adam(trainable([self.state.discriminator]), self.config.discriminator_lr, ratio)
 
 
 class MakeReal(AdversarialStage):
@@ -128,11 +121,10 @@ class MakeReal(AdversarialStage):
     posteriors (KL) and not the critic: that would teach it to prefer the faces that are easy to draw.
     """
 
-    name = "real"
+    name, duration = "real", "real_images"
 
     def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
         super().__init__(state, faces)
-        self.length = self.config.real_images
         self.parser = load_parser(device=state.processes.device).to(state.dtype) if self.config.parsing else None
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -141,9 +133,7 @@ class MakeReal(AdversarialStage):
         if not self.config.finest_only:
             share = self.config.controller_lr / max(rate, 1e-12)
             groups.append({"params": trainable([generator.controller]), "multiplier": share})
-        betas = (self.config.beta1, self.config.beta2)
-        adam = self.adam(groups, rate, betas)
-        return {"generator": adam, "discriminator": self.make_discriminator_optimizer()}
+        return {"generator": self.adam(groups, rate), "discriminator": self.make_discriminator_optimizer()}
 
     def step(self) -> Losses:
         if self.state.progress.stage_images < self.config.critic_images:
@@ -225,10 +215,6 @@ class MakeReal(AdversarialStage):
         (learned["discriminator"] / self.config.accumulate).backward(inputs=critic)
         return {key: value.detach() for key, value in {**pushed, **terms, **rebuilt, **learned}.items()}
 
-    def share(self, terms: Losses) -> Tensor:
-        """What the weighted terms of a micro-batch add to the loss of a step."""
-        return self.weighted(terms) / self.config.accumulate
-
     def critic_terms(self, fake: Critique, real: Critique) -> Losses:
         """What the generator learns from the critic."""
         restored = tuple(even_and_odd(feature)[0] for feature in fake.features)
@@ -289,24 +275,16 @@ class MakeReal(AdversarialStage):
 class PaperAdversarial(AdversarialStage):
     """The paper's recipe: adversarial from scratch, with L_mask, KL, R1, path length and style mixing (section 4)."""
 
-    name = "paper"
-
-    def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
-        super().__init__(state, faces)
-        self.length = self.config.paper_images
+    name, duration = "paper", "paper_images"
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         generator = self.state.generator
         ratio = self.config.path_interval / (self.config.path_interval + 1)
-        betas = (self.config.beta1**ratio, self.config.beta2**ratio)
         groups = [
-            {
-                "params": trainable([generator.mapping, generator.memory, generator.render]),
-                "lr": self.config.generator_lr * ratio,
-            },
+            {"params": trainable([generator.mapping, generator.memory, generator.render])},
             {"params": trainable([generator.controller]), "lr": self.config.controller_lr * ratio},
         ]
-        adam = self.adam(groups, self.config.generator_lr * ratio, betas)
+        adam = self.adam(groups, self.config.generator_lr, ratio)
         return {"generator": adam, "discriminator": self.make_discriminator_optimizer()}
 
     def step(self) -> Losses:
@@ -324,8 +302,8 @@ class PaperAdversarial(AdversarialStage):
             count = len(batch.image)
             with torch.no_grad():
                 face, _ = self.sample(count)
-            transforms = (self.transform(count), self.transform(count))
-            seen.append(self.discriminate(batch, *self.judged(face), transforms))
+            transform, other = self.transform(count), self.transform(count)
+            seen.append(self.judge(self.look(batch, transform).score, *self.judged(face), other))
         self.apply(optimizer)
         if not self.penalty_is_due():
             return mean_over(seen)
@@ -381,8 +359,7 @@ class PaperAdversarial(AdversarialStage):
             "consistency_real": losses.mask_consistency(face.mask, face.coarse_mask),
             "kl_controller": kl,
         }
-        (self.weighted(terms) / self.config.accumulate).backward()
-        return {key: value.detach() for key, value in terms.items()}
+        return self.backward(terms)
 
     def regularize_path(self) -> Losses:
         """Backward pass of the path length penalty on a smaller batch."""

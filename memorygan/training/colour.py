@@ -9,11 +9,10 @@ from torch import Tensor
 
 from memorygan.encoder import Posterior
 from memorygan.generator import Synthesis
-from memorygan.training.batches import FaceBatch, ResidentFaces
-from memorygan.training.dye import PALETTES, draw_dyes
+from memorygan.training.batches import FaceBatch
+from memorygan.training.dye import draw_dyes
 from memorygan.training.losses import one_hot
-from memorygan.training.stages import Losses, Stage, mean_over
-from memorygan.training.state import TrainingState
+from memorygan.training.stages import Losses, Stage
 
 
 @dataclass(frozen=True)
@@ -45,33 +44,17 @@ class LearnColours(Stage):
     they become the new ones at the end. The codes of all but dyed parts are the teacher's.
     """
 
-    name = "colour"
-
-    def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
-        super().__init__(state, faces)
-        self.length = self.config.colour_images
-        names = state.generator.config.parts.names
-        self.slots = {part: 1 + names.index(part) for part in PALETTES}  # slot 0 is the base code
-
-    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {"colour": self.adam(self.drawing(), self.config.generator_lr, (self.config.beta1, self.config.beta2))}
+    name, duration = "colour", "colour_images"
 
     def step(self) -> Losses:
         state = self.state
         if state.progress.steps == 0:
             state.continue_from_averages()
-        optimizer, seen = state.optimizers["colour"], []
-        self.set_learning_rate(optimizer, self.config.generator_lr * self.decay())
-        for batch in self.micro_batches():
-            terms = self.terms(self.teach(batch))
-            (self.weighted(terms) / self.config.accumulate).backward()
-            seen.append({key: value.detach() for key, value in terms.items()})
-        self.apply(optimizer)
-        self.advance(self.images_per_step)
+        seen = self.descend(lambda batch: self.backward(self.terms(self.teach(batch))))
         if self.finished():
             for name, average in state.averages.items():
                 average.load_state_dict(state.networks[name].state_dict())
-        return mean_over(seen)
+        return seen
 
     def dyed(self, batch: FaceBatch) -> FaceBatch:
         """Photos as they are: here a photo and the teacher's picture of it are dyed together."""
@@ -100,8 +83,8 @@ class LearnColours(Stage):
             torch.where(odd[..., None], wanted.one_hot, batch.one_hot),
         )
         dyed = torch.zeros(codes.shape[:2], dtype=torch.bool, device=codes.device)
-        for part, slot in self.slots.items():
-            dyed[:, slot] = dyes.chosen[part]
+        for part, chosen in dyes.chosen.items():
+            dyed[:, 1 + names.index(part)] = chosen  # slot 0 is the base code
         undyed = torch.where(odd[..., None], before.image.to(state.dtype), batch.image)
         return Lesson(codes, state.average_encoder(undyed, seen.one_hot), before, wanted, seen, dyed)
 

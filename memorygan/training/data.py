@@ -24,8 +24,7 @@ __all__ = ["DataError", "PackedDataset", "ResumableSampler", "mirror"]
 class PackedDataset:
     """One split of a face set at one resolution, made by ``python -m memorygan.training.prepare``.
 
-    Use :meth:`open`. :meth:`images` and :meth:`masks` decode the whole set once; :meth:`batch` decodes only what it is
-    asked for, for sets that do not fit in memory.
+    Use :meth:`open`.
 
     Attributes:
         resolution: side of images and masks in pixels.
@@ -34,8 +33,6 @@ class PackedDataset:
     def __init__(self, reader: PackReader, resolution: int | None = None) -> None:
         self._reader = reader
         self.resolution = resolution or reader.header.plan.resolution
-        self._images: Tensor | None = None
-        self._masks: Tensor | None = None
 
     @classmethod
     def open(cls, path: str | Path, verify: bool = True, resolution: int | None = None) -> PackedDataset:
@@ -70,81 +67,48 @@ class PackedDataset:
         """Part names in the order of the mask ids."""
         return self.header.plan.parts
 
-    @property
-    def split(self) -> str:
-        """``"train"`` or ``"val"``."""
-        return self.header.plan.split
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One name per face."""
-        return self.header.names
-
-    def images(self) -> Tensor:
-        """All images, (N, 3, H, W) uint8, 0–255; decoded on the first call and kept.
+    def images(self, indices: Sequence[int] | None = None) -> Tensor:
+        """Images (N, 3, H, W) uint8, 0–255, of the faces at ``indices``, or of all; decoded at every call.
 
         Raises:
             DataError: if a stored image cannot be decoded.
         """
-        if self._images is None:
-            self._images = self._decode_images(range(len(self)))
-        return self._images
 
-    def masks(self) -> Tensor:
-        """All masks, (N, H, W) uint8 part ids; decoded on the first call and kept.
+        def decode(index: int) -> np.ndarray:
+            return np.asarray(resize_image(self._decode(index, 0, "RGB"), self.resolution))
+
+        return self._gather(decode, indices, 3).permute(0, 3, 1, 2).contiguous()
+
+    def masks(self, indices: Sequence[int] | None = None) -> Tensor:
+        """Masks (N, H, W) uint8 part ids, likewise.
 
         Raises:
             DataError: if a stored mask cannot be decoded.
         """
-        if self._masks is None:
-            self._masks = self._decode_masks(range(len(self)))
-        return self._masks
 
-    def batch(self, indices: Tensor | Sequence[int], flips: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Some faces, by index.
-
-        Args:
-            indices: (B,) face indices, 0 to ``len(self) - 1``.
-            flips: (B,) bool, which of them to mirror.
-
-        Returns:
-            images (B, 3, H, W) uint8 and masks (B, H, W) uint8, on the CPU.
-
-        Raises:
-            DataError: if an index does not exist or a face cannot be decoded.
-        """
-        wanted = [int(index) for index in indices]
-        for index in wanted:
-            if not 0 <= index < len(self):
-                raise DataError(f"there is no face {index} in a set of {len(self)}")
-        images = self._images[wanted] if self._images is not None else self._decode_images(wanted)
-        masks = self._masks[wanted] if self._masks is not None else self._decode_masks(wanted)
-        return (images, masks) if flips is None else mirror(images, masks, flips)
-
-    def _decode_images(self, indices: Sequence[int]) -> Tensor:
-        out = np.empty((len(indices), self.resolution, self.resolution, 3), dtype=np.uint8)
-
-        def decode(row: int) -> None:
-            out[row] = np.asarray(resize_image(self._decode(indices[row], 0, "RGB"), self.resolution))
-
-        _for_all(decode, range(len(indices)))
-        return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
-
-    def _decode_masks(self, indices: Sequence[int]) -> Tensor:
-        out = np.empty((len(indices), self.resolution, self.resolution), dtype=np.uint8)
-
-        def decode(row: int) -> None:
-            mask = np.asarray(self._decode(indices[row], 1, "L"))
+        def decode(index: int) -> np.ndarray:
+            mask = np.asarray(self._decode(index, 1, "L"))
             if mask.max() >= len(self.part_names):
-                name = self.names[indices[row]]
-                raise DataError(f"the mask of {name} in {self._reader.path} holds an unknown part id")
-            out[row] = resize_mask(mask, self.resolution)
+                raise DataError(
+                    f"the mask of {self.header.names[index]} in {self._reader.path} holds an unknown part id"
+                )
+            return resize_mask(mask, self.resolution)
 
-        _for_all(decode, range(len(indices)))
+        return self._gather(decode, indices)
+
+    def _gather(self, decode: Callable[[int], np.ndarray], indices: Sequence[int] | None, *channels: int) -> Tensor:
+        indices = range(len(self)) if indices is None else indices
+        out = np.empty((len(indices), self.resolution, self.resolution, *channels), dtype=np.uint8)
+
+        def fill(row: int) -> None:
+            out[row] = decode(indices[row])
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            list(pool.map(fill, range(len(indices))))
         return torch.from_numpy(out)
 
     def _decode(self, index: int, which: int, mode: str) -> Image.Image:
-        what = f"face {self.names[index]} in {self._reader.path}"
+        what = f"face {self.header.names[index]} in {self._reader.path}"
         side = self.header.plan.resolution
         try:
             with Image.open(io.BytesIO(self._reader.read(index)[which]), formats=("WEBP", "PNG")) as picture:
@@ -174,9 +138,3 @@ def mirror(images: Tensor, masks: Tensor, flips: Tensor) -> tuple[Tensor, Tensor
     flipped_images = torch.where(chosen[:, None, None, None], images.flip(-1), images)
     flipped_masks = torch.where(chosen[:, None, None], masks.flip(-1), masks)
     return flipped_images, flipped_masks
-
-
-def _for_all(work: Callable[[int], None], rows: range) -> None:
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(work, rows):
-            pass

@@ -45,16 +45,6 @@ def index_by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def read_image(path: Path) -> Image.Image:
-    """An RGB image.
-
-    Raises:
-        UnreadableFace: if the file cannot be decoded.
-    """
-    picture = open_picture(path)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
 def read_mask(path: Path, parts: PartScheme) -> np.ndarray:
     """(H, W) uint8 part ids from a one-channel or palette picture.
 

@@ -36,7 +36,6 @@ class MixedSource(Source):
         if len(rules) != len(roots):
             raise DataError(f"--holdout has {len(rules)} values for {len(roots)} folders; give one, or one for each")
         self.sources: dict[str, FolderSource] = sources
-        self.parts = next(iter(sources.values())).parts
         kinds = {source.kind for source in sources.values()}
         self.kind = kinds.pop() if len(kinds) == 1 else "mixture"
         self.description = "; ".join(source.description for source in sources.values())

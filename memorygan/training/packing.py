@@ -54,23 +54,17 @@ def split_names(source: Source, holdout: Holdout = None) -> dict[str, list[str]]
         DataError: if no face would be left to train on.
     """
     names = source.names()
-    if holdout is None:
-        val = [name for name in names if source.official_val(name)]
-        if val and len(val) < len(names):
-            return {"train": [name for name in names if not source.official_val(name)], "val": val}
-        holdout = min(DEFAULT_HOLDOUT, len(names) // 10)
+    held = {name for name in names if source.official_val(name)} if holdout is None else set()
     if isinstance(holdout, tuple):
         held = {name for name in names if _number(name) % holdout[1] == holdout[0]}
         if len(held) == len(names):
             raise DataError(f"every face is held out by {holdout[0]}/{holdout[1]}; choose a larger divisor")
-        splits = {
-            "train": [name for name in names if name not in held],
-            "val": [name for name in names if name in held],
-        }
-        return {split: members for split, members in splits.items() if members}
-    if not 0 <= holdout < len(names):
-        raise DataError(f"cannot hold out {holdout} of {len(names)} faces; --holdout goes from 0 to {len(names) - 1}")
-    splits = {"train": names[: len(names) - holdout], "val": names[len(names) - holdout :]}
+    elif not 0 < len(held) < len(names):
+        last = min(DEFAULT_HOLDOUT, len(names) // 10) if holdout is None else holdout
+        if not 0 <= last < len(names):
+            raise DataError(f"cannot hold out {last} of {len(names)} faces; --holdout goes from 0 to {len(names) - 1}")
+        held = set(names[len(names) - last :])
+    splits = {"train": [name for name in names if name not in held], "val": [name for name in names if name in held]}
     return {split: members for split, members in splits.items() if members}
 
 
@@ -97,7 +91,6 @@ def prepare(
     encoding: str | None = None,
     skip_bad: bool = False,
     workers: int = 2,
-    quiet: bool = False,
     balance: bool = False,
 ) -> dict[str, Path]:
     """Write ``<out>/<name>-<size>-<split>.pack`` and a contact sheet ``.png`` beside each.
@@ -111,7 +104,6 @@ def prepare(
         encoding: ``"webp lossless"`` or ``"webp <1–100>"``; by default lossless up to 64 px, quality 95 above.
         skip_bad: leave out faces without a usable mask or of unusual size, instead of stopping.
         workers: decoding threads.
-        quiet: no progress bars.
         balance: note for every training face how often it is to be shown, see :mod:`memorygan.training.rarity`.
 
     Returns:
@@ -139,7 +131,7 @@ def prepare(
     for split, members in splits.items():
         if split not in finished:
             with PackWriter(paths[split], plans[split]) as writer:
-                _fill(writer, source, members, dict(skipped), skip_bad, workers, quiet, balance and split == "train")
+                _fill(writer, source, members, dict(skipped), skip_bad, workers, balance and split == "train")
         sheet = paths[split].with_suffix(".png")
         if not sheet.exists():
             picture = contact_sheet(PackedDataset.open(paths[split]), source.parts)
@@ -179,7 +171,6 @@ def _fill(
     skipped: dict[str, str],
     skip_bad: bool,
     workers: int,
-    quiet: bool,
     balance: bool,
 ) -> None:
     plan = writer.plan
@@ -199,7 +190,7 @@ def _fill(
         picture = resize_image(image, plan.resolution)
         return encode_image(picture, plan.encoding), encode_mask(small), _count(small, source.parts)
 
-    bar = tqdm(total=len(members), initial=len(counts), desc=plan.split, unit="face", mininterval=0.5, disable=quiet)
+    bar = tqdm(total=len(members), initial=len(counts), desc=plan.split, unit="face", mininterval=0.5)
     with bar:
         for name, made in zip(todo, _in_order(make, todo, workers), strict=True):
             if isinstance(made, str):
@@ -254,7 +245,7 @@ def contact_sheet(dataset: PackedDataset, parts: PartScheme) -> Image.Image:
     """A picture of faces spread evenly over the set, each beside its mask in the parts' colours."""
     shown = min(len(dataset), _SHEET_COLUMNS * _SHEET_ROWS)
     indices = np.linspace(0, len(dataset) - 1, shown).round().astype(int).tolist()
-    images, masks = dataset.batch(indices)
+    images, masks = dataset.images(indices), dataset.masks(indices)
     cell = _SHEET_CELL
     rows = -(-shown // _SHEET_COLUMNS)
     sheet = Image.new("RGB", (min(shown, _SHEET_COLUMNS) * (2 * cell + 8), rows * (cell + 4)), (20, 22, 26))

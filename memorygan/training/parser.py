@@ -35,6 +35,7 @@ from memorygan.training.parser_composites import IGNORE
 from memorygan.training.parser_data import FaceSampler, PackedFaces, pack
 from memorygan.training.parser_eval import evaluate, evaluate_conditions, format_table, milliseconds_per_face
 from memorygan.training.schedule import Budget, add_budget_arguments, provenance_of, share_spent, update_average
+from memorygan.training.state import load_optimizer, load_weights
 
 
 def growing_sizes(size: int) -> tuple[tuple[float, int], ...]:
@@ -237,20 +238,12 @@ class ParserTrainer:
             raise ValueError(
                 f"{path} holds the network {meta['network']}, not {self.model.config}; use another --state"
             )
-        self.model.load_state_dict(_under("model.", tensors))
-        self.average.load_state_dict(_under("average.", tensors))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under("optimizer.", tensors).items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        load_weights(self.model, tensors, "model.", path.name)
+        load_weights(self.average, tensors, "average.", path.name)
+        load_optimizer(self.optimizer, tensors, "optimizer.")
         self.generator.set_state(tensors["generator"])
         clock = meta["clock"]
         self.seconds, self.shown, self.steps = clock["seconds"], clock["images"], clock["steps"]
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def train(

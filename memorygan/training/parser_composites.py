@@ -53,8 +53,15 @@ def _soft(area: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _blend(image: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """A picture under a colour (3,) or picture (S, S, 3), as far as ``alpha`` (S, S) says."""
     alpha = alpha[..., None]
-    return np.clip(image * (1 - alpha) + colour * alpha + 0.5, 0, 255).astype(np.uint8)
+    return np.clip(image * (1 - alpha) + np.asarray(colour, np.float32) * alpha + 0.5, 0, 255).astype(np.uint8)
+
+
+def _light(image: np.ndarray, face: np.ndarray, radius: float) -> np.ndarray:
+    """(S, S) how bright it is, in means over the face (S, S)."""
+    light = np.asarray(Image.fromarray(image).convert("L").filter(ImageFilter.GaussianBlur(radius)), np.float32)
+    return light / max(float(light[face].mean()), 1.0)
 
 
 def _lens_outline(
@@ -132,19 +139,14 @@ def glasses(image: np.ndarray, ids: np.ndarray, rng: np.random.Generator) -> Fac
     if kind == "clear" and rng.random() < 0.5:  # lenses shift and soften what lies behind them
         soft = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(0.6)), np.float32)
         out = _blend(out, soft, lens_alpha * 0.7)
-    out = _blend(out, np.broadcast_to(tint.astype(np.float32), out.shape), lens_alpha * strength)
+    out = _blend(out, tint, lens_alpha * strength)
     if rng.random() < 0.5:  # reflections
-        glare = np.clip(_noise(size, int(rng.integers(4, 12)), rng) - rng.uniform(0.1, 0.6), 0, 1) * rng.uniform(
-            0.3, 1.2
-        )
-        out = _blend(
-            out,
-            np.broadcast_to(rng.uniform(170, 255, 3).astype(np.float32), out.shape),
-            np.clip(glare * lens_alpha, 0, 0.9),
-        )
+        glare = np.clip(_noise(size, int(rng.integers(4, 12)), rng) - rng.uniform(0.1, 0.6), 0, 1)
+        glare = glare * rng.uniform(0.3, 1.2)
+        out = _blend(out, rng.uniform(170, 255, 3), np.clip(glare * lens_alpha, 0, 0.9))
     shine = 1 + 0.35 * _noise(size, 10, rng)[..., None]
     colour = rng.uniform(0, 60, 3) if rng.random() < 0.6 else rng.uniform(30, 225, 3)
-    out = _blend(out, np.clip(colour * shine, 0, 255).astype(np.float32), frame_alpha * rng.uniform(0.75, 1.0))
+    out = _blend(out, np.clip(colour * shine, 0, 255), frame_alpha * rng.uniform(0.75, 1.0))
     covered = (lens_alpha > 0.5) | (frame_alpha > 0.4)
     seen = (ids == _ID["eyes"]) & (strength < 0.6) & (frame_alpha < 0.4)
     return out, np.where(covered & ~seen, np.uint8(_ID["eyeglass"]), ids)
@@ -185,10 +187,8 @@ def closed_eyes(image: np.ndarray, ids: np.ndarray, rng: np.random.Generator) ->
     lashes = _soft(eyes, 0.8)
     skin = image[(ids == _ID["skin"])]
     tone = skin.mean(axis=0) if len(skin) else np.full(3, 120.0)
-    dark = (tone * rng.uniform(0.15, 0.6)).astype(np.float32)
-    out = _blend(
-        moved.astype(np.float32), np.broadcast_to(dark, image.shape), np.clip(lashes * rng.uniform(0.7, 1.1), 0, 1)
-    )
+    dark = tone * rng.uniform(0.15, 0.6)
+    out = _blend(moved.astype(np.float32), dark, np.clip(lashes * rng.uniform(0.7, 1.1), 0, 1))
     return out, np.where(grown & (new_ids == _ID["skin"]), np.uint8(_ID["eyes"]), new_ids)
 
 
@@ -231,14 +231,13 @@ def surgical_mask(image: np.ndarray, ids: np.ndarray, rng: np.random.Generator) 
         [[150, 190, 220], [235, 235, 240], [30, 30, 34], rng.uniform(0, 255, 3)][int(rng.integers(4))], np.float32
     ) * rng.uniform(0.7, 1.05)
     # The light of the face goes on over the cloth, with folds across it.
-    light = np.asarray(Image.fromarray(image).convert("L").filter(ImageFilter.GaussianBlur(size / 24)), np.float32)
-    light = light / max(float(light[face].mean()), 1.0)
+    light = _light(image, face, size / 24)
     folds = (
         1
         + rng.uniform(0, 0.12) * np.sin(np.arange(size) / size * rng.uniform(40, 120))[:, None]
         + 0.12 * _noise(size, 8, rng)
     )
-    cloth = np.clip(colour * (light * folds)[..., None], 0, 255).astype(np.float32)
+    cloth = np.clip(colour * (light * folds)[..., None], 0, 255)
     return _blend(image, cloth, alpha), np.where(alpha > 0.5, np.uint8(_ID["cloth"]), ids)
 
 
@@ -273,21 +272,18 @@ def beard(image: np.ndarray, ids: np.ndarray, rng: np.random.Generator) -> Face:
     )
     alpha = _soft(area, 2) * ~np.isin(ids, (_ID["mouth"], _ID["nose"]))
     # Strands: noise drawn out downwards, in two sizes.
-    strands = _noise(size, max(size // 16, 2), rng, across=size) + _noise(
-        size, max(size // 24, 2), rng, across=size // 3
-    )
+    strands = _noise(size, max(size // 16, 2), rng, across=size)
+    strands = strands + _noise(size, max(size // 24, 2), rng, across=size // 3)
     shift = (
         np.clip(ys + wave * 2, 0, size - 1).astype(int),
         np.clip(xs + (xs - centre) * -0.15 + wave, 0, size - 1).astype(int),
     )
-    light = np.asarray(Image.fromarray(image).convert("L").filter(ImageFilter.GaussianBlur(size / 20)), np.float32)
-    light = light / max(float(light[face].mean()), 1.0)
+    light = _light(image, face, size / 20)
     base = rng.uniform(150, 240) if rng.random() < 0.7 else rng.uniform(25, 140)
     hue = np.array([1.0, rng.uniform(0.86, 1.0), rng.uniform(0.7, 1.0)], np.float32)
-    colour = np.clip(
-        base * hue * (np.clip(light, 0.3, 1.4) * (1 + rng.uniform(0.08, 0.3) * strands[shift]))[..., None], 0, 255
-    )
-    out = _blend(image, colour.astype(np.float32), alpha * rng.uniform(0.75, 1.0))
+    shade = np.clip(light, 0.3, 1.4) * (1 + rng.uniform(0.08, 0.3) * strands[shift])
+    colour = np.clip(base * hue * shade[..., None], 0, 255)
+    out = _blend(image, colour, alpha * rng.uniform(0.75, 1.0))
     return out, np.where((alpha > 0.5) & (ids != IGNORE), np.uint8(_ID["skin"]), ids)
 
 
@@ -301,19 +297,14 @@ def occluder(image: np.ndarray, ids: np.ndarray, rng: np.random.Generator) -> Fa
         turns = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(4, 12))))
         reach = radius * rng.uniform(0.5, 1.3, len(turns))
         stretch = rng.uniform(0.5, 1.8)
-        ImageDraw.Draw(layer).polygon(
-            list(
-                zip((x + reach * np.cos(turns) * stretch).tolist(), (y + reach * np.sin(turns)).tolist(), strict=True)
-            ),
-            fill=255,
-        )
+        across, down = x + reach * np.cos(turns) * stretch, y + reach * np.sin(turns)
+        ImageDraw.Draw(layer).polygon(np.stack((across, down), axis=1).flatten().tolist(), fill=255)
         alpha = np.asarray(layer.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 2))), np.float32) / 255
         if rng.random() < 0.5:  # a piece of the picture itself, turned over: the hardest to tell
-            texture = np.roll(image[::-1], tuple(rng.integers(0, size, 2)), (0, 1)).astype(np.float32)
+            texture = np.roll(image[::-1], tuple(rng.integers(0, size, 2)), (0, 1))
         else:
-            texture = np.clip(
-                rng.uniform(0, 255, 3) * (1 + 0.4 * _noise(size, int(rng.integers(3, 40)), rng)[..., None]), 0, 255
-            ).astype(np.float32)
+            colour = rng.uniform(0, 255, 3)
+            texture = np.clip(colour * (1 + 0.4 * _noise(size, int(rng.integers(3, 40)), rng)[..., None]), 0, 255)
         out = _blend(out, texture, alpha)
         new_ids = np.where(alpha > 0.5, np.uint8(_ID["background"]), new_ids)
     return out, new_ids

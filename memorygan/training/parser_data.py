@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,12 @@ from memorygan.picture import from_uint8
 from memorygan.training.parser_composites import IGNORE, dress
 
 IMAGE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
+# How far a training face may stray: the ends of uniform ranges.
+ROTATION = 45.0  # degrees to either side
+ZOOM = 1.35  # factor either way
+SHIFT = 0.1  # share of the image to either side
+CAST = 0.4  # relative gain per colour channel, and half of it as offset
+GAMMA = 2.2  # exponent either way
 
 
 Faces = TypeVar("Faces", bound="HeldOut")
@@ -167,46 +174,6 @@ def _write_pack(pairs: list[tuple[Path, Path]], files: dict[str, Path], size: in
         temporary[kind].replace(file)
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How far a training face may stray; every strength is the end of a uniform range, every chance is in [0, 1].
-
-    Attributes:
-        rotation: degrees to either side.
-        zoom: factor either way, so 1.3 means 1/1.3 to 1.3.
-        shift: share of the image to either side.
-        cast: relative gain per colour channel, and half of it as offset.
-        gamma: exponent either way, so 2 means 1/2 to 2.
-        grey, dark, light, blur, blocks, noise: chance of a grey photo, of an underexposed one, of light from one side
-            or in patches, of lost detail, of JPEG blocks, of sensor noise.
-        composites: factor on the chances of :data:`memorygan.training.parser_composites.COMPOSITES`; 0 means none.
-    """
-
-    rotation: float = 45.0
-    zoom: float = 1.35
-    shift: float = 0.1
-    cast: float = 0.4
-    gamma: float = 2.2
-    grey: float = 0.1
-    dark: float = 0.15
-    light: float = 0.25
-    blur: float = 0.25
-    blocks: float = 0.15
-    noise: float = 0.2
-    composites: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.zoom < 1 or self.gamma < 1:
-            raise ValueError(
-                f"zoom and gamma are factors of at least 1, got {self.zoom} and {self.gamma}; 1 means none"
-            )
-        if self.composites < 0:
-            raise ValueError(f"composites is a factor of 0 or more, got {self.composites}; 0 means none")
-        chances = (self.grey, self.dark, self.light, self.blur, self.blocks, self.noise)
-        if not all(0 <= chance <= 1 for chance in chances):
-            raise ValueError(f"chances must lie in [0, 1], got {chances}")
-
-
 class FaceSampler:
     """Draws random augmented batches; everything random comes from one generator, so a stored state replays it."""
 
@@ -216,7 +183,6 @@ class FaceSampler:
         shares: list[float],
         size: int,
         generator: torch.Generator,
-        augmentation: Augmentation | None = None,
     ) -> None:
         """Prepare to draw.
 
@@ -225,7 +191,6 @@ class FaceSampler:
             shares: share of every batch that comes from each folder.
             size: side of the images drawn, in pixels; masks are drawn at half of it.
             generator: source of all randomness.
-            augmentation: strengths, the usual ones by default.
 
         Raises:
             ValueError: if there is not one positive share per folder.
@@ -233,7 +198,6 @@ class FaceSampler:
         if len(faces) != len(shares) or min(shares, default=0) <= 0:
             raise ValueError(f"need one positive share per data folder, got {shares} for {len(faces)} folders")
         self.faces, self.size, self.generator = faces, size, generator
-        self.augmentation = augmentation or Augmentation()
         self.offsets = np.cumsum([0, *(len(f) for f in faces)])
         total = sum(shares)
         weights = [_rarity(f.presence) for f in faces]
@@ -255,25 +219,21 @@ class FaceSampler:
         index = pick - int(self.offsets[folder])
         face = self.faces[folder].images[index], self.faces[folder].masks[index]
         seed = int(torch.randint(2**31, (1,), generator=self.generator))
-        return dress(*face, np.random.default_rng(seed), self.augmentation.composites)
+        return dress(*face, np.random.default_rng(seed))
 
     def _uniform(self, *shape: int, low: float = -1.0, high: float = 1.0) -> Tensor:
         return torch.rand(*shape, generator=self.generator) * (high - low) + low
 
-    def _chosen(self, batch: int, chance: float) -> Tensor:
-        """Indices of the faces of a batch that an effect with this chance hits."""
-        return torch.nonzero(self._uniform(batch, low=0) < chance).flatten()
-
     def _move(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Flip, rotate, scale and shift image and mask together."""
-        a, batch = self.augmentation, len(image)
+        batch = len(image)
         # Squared towards 0: most photos are nearly upright, and they must not pay for the tilted ones.
         tilt = self._uniform(batch)
-        angle = torch.deg2rad(a.rotation * tilt * tilt.abs())
-        scale = torch.exp(self._uniform(batch) * math.log(a.zoom))
+        angle = torch.deg2rad(ROTATION * tilt * tilt.abs())
+        scale = torch.exp(self._uniform(batch) * math.log(ZOOM))
         flip = torch.where(self._uniform(batch) < 0, -1.0, 1.0)
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-        shift = self._uniform(2, batch) * 2 * a.shift
+        shift = self._uniform(2, batch) * 2 * SHIFT
         theta = torch.stack([cos * flip, -sin, shift[0], sin * flip, cos, shift[1]], dim=1).view(batch, 2, 3)
         padding = ("zeros", "border", "reflection")[int(torch.randint(3, (1,), generator=self.generator))]
 
@@ -292,39 +252,37 @@ class FaceSampler:
 
     def _recolour(self, x: Tensor) -> Tensor:
         """Everything that changes the look of a photo and leaves its mask alone."""
-        a, batch = self.augmentation, len(x)
         x = x.add(1).div_(2).clamp_(0, 1)
-        hit = self._chosen(batch, a.grey)
-        if len(hit):
-            x[hit] = x[hit].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-        hit = self._chosen(batch, 0.5)
-        if len(hit):
-            gain = 1 + a.cast * self._uniform(len(hit), 3, 1, 1)
-            offset = a.cast / 2 * self._uniform(len(hit), 3, 1, 1) * self._uniform(len(hit), 1, 1, 1, low=0)
-            x[hit] = (x[hit] * gain + offset).clamp_(0, 1)
-        hit = self._chosen(batch, 0.4)
-        if len(hit):
-            x[hit] = x[hit].pow(torch.exp(self._uniform(len(hit), 1, 1, 1) * math.log(a.gamma)))
-        hit = self._chosen(batch, a.dark)
-        if len(hit):
-            x[hit] = x[hit] * self._uniform(len(hit), 1, 1, 1, low=0.1, high=0.6)
-        hit = self._chosen(batch, a.light)
-        if len(hit):
-            x[hit] = (x[hit] * self._light(len(hit))).clamp_(0, 1)
-        hit = self._chosen(batch, a.blur)
-        if len(hit):
-            small = self.size // int(torch.randint(2, 6, (1,), generator=self.generator))
-            lost = F.interpolate(x[hit], size=(small, small), mode="area")
-            x[hit] = F.interpolate(lost, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        hit = self._chosen(batch, a.blocks)
-        if len(hit) and self.size % 8 == 0:
-            x[hit] = jpeg_blocks(x[hit], self._uniform(len(hit), 1, 1, 1, low=0.01, high=0.06))
-        hit = self._chosen(batch, a.noise)
-        if len(hit):
-            noise = torch.randn(x[hit].shape, generator=self.generator)
-            x[hit] = x[hit] + noise * self._uniform(len(hit), 1, 1, 1, low=0.01, high=0.07)
+
+        def change(chance: float, effect: Callable[[Tensor], Tensor]) -> None:
+            hit = torch.nonzero(self._uniform(len(x), low=0) < chance).flatten()
+            if len(hit):
+                x[hit] = effect(x[hit])
+
+        change(0.1, lambda y: y.mean(dim=1, keepdim=True).expand_as(y))  # a grey photo
+        change(0.5, self._cast)
+        change(0.4, lambda y: y.pow(torch.exp(self._uniform(len(y), 1, 1, 1) * math.log(GAMMA))))
+        change(0.15, lambda y: y * self._uniform(len(y), 1, 1, 1, low=0.1, high=0.6))  # underexposed
+        change(0.25, lambda y: (y * self._light(len(y))).clamp_(0, 1))
+        change(0.25, self._blur)
+        change(0.15, lambda y: jpeg_blocks(y, self._uniform(len(y), 1, 1, 1, low=0.01, high=0.06)))
+        change(0.2, self._noise)
         # What a file can hold.
         return x.clamp_(0, 1).mul_(255).round_().div_(127.5).sub_(1)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        gain = 1 + CAST * self._uniform(len(x), 3, 1, 1)
+        offset = CAST / 2 * self._uniform(len(x), 3, 1, 1) * self._uniform(len(x), 1, 1, 1, low=0)
+        return (x * gain + offset).clamp_(0, 1)
+
+    def _blur(self, x: Tensor) -> Tensor:
+        small = self.size // int(torch.randint(2, 6, (1,), generator=self.generator))
+        lost = F.interpolate(x, size=(small, small), mode="area")
+        return F.interpolate(lost, size=x.shape[-2:], mode="bilinear", align_corners=False)
+
+    def _noise(self, x: Tensor) -> Tensor:
+        noise = torch.randn(x.shape, generator=self.generator)
+        return x + noise * self._uniform(len(x), 1, 1, 1, low=0.01, high=0.07)
 
     def _light(self, batch: int) -> Tensor:
         """(batch, 1, size, size) gains of a light from one side, or of patches of shade, up to two stops either way."""

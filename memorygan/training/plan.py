@@ -20,11 +20,9 @@ from memorygan.controller import carrier_of
 from memorygan.encoder import PartEncoder, Posterior
 from memorygan.generator import MemoryGAN
 from memorygan.layers import EqualLinear
-from memorygan.training.batches import ResidentFaces
 from memorygan.training.distributed import pick
 from memorygan.training.innovations import Principal, innovations
 from memorygan.training.stages import LearnToQuery, Losses
-from memorygan.training.state import TrainingState
 
 PLANNED = 24  # directions of a part that its draw decides; they hold all but a few percent of its variance
 IDLE = 0.1  # variance of the means over the posteriors' own, below which a dimension says nothing
@@ -33,11 +31,7 @@ IDLE = 0.1  # variance of the means over the posteriors' own, below which a dime
 class LearnToPlan(LearnToQuery):
     """The last stage: the controller is fitted to codes whose idle dimensions say what comes next."""
 
-    name = "plan"
-
-    def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
-        super().__init__(state, faces)
-        self.length = self.config.plan_steps
+    name, duration = "plan", "plan_steps"
 
     def step(self) -> Losses:
         if self.state.progress.steps == 0:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from memorygan.parts import FACE_PARTS
 from memorygan.training.cartoon import DRAWING_VERSION, draw_face, roll_traits
 from memorygan.training.packfile import DataError
 from memorygan.training.sources import Source
@@ -36,7 +35,6 @@ class ProceduralSource(Source):
         if not 0 <= seed < 2**32:
             raise DataError(f"the seed must lie between 0 and 2**32 - 1, got {seed}")
         self.description = f"drawn faces, version {DRAWING_VERSION}, seed {seed}"
-        self.parts = FACE_PARTS
         self._count = count
         self._seed = seed
         self._canvas = min(_MAX_CANVAS, max(_MIN_CANVAS, _SUPERSAMPLING * size))

@@ -152,16 +152,11 @@ class MakeRealProjected(MakeReal):
         """DiffAugment's strength is fixed."""
 
     @staticmethod
-    def critic_losses(real: Tensor, fake: Tensor) -> Losses:
-        return {
-            "discriminator": F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean(),
-            "real_sign": real.detach().sign().mean(),
-            "fake_sign": fake.detach().sign().mean(),
-        }
+    def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
+        return F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()
 
     def critic_terms(self, fake: Critique, real: Critique) -> Losses:
         return {"adversarial": -fake.score.mean()}
 
     def make_discriminator_optimizer(self) -> torch.optim.Optimizer:
-        betas = (self.config.beta1, self.config.beta2)
-        return self.adam(trainable([self.state.discriminator]), self.config.discriminator_lr, betas)
+        return self.adam(trainable([self.state.discriminator]), self.config.discriminator_lr)

@@ -20,6 +20,5 @@ class TextbookMakeReal(MakeReal):
         fake: Critique = critic(*transform(*judged))
         terms, rebuilt = self.own_terms(made, batch)
         terms |= self.critic_terms(fake, real)
-        self.share(terms).backward()
-        found = {key: value.detach() for key, value in {**terms, **rebuilt}.items()}
+        found = self.backward(terms) | {key: value.detach() for key, value in rebuilt.items()}
         return found | self.judge(real.score, *judged, transform)

@@ -63,12 +63,6 @@ class ResumableSampler:
         self._order = np.empty(0, dtype=np.int64)
         self._flips = np.empty(0, dtype=bool)
 
-    @property
-    def images_seen(self) -> int:
-        """Images drawn so far, over all ranks; with weights, as many as an epoch holds in the mean."""
-        length = self.count if self.weights is None else float(self.weights.sum())
-        return round(self.epoch * length) + self.position
-
     def _load_epoch(self) -> None:
         if self._cached_epoch == self.epoch:
             return
@@ -84,12 +78,7 @@ class ResumableSampler:
         Returns:
             indices: (B,) int64, face indices in 0 to ``count - 1``.
             flips: (B,) bool, whether to mirror the face.
-
-        Raises:
-            DataError: if ``batch`` is below 1.
         """
-        if batch < 1:
-            raise DataError(f"a batch holds at least one image, got {batch}")
         needed = batch * self.world
         orders, flips = [], []
         while needed:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from memorygan.parser import FaceParser, load_parser
 from memorygan.parts import CELEBAMASK_PAINT_ORDER, FACE_PARTS, PartScheme
 from memorygan.picture import from_uint8
 from memorygan.training.facefiles import (
@@ -19,7 +22,6 @@ from memorygan.training.facefiles import (
     UnusableFace,
     index_by_stem,
     open_picture,
-    read_image,
     read_mask,
 )
 from memorygan.training.packfile import DataError
@@ -41,7 +43,7 @@ class Source(ABC):
 
     kind: str
     description: str
-    parts: PartScheme
+    parts: PartScheme = FACE_PARTS
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -73,11 +75,6 @@ class Source(ABC):
         return {}
 
 
-def _file_stamp(path: Path) -> tuple[object, ...]:
-    status = path.stat()
-    return path.name, status.st_size, status.st_mtime_ns
-
-
 class FolderSource(Source):
     """Faces that are image files of one folder; the masks are up to the subclass.
 
@@ -87,9 +84,8 @@ class FolderSource(Source):
 
     kind = "images"
 
-    def __init__(self, images: Path, description: str, parts: PartScheme = FACE_PARTS) -> None:
+    def __init__(self, images: Path, description: str) -> None:
         self.description = description
-        self.parts = parts
         self.images = index_by_stem(images)
         self.table = read_labels(images.parent) or read_labels(images)
         if not self.images:
@@ -99,7 +95,8 @@ class FolderSource(Source):
         return sorted(self.images)
 
     def stamp(self, name: str) -> list[object]:
-        return [entry for path in self.files(name) for entry in _file_stamp(path)]
+        files = [(path.name, path.stat()) for path in self.files(name)]
+        return [entry for file, status in files for entry in (file, status.st_size, status.st_mtime_ns)]
 
     def files(self, name: str) -> list[Path]:
         """Everything a face is made of: its image, and the files of its mask."""
@@ -123,10 +120,8 @@ class FolderSource(Source):
                 continue  # loading it will say so
             if reason := self.mask_problem(name):
                 found[name] = reason
-        counts: dict[tuple[int, int], int] = {}
-        for shape in sizes.values():
-            counts[shape] = counts.get(shape, 0) + 1
-        usual = max(counts, key=lambda shape: counts[shape], default=(size, size))
+        counts = Counter(sizes.values())
+        usual = max(counts, key=counts.__getitem__, default=(size, size))
         for name, (width, height) in sizes.items():
             if width != height:
                 found[name] = f"its image is {width}x{height}, but aligned faces are square"
@@ -142,7 +137,7 @@ class FolderSource(Source):
         Raises:
             UnreadableFace: if the file cannot be decoded.
         """
-        return read_image(self.images[name])
+        return open_picture(self.images[name]).convert("RGB")
 
 
 class PairSource(FolderSource):
@@ -150,8 +145,8 @@ class PairSource(FolderSource):
 
     kind = "pairs"
 
-    def __init__(self, root: Path, parts: PartScheme = FACE_PARTS) -> None:
-        super().__init__(root / "images", f"folder {root.name}: images with masks of part ids", parts)
+    def __init__(self, root: Path) -> None:
+        super().__init__(root / "images", f"folder {root.name}: images with masks of part ids")
         self.masks = index_by_stem(root / "masks")
 
     def files(self, name: str) -> list[Path]:
@@ -169,9 +164,9 @@ class CelebAMaskSource(FolderSource):
 
     kind = "celebamask"
 
-    def __init__(self, root: Path, parts: PartScheme = FACE_PARTS) -> None:
-        super().__init__(root / CELEBAMASK_IMAGES, "CelebAMask-HQ, non-commercial research only", parts)
-        self.part_of = parts.source_to_part()
+    def __init__(self, root: Path) -> None:
+        super().__init__(root / CELEBAMASK_IMAGES, "CelebAMask-HQ, non-commercial research only")
+        self.part_of = self.parts.source_to_part()
         self.regions: dict[str, dict[str, Path]] = {}
         pattern = re.compile(r"(\d+)_(\w+)\.png")
         for path in sorted((root / CELEBAMASK_ANNOTATIONS).glob("*/*.png")):
@@ -219,44 +214,32 @@ class ParsedSource(FolderSource):
 
     Args:
         root: folder of aligned square faces, or one with them in ``images/``.
-        parse: RGB image → (H, W) uint8 part ids.
     """
 
     kind = "images"
 
-    def __init__(
-        self, root: Path, parse: Callable[[Image.Image], np.ndarray] | None = None, parts: PartScheme = FACE_PARTS
-    ) -> None:
+    def __init__(self, root: Path) -> None:
         folder = root / "images" if (root / "images").is_dir() else root
-        super().__init__(folder, f"folder {root.name}: images with masks predicted by the bundled parser", parts)
-        self._parse = parse
+        super().__init__(folder, f"folder {root.name}: images with masks predicted by the bundled parser")
         self._lock = threading.Lock()
+
+    @cached_property
+    def parser(self) -> FaceParser:
+        """The bundled parser.
+
+        Raises:
+            DataError: if its weights are not there.
+        """
+        try:
+            return load_parser()
+        except (OSError, ValueError) as error:
+            raise DataError(f"images without masks need the face parser, which cannot be loaded: {error}") from error
 
     def load(self, name: str) -> tuple[Image.Image, np.ndarray]:
         image = ImageOps.exif_transpose(self.load_image(name)).convert("RGB")
-        with self._lock:  # one network, many loading threads
-            self._parse = self._parse or bundled_parser()
-            return image, self._parse(image)
-
-
-def bundled_parser() -> Callable[[Image.Image], np.ndarray]:
-    """The project's face parser as a function from an RGB image to (256, 256) uint8 part ids.
-
-    Raises:
-        DataError: if the parser or its weights are not there.
-    """
-    try:
-        from memorygan.parser import load_parser
-
-        parser = load_parser()
-    except (ImportError, OSError, ValueError) as error:
-        raise DataError(f"images without masks need the face parser, which cannot be loaded: {error}") from error
-
-    def parse(image: Image.Image) -> np.ndarray:
         small = image.resize((_PARSE_SIZE, _PARSE_SIZE), Image.Resampling.LANCZOS)
-        return parser.parse(from_uint8(np.asarray(small)), flip=True).ids[0].cpu().numpy()
-
-    return parse
+        with self._lock:  # one network, many loading threads
+            return image, self.parser.parse(from_uint8(np.asarray(small)), flip=True).ids[0].numpy()
 
 
 def detect(root: Path) -> str:
@@ -286,10 +269,11 @@ def open_source(root: Path, kind: str = "auto") -> FolderSource:
         DataError: if the folder does not hold such a source.
     """
     kind = detect(root) if kind == "auto" else kind
-    if kind == "celebamask":
-        return CelebAMaskSource(root)
-    if kind == "pairs":
-        return PairSource(root)
-    if kind == "images":
-        return ParsedSource(root)
-    raise DataError(f"unknown kind {kind!r}; choose auto, celebamask, pairs or images")
+    kinds: dict[str, Callable[[Path], FolderSource]] = {
+        "celebamask": CelebAMaskSource,
+        "pairs": PairSource,
+        "images": ParsedSource,
+    }
+    if kind not in kinds:
+        raise DataError(f"unknown kind {kind!r}; choose auto, celebamask, pairs or images")
+    return kinds[kind](root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -43,11 +43,12 @@ class Stage(ABC):
     """
 
     name: str
-    length: int
+    duration: str  # the setting that says how long it is
     counts_images = True  # rather than steps
 
     def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
         self.state, self.config, self.faces = state, state.config, faces
+        self.length: int = getattr(self.config, self.duration)
         self.weights = losses.part_weights(faces.frequencies)
         self.world = state.processes.world
         if self.config.finest_only:
@@ -55,13 +56,22 @@ class Stage(ABC):
                 network.requires_grad_(False)
             state.generator.render.blocks[-1].requires_grad_(True)
 
-    @abstractmethod
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Fresh optimisers over the parameters that this stage trains."""
+        return {self.name: self.adam(self.drawing(), self.config.generator_lr)}
 
     @abstractmethod
     def step(self) -> Losses:
         """One optimiser step; returns detached losses and advances the progress."""
+
+    def descend(self, learn: Callable[[FaceBatch], Losses], by_generator: bool = True) -> Losses:
+        """A step of the stage's only optimiser by the gradients that ``learn`` leaves for every micro-batch."""
+        optimizer = self.state.optimizers[self.name]
+        self.set_learning_rate(optimizer, self.config.generator_lr * self.decay())
+        seen = [learn(batch) for batch in self.micro_batches()]
+        self.apply(optimizer)
+        self.advance(self.images_per_step, by_generator)
+        return mean_over(seen)
 
     def finished(self) -> bool:
         return self.state.progress.stage_images >= self.length
@@ -92,9 +102,13 @@ class Stage(ABC):
         groups = [{"params": [p for p in whole if id(p) not in known], "multiplier": 1.0}]
         return [*groups, {"params": learned, "multiplier": TRUNK_RATE}] if learned else groups
 
-    def adam(self, parameters: Any, rate: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-        """Adam in one fused kernel per parameter: one pass over memory, where its formula written out takes ten."""
-        return torch.optim.Adam(parameters, rate, betas, fused=True)
+    def adam(self, parameters: Any, rate: float, ratio: float = 1.0) -> torch.optim.Optimizer:
+        """Adam in one fused kernel per parameter: one pass over memory, where its formula written out takes ten.
+
+        With lazy regularisation ``ratio`` is the share of the steps that are not its own, as in StyleGAN2.
+        """
+        betas = (self.config.beta1**ratio, self.config.beta2**ratio)
+        return torch.optim.Adam(parameters, rate * ratio, betas, fused=True)
 
     def apply(self, optimizer: torch.optim.Optimizer) -> None:
         """Averages gradients over processes and steps."""
@@ -114,13 +128,6 @@ class Stage(ABC):
     def images_per_step(self) -> int:
         return self.config.batch * self.config.accumulate * self.world
 
-    def reconstruct(self, batch: FaceBatch, noise: Tensor) -> tuple[Synthesis, Posterior]:
-        """Encodes faces, samples the posterior, and renders the codes."""
-        posterior = self.state.encoder(batch.image, batch.one_hot)
-        generator = self.state.generator
-        latents = generator.map(posterior.sample(noise)).expand(generator.config)
-        return generator.synthesize(latents), posterior
-
     def query_noise(self, count: int) -> Tensor:
         """(count, 1 + K, Q) standard normal."""
         config = self.state.generator.config
@@ -128,7 +135,7 @@ class Stage(ABC):
 
     def reconstruction_terms(self, face: Synthesis, batch: FaceBatch) -> Losses:
         """Pixel, colour, edge and mask losses, weighted by part."""
-        coarse = self._coarse_target(batch, face.coarse_mask.shape[-1])
+        coarse = F.adaptive_avg_pool2d(batch.one_hot.float(), face.coarse_mask.shape[-1])
         return self.picture_terms(face, batch) | {
             "fine_mask": losses.fine_mask_loss(face.mask, batch.part_ids, self.weights),
             "coarse_mask": losses.coarse_mask_loss(face.coarse_mask, coarse, self.weights),
@@ -171,9 +178,14 @@ class Stage(ABC):
         """Σ weight · term, with the weights of the configuration."""
         return torch.stack([getattr(self.config, name) * value for name, value in terms.items()]).sum()
 
-    @staticmethod
-    def _coarse_target(batch: FaceBatch, side: int) -> Tensor:
-        return F.adaptive_avg_pool2d(batch.one_hot.float(), side)
+    def share(self, terms: Losses) -> Tensor:
+        """What the weighted terms of a micro-batch add to the loss of a step."""
+        return self.weighted(terms) / self.config.accumulate
+
+    def backward(self, terms: Losses) -> Losses:
+        """Backward pass of the terms of a micro-batch; returns them detached."""
+        self.share(terms).backward()
+        return {key: value.detach() for key, value in terms.items()}
 
     def decay(self) -> float:
         """1 for two thirds of the stage, then linearly down to ``lr_floor``."""
@@ -189,46 +201,33 @@ class Stage(ABC):
 class FillMemory(Stage):
     """Stage 1: encoder and generator learn to reconstruct; faces and masks enter the long-term memory."""
 
-    name = "fill"
-
-    def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
-        super().__init__(state, faces)
-        self.length = self.config.fill_images
-
-    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        betas = (self.config.beta1, self.config.beta2)
-        return {"fill": self.adam(self.drawing(), self.config.generator_lr, betas)}
+    name, duration = "fill", "fill_images"
 
     def step(self) -> Losses:
-        optimizer, seen = self.state.optimizers["fill"], []
-        self.set_learning_rate(optimizer, self.config.generator_lr * self.decay())
-        for batch in self.micro_batches():
-            face, posterior = self.reconstruct(batch, self.query_noise(len(batch.image)))
-            terms = self.reconstruction_terms(face, batch)
-            terms["consistency"] = losses.mask_consistency(face.mask, face.coarse_mask)
-            terms["kl"] = posterior.kl().mean()
-            (self.weighted(terms) / self.config.accumulate).backward()
-            seen.append({key: value.detach() for key, value in terms.items()})
-        self.apply(optimizer)
-        self.advance(self.images_per_step)
+        seen = self.descend(self.reconstruct)
         self.state.update_averages(self.images_per_step)
-        return mean_over(seen)
+        return seen
+
+    def reconstruct(self, batch: FaceBatch) -> Losses:
+        """Encodes faces, samples the posterior, and renders the codes; leaves the gradients of what they lack."""
+        posterior = self.state.encoder(batch.image, batch.one_hot)
+        face = self.state.generator.draw(posterior.sample(self.query_noise(len(batch.image))))
+        terms = self.reconstruction_terms(face, batch)
+        terms["consistency"] = losses.mask_consistency(face.mask, face.coarse_mask)
+        terms["kl"] = posterior.kl().mean()
+        return self.backward(terms)
 
 
 class LearnToQuery(Stage):
     """Stage 2: the controller is fitted to the encoder's codes by maximum likelihood (Eq. 1, 9–11)."""
 
-    name = "query"
+    name, duration = "query", "query_steps"
     counts_images = False
-
-    def __init__(self, state: TrainingState, faces: ResidentFaces) -> None:
-        super().__init__(state, faces)
-        self.length = self.config.query_steps
-        self._codes: Posterior | None = None
+    _codes: Posterior | None = None
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         parameters = trainable([self.state.generator.controller])
-        return {"query": self.adam(parameters, self.config.query_lr, (0.9, 0.99))}
+        return {"query": torch.optim.Adam(parameters, self.config.query_lr, (0.9, 0.99), fused=True)}
 
     def step(self) -> Losses:
         optimizer = self.state.optimizers["query"]

@@ -81,57 +81,19 @@ class TrainingState:
         self.origins: tuple[str, ...] = ()  # the data sets that the networks have seen
         dtypes = {"bf16": torch.bfloat16, "float32": torch.float32}
         self.dtype = dtypes.get(config.precision) or best_dtype(processes.device)
-        generator = MemoryGAN(preset.generator)
-        self.networks: dict[str, nn.Module] = {
-            "generator": generator,
-            "discriminator": make_discriminator(config.recipe, preset.discriminator),
-        }
+        self.generator = MemoryGAN(preset.generator).to(processes.device)
+        self.generator.compute_dtype = self.dtype
+        self.discriminator = make_discriminator(config.recipe, preset.discriminator).to(processes.device)
+        self.networks: dict[str, nn.Module] = {"generator": self.generator, "discriminator": self.discriminator}
+        self.average_generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.averages: dict[str, nn.Module] = {"generator": self.average_generator}
         if config.reconstructs:
-            self.networks["encoder"] = _make_encoder(preset, config.looks)
-        for network in self.networks.values():
-            network.to(processes.device)
-        self.averages = {
-            name: copy.deepcopy(network).eval().requires_grad_(False)
-            for name, network in self.networks.items()
-            if name != "discriminator"
-        }
-        self._set_dtype()
+            self.networks["encoder"] = self.encoder = _make_encoder(preset, config.looks).to(processes.device)
+            self.averages["encoder"] = self.average_encoder = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.draws = Draws(config.seed, processes)
         self.sampler = ResumableSampler(faces, config.seed, processes.rank, processes.world, config.flip, weights)
         self.progress = Progress(stage="fill" if config.reconstructs else "paper")
-
-    def _set_dtype(self) -> None:
-        for group in (self.networks, self.averages):
-            generator = group["generator"]
-            if isinstance(generator, MemoryGAN):
-                generator.compute_dtype = self.dtype
-
-    @property
-    def generator(self) -> MemoryGAN:
-        return self._typed(self.networks["generator"], MemoryGAN)
-
-    @property
-    def encoder(self) -> PartEncoder:
-        return self._typed(self.networks["encoder"], PartEncoder)
-
-    @property
-    def discriminator(self) -> nn.Module:
-        return self.networks["discriminator"]
-
-    @property
-    def average_generator(self) -> MemoryGAN:
-        return self._typed(self.averages["generator"], MemoryGAN)
-
-    @property
-    def average_encoder(self) -> PartEncoder:
-        return self._typed(self.averages["encoder"], PartEncoder)
-
-    @staticmethod
-    def _typed(network: nn.Module, kind: type[Any]) -> Any:
-        if not isinstance(network, kind):
-            raise TypeError(f"expected a {kind.__name__}, got {type(network).__name__}")
-        return network
 
     @torch.no_grad()
     def update_averages(self, images: int) -> None:
@@ -230,14 +192,7 @@ class TrainingState:
             torch.cuda.set_rng_state(tensors["random.cuda"])
         make_optimizers(self)
         for name, optimizer in self.optimizers.items():
-            state = optimizer.state_dict()
-            prefix = f"optimizer.{name}."
-            slots: dict[int, dict[str, Tensor]] = {}
-            for key, value in tensors.items():
-                if key.startswith(prefix):
-                    index, slot = key[len(prefix) :].split(".", 1)
-                    slots.setdefault(int(index), {})[slot] = value
-            optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
+            load_optimizer(optimizer, tensors, f"optimizer.{name}.")
 
 
 def make_discriminator(recipe: str, config: DiscriminatorConfig) -> nn.Module:
@@ -260,6 +215,16 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], prefix: str, so
         network.load_state_dict(own, strict=True)
     except RuntimeError as error:
         raise CheckpointError(f"{source} does not fit this run: {str(error).splitlines()[-1].strip()}") from error
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
+    """Gives an optimiser the state whose tensors are named ``prefix``, number of the parameter, slot."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(prefix):
+            index, slot = key[len(prefix) :].split(".", 1)
+            slots.setdefault(int(index), {})[slot] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
 def trainable(networks: Iterable[nn.Module]) -> list[nn.Parameter]:
