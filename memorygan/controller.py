@@ -30,16 +30,6 @@ class QueryCodes:
     mean: Tensor
     log_variance: Tensor
 
-    @property
-    def base(self) -> Tensor:
-        """(B, Q)."""
-        return self.codes[:, 0]
-
-    @property
-    def parts(self) -> Tensor:
-        """(B, K, Q)."""
-        return self.codes[:, 1:]
-
     def kl_to_unit_gaussian(self) -> Tensor:
         """Eq. 13 (minimised): KL(N(μ, σ²) ‖ N(0, 1)) in nats, (B, 1 + K)."""
         return 0.5 * (self.mean.square() + self.log_variance.exp() - 1.0 - self.log_variance).sum(dim=-1)
@@ -110,7 +100,7 @@ class Controller(nn.Module):
         Raises:
             ValueError: if the noise has another shape.
         """
-        return self._unroll(noise, None)
+        return self._unroll(noise, sampled=True)
 
     def condition(self, codes: Tensor) -> QueryCodes:
         """The Gaussian of every code given the true codes before it (teacher forcing).
@@ -121,7 +111,7 @@ class Controller(nn.Module):
         Raises:
             ValueError: if the codes have another shape.
         """
-        return self._unroll(None, codes)
+        return self._unroll(codes, sampled=False)
 
     def propose(self, codes: Tensor, slot: int, noise: Tensor) -> Tensor:
         """Other codes for one slot, given those before it; what they carry of the next part stays as it is.
@@ -143,19 +133,18 @@ class Controller(nn.Module):
         drawn = prior.mean[:, slot] + torch.exp(0.5 * prior.log_variance[:, slot]) * noise[:, 1]
         return torch.where(self.idle[slot], codes[:, slot], drawn)
 
-    def _unroll(self, noise: Tensor | None, given: Tensor | None) -> QueryCodes:
-        source = noise if noise is not None else given
+    def _unroll(self, source: Tensor, sampled: bool) -> QueryCodes:
         expected = (1 + self.part_count, self.query_dim)
-        if source is None or source.ndim != 3 or tuple(source.shape[1:]) != expected:
-            shape = None if source is None else tuple(source.shape)
-            raise ValueError(f"expected codes or noise of shape (B, {expected[0]}, {expected[1]}), got {shape}")
+        if source.ndim != 3 or tuple(source.shape[1:]) != expected:
+            raise ValueError(
+                f"expected codes or noise of shape (B, {expected[0]}, {expected[1]}), got {tuple(source.shape)}"
+            )
         batch, codes, moments = source.shape[0], [], []
 
         def write(slot: int, mean: Tensor, log_variance: Tensor) -> Tensor:
-            # Eq. 11: the reparameterised sample, or the given code.
-            code = given[:, slot] if noise is None and given is not None else None
-            if code is None:
-                code = mean + torch.exp(0.5 * log_variance) * source[:, slot]
+            code = source[:, slot]
+            if sampled:  # Eq. 11
+                code = mean + torch.exp(0.5 * log_variance) * code
             codes.append(code)
             moments.append((mean, log_variance))
             return code

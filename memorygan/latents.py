@@ -37,24 +37,14 @@ class PartLatents:
 
     w: Tensor
 
-    @property
-    def base(self) -> Tensor:
-        """(B, D)."""
-        return self.w[:, 0]
-
-    @property
-    def parts(self) -> Tensor:
-        """(B, K, D)."""
-        return self.w[:, 1:]
-
     def truncate(self, mean: PartLatents, psi: float) -> PartLatents:
         """Moves every code towards its part's mean: psi 1 keeps it, 0 gives the mean face."""
         return PartLatents(torch.lerp(mean.w.to(self.w), self.w, psi))
 
     def expand(self, config: GeneratorConfig) -> Latents:
         """(B, K, L, D): ``w_base`` in the base layers of the foreground, each part's own code everywhere else."""
-        w = self.parts[:, :, None].expand(-1, -1, config.local_layers, -1).clone()
-        w[:, 1:, : config.base_layers] = self.base[:, None, None]
+        w = self.w[:, 1:, None].expand(-1, -1, config.local_layers, -1).clone()
+        w[:, 1:, : config.base_layers] = self.w[:, :1, None]
         return Latents(w, config, shared_base=True)
 
 
@@ -94,10 +84,6 @@ class Latents:
 
     def detach(self) -> Latents:
         return replace(self, w=self.w.detach())
-
-    def part(self, part: str | int) -> Tensor:
-        """(B, L, D) codes of one part."""
-        return self.w[:, self.config.parts.index(part)]
 
     def with_w(self, w: Tensor, shared_base: bool = False) -> Latents:
         """The same kind of latents with other values."""

@@ -36,11 +36,6 @@ class Retrieved:
         hidden[:, chosen], depth[:, chosen] = parts.hidden, parts.depth
         return replace(self, hidden=hidden, depth=depth)
 
-    def select(self, indices: Sequence[int]) -> Retrieved:
-        """Only the given parts, in the given order."""
-        chosen = list(indices)
-        return Retrieved(self.hidden[:, chosen], self.depth[:, chosen])
-
 
 class PartMemory(nn.Module):
     """What answers the queries: one network for all parts, or (the baseline) one network per part."""
@@ -203,14 +198,12 @@ class LongTermMemory(PartMemory):
         total = F.pad(weights.sum(dim=1)[..., None], (0, pad)).to(hidden.dtype)
         return torch.cat((weighted_sum(weights.to(hidden.dtype), hidden), total), dim=-1), matrix
 
-    def project(self, hidden: Tensor, weight_sum: Tensor | None = None) -> Tensor:
-        """Hidden layer → feature, (..., P, C) → (..., P, coarse_channels).
+    def project(self, hidden: Tensor, weight_sum: Tensor) -> Tensor:
+        """Weighted sum of hidden layers → feature, (..., P, C) → (..., P, coarse_channels).
 
         Args:
-            hidden: one part's hidden layer, or a weighted sum of several.
-            weight_sum: (..., P) sum of the weights in that sum, which the bias has to follow; None for 1.
+            hidden: that sum.
+            weight_sum: (..., P) sum of the weights in it, which the bias has to follow.
         """
         weight, bias = (t.to(hidden.dtype) for t in self.to_feature.folded())
-        if weight_sum is None:
-            return F.linear(hidden, weight.flatten(1), bias)
         return hidden @ weight.flatten(1).T + weight_sum[..., None].to(hidden.dtype) * bias

@@ -98,11 +98,6 @@ class PartScheme:
         """Indices of the transparent parts."""
         return tuple(i for i, part in enumerate(self.parts) if part.transparent)
 
-    @property
-    def palette(self) -> np.ndarray:
-        """(K, 3) uint8 colours."""
-        return np.array([part.color for part in self.parts], dtype=np.uint8)
-
     def index(self, part: str | int) -> int:
         """The index of a part given by name or index.
 
@@ -131,7 +126,7 @@ class PartScheme:
         ids = np.asarray(mask)
         if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
             raise ValueError(f"mask holds part id {int(ids.max())}, but this scheme has ids 0 to {len(self) - 1}")
-        return self.palette[ids]
+        return np.array([part.color for part in self.parts], dtype=np.uint8)[ids]
 
 
 FACE_PARTS = PartScheme(_FACE_PARTS)

@@ -83,7 +83,7 @@ def test_every_part_has_four_to_ten_sliders(fitted):
 def test_directions_of_one_group_are_orthogonal_in_units_of_spread(generator, fitted):
     """Otherwise the second slider would do what the first one is called."""
     latents = generator.sample(range(SETTINGS.seed, SETTINGS.seed + SETTINGS.faces), truncation=SETTINGS.truncation)
-    codes = latents.part("hair")[:, -1].double()
+    codes = latents.w[:, latents.config.parts.index("hair"), -1].double()
     to_z = principal(codes, SETTINGS.components).to_z
     for group in (LayerGroup.SHAPE, LayerGroup.TEXTURE):
         names = [slider.id for slider in fitted.of("hair") if slider.group == group]

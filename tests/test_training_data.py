@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def make_pairs(root: Path, count: int = 6, size: int = SIZE) -> Path:
 
 
 def pack(root: Path, out: Path, **options) -> dict[str, Path]:
-    settings = {"size": SIZE, "holdout": 2, "quiet": True, **options}
+    settings = {"size": SIZE, "holdout": 2, **options}
     return prepare(open_source(root), out, "set", **settings)
 
 
@@ -188,7 +189,7 @@ def test_offsets_outside_the_records_are_refused(packed):
 
 def write_pack(path: Path, image: bytes, mask: bytes) -> Path:
     plan = PackPlan(SIZE, "train", FACE_PARTS.names, "test", "pairs", "webp lossless", "0")
-    with PackWriter(path, plan) as writer:
+    with closing(PackWriter(path, plan)) as writer:
         writer.add("odd", image, mask)
         writer.finish(["odd"], [0.0] * 13, [0.0] * 13, [])
     return path
@@ -695,7 +696,8 @@ def test_an_output_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 
 def test_two_processes_cannot_write_one_file(tmp_path):
     plan = PackPlan(SIZE, "train", FACE_PARTS.names, "test", "pairs", "webp lossless", "0")
-    with PackWriter(tmp_path / "a.pack", plan) as first, PackWriter(tmp_path / "a.pack", plan) as second:
+    path = tmp_path / "a.pack"
+    with closing(PackWriter(path, plan)) as first, closing(PackWriter(path, plan)) as second:
         first.add("x", b"1", b"2")
         with pytest.raises(DataError, match=r"being written by another process"):
             second.add("y", b"1", b"2")

@@ -136,46 +136,33 @@ class MakeReal(AdversarialStage):
         return {"generator": self.adam(groups, rate), "discriminator": self.make_discriminator_optimizer()}
 
     def step(self) -> Losses:
-        if self.state.progress.stage_images < self.config.critic_images:
-            return self.train_critic()
+        """Of both players, or first of the critic alone: a fresh one knows no faces and would spoil trained weights."""
         state, seen = self.state, []
-        optimizer = state.optimizers["generator"]
-        self.set_learning_rate(optimizer, self.config.real_generator_lr)
+        alone = state.progress.stage_images < self.config.critic_images
         for batch in self.micro_batches():
             count = len(batch.image)
-            made = self.generate(batch)
+            with torch.set_grad_enabled(not alone):
+                made = self.generate(batch)
             # Real faces get the same transform as their reconstructions, so that features can be compared place by
             # place; then one look at them serves both players.
             transform = self.transform(count)
-            terms = self.learn(made, batch, self.look(batch, transform), transform)
+            real = self.look(batch, transform)
+            if alone:
+                terms = self.judge(real.score, *self.judged(made.face), transform)
+            else:
+                terms = self.learn(made, batch, real, transform)
             if self.penalty_is_due():  # in the same step as the critic's other gradients, unlike the paper's recipe
                 terms |= self.penalize(batch, self.transform(count))
             seen.append(terms)
         total = mean_over(seen)
-        self.apply(optimizer)
         self.apply(state.optimizers["discriminator"])
         self.adapt(total["real_sign"])
-        total["augment"] = torch.tensor(state.progress.augment)
-        self.advance(self.images_per_step)
-        state.update_averages(self.images_per_step)
-        return total
-
-    def train_critic(self) -> Losses:
-        """A step of the critic alone: a fresh one would push trained weights about before it knows faces."""
-        seen = []
-        for batch in self.micro_batches():
-            count = len(batch.image)
-            with torch.no_grad():
-                made = self.generate(batch)
-            transform = self.transform(count)
-            terms = self.judge(self.look(batch, transform).score, *self.judged(made.face), transform)
-            if self.penalty_is_due():
-                terms |= self.penalize(batch, self.transform(count))
-            seen.append(terms)
-        total = mean_over(seen)
-        self.apply(self.state.optimizers["discriminator"])
-        self.adapt(total["real_sign"])
-        self.advance(self.images_per_step, by_generator=False)
+        self.advance(self.images_per_step, by_generator=not alone)
+        if not alone:
+            self.set_learning_rate(state.optimizers["generator"], self.config.real_generator_lr)
+            self.apply(state.optimizers["generator"])
+            total["augment"] = torch.tensor(state.progress.augment)
+            state.update_averages(self.images_per_step)
         return total
 
     def generate(self, batch: FaceBatch) -> Made:

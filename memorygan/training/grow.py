@@ -20,7 +20,7 @@ from memorygan.config import GeneratorConfig, Preset, get_preset
 from memorygan.encoder import load_encoder
 from memorygan.training.config import TrainingConfig
 from memorygan.training.state import KIND, TrainingState, load_weights
-from memorygan.training.widen import LATER, is_wider, widen_encoder, widen_generator
+from memorygan.training.widen import LATER, columns, is_wider, pad, widen_encoder, widen_generator
 
 ENCODER_FILE = "encoder.safetensors"
 StateDict = dict[str, Tensor]
@@ -167,7 +167,8 @@ def grow_generator(
         fresh: state dict of an untrained larger generator, which gives the new block.
     """
     grown = dict(small)
-    grown["memory.position"] = _grow_position(small["memory.position"], after)
+    old, new = small["memory.position"], fresh["memory.position"]  # one more octave
+    grown["memory.position"] = columns(old, new) * math.sqrt(new.shape[1] / old.shape[1])  # as its scale shrinks
     new_block = len(before.render_sizes) - 1
     for key, value in fresh.items():
         if key.startswith(f"render.blocks.{new_block}."):
@@ -178,27 +179,10 @@ def grow_generator(
         block = after.render_sizes.index(side)
         name = f"render.blocks.{block}.up."
         if block < new_block:
-            grown[name + "weight"], grown[name + "modulation"] = _widen(
-                small[name + "weight"], small[name + "modulation"], fresh[name + "weight"].shape[1]
-            )
+            # Demodulation makes the common scale irrelevant.
+            grown[name + "weight"] = columns(small[name + "weight"], fresh[name + "weight"])
+            grown[name + "modulation"] = pad(small[name + "modulation"], fresh[name + "modulation"], 0)
     return grown
-
-
-def _grow_position(position: Tensor, after: GeneratorConfig) -> Tensor:
-    """One more octave: its columns start at zero, the old ones are rescaled for the equalised learning rate."""
-    inputs = 2 + 4 * after.fourier_frequencies
-    grown = torch.zeros(position.shape[0], inputs)
-    grown[:, : position.shape[1]] = position * math.sqrt(inputs / position.shape[1])
-    return grown
-
-
-def _widen(weight: Tensor, modulation: Tensor, inputs: int) -> tuple[Tensor, Tensor]:
-    """More input channels that start at zero; demodulation makes the common scale irrelevant."""
-    wide = torch.zeros(weight.shape[0], inputs, *weight.shape[2:])
-    wide[:, : weight.shape[1]] = weight
-    scale = torch.ones(inputs)
-    scale[: modulation.shape[0]] = modulation
-    return wide, scale
 
 
 def grow_discriminator(small: StateDict, fresh: StateDict) -> StateDict:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +133,7 @@ class Trainer:
         self._asked_to_stop = False
         self._setbacks = 0  # since the last checkpoint
         self._step_seconds = self._save_seconds = 0.0  # the longest so far
-        self._writer: Any = None
-
-    @property
-    def state_path(self) -> Path:
-        return self.out / STATE_FILE
+        self.state_path = out / STATE_FILE
 
     def has_checkpoint(self) -> bool:
         """Whether the main process finds one; the same answer everywhere."""
@@ -170,20 +167,15 @@ class Trainer:
         return {key: float(value.float().mean()) for key, value in self.stage.step().items()}
 
     def _enter_stage(self, state: TrainingState) -> None:
-        names = {stage.name: stage for stage in STAGES[self.config.recipe]}
-        if state.progress.stage not in names:
-            self.stage = None
-            return
-        self.stage = names[state.progress.stage](state, self.faces)
-        state.optimizers = self.stage.make_optimizers()
+        kinds = {stage.name: stage for stage in STAGES[self.config.recipe]}
+        kind = kinds.get(state.progress.stage)  # none when all is done
+        self.stage = kind(state, self.faces) if kind else None
+        state.optimizers = self.stage.make_optimizers() if self.stage else {}
 
     def _next_stage(self) -> None:
-        order = [stage.name for stage in STAGES[self.config.recipe]]
-        position = order.index(self.state.progress.stage) + 1
-        progress = self.state.progress
-        progress.stage = order[position] if position < len(order) else "done"
+        order, progress = [*(stage.name for stage in STAGES[self.config.recipe]), "done"], self.state.progress
+        progress.stage = order[order.index(progress.stage) + 1]
         progress.stage_images = progress.steps = 0
-        self.state.optimizers = {}
         self._enter_stage(self.state)
 
     def run(self) -> Progress:
@@ -192,9 +184,8 @@ class Trainer:
             with little_garbage():
                 return self._run()
         finally:
-            if self._writer is not None:
-                self._writer.close()  # its thread must not meet the end of the interpreter
-                self._writer = None
+            if writer := vars(self).pop("_tensorboard", None):
+                writer.close()  # its thread must not meet the end of the interpreter
 
     def _run(self) -> Progress:
         if self.stage is None:
@@ -235,7 +226,7 @@ class Trainer:
             logs = len(logged) >= self.schedule.log_steps or stage_ends
             # Losses are those from before the last update, so that weights are looked at before they are saved.
             unsound = (logs or looks or saves) and not self._finite(logged)
-            if unsound or (saves and not self._weights_finite()):
+            if unsound or (saves and self.processes.any(not self.state.is_finite())):
                 self._step_back()
                 logged, last_save = [], time.monotonic()
                 last_sheet = log_images = seen
@@ -296,7 +287,7 @@ class Trainer:
         }
         generator = state.average_generator
         if "encoder" in state.averages and self.held_out is not None:
-            sheet, error = reconstruction_sheet(generator, state.average_encoder, self.held_out, generator.config.parts)
+            sheet, error = reconstruction_sheet(generator, state.average_encoder, self.held_out)
             self._show("reconstructions", sheet, name)
             record["reconstruction_error"] = round(error, 3)
         if progress.stage not in ("fill", "colour", "correct"):  # no sample changes while photos are
@@ -310,7 +301,7 @@ class Trainer:
 
     def _show(self, kind: str, sheet: Image.Image, name: str) -> None:
         save_picture(sheet, self.out / "sheets" / f"{name}-{kind}.png")
-        self._tensorboard().add_image(kind, np.asarray(sheet), self.state.progress.images, dataformats="HWC")
+        self._tensorboard.add_image(kind, np.asarray(sheet), self.state.progress.images, dataformats="HWC")
 
     def _keep_best(self, record: dict[str, Any]) -> None:
         """Exports the networks if no measurement with the same judge and number of samples was better."""
@@ -328,9 +319,6 @@ class Trainer:
     def _finite(self, logged: list[dict[str, Tensor]]) -> bool:
         values = torch.stack([value.float().mean() for terms in logged for value in terms.values()])
         return not self.processes.any(not bool(torch.isfinite(values).all()))
-
-    def _weights_finite(self) -> bool:
-        return not self.processes.any(not self.state.is_finite())
 
     def _step_back(self) -> None:
         """Returns to the last checkpoint with other random numbers and half the learning rates.
@@ -379,14 +367,13 @@ class Trainer:
             with (self.out / name).open("a") as stream:
                 stream.write(json.dumps(record) + "\n")
 
+    @cached_property
     def _tensorboard(self) -> Any:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only wanted here
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only wanted here
 
-            self._writer = SummaryWriter(str(self.out / "tensorboard"))
-        return self._writer
+        return SummaryWriter(str(self.out / "tensorboard"))
 
     def _scalars(self, record: dict[str, Any]) -> None:
         for key, value in record.items():
             if isinstance(value, (int, float)):
-                self._tensorboard().add_scalar(f"{record['stage']}/{key}", value, record["images"])
+                self._tensorboard.add_scalar(f"{record['stage']}/{key}", value, record["images"])

@@ -8,6 +8,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -130,7 +131,7 @@ def prepare(
             )
     for split, members in splits.items():
         if split not in finished:
-            with PackWriter(paths[split], plans[split]) as writer:
+            with closing(PackWriter(paths[split], plans[split])) as writer:
                 _fill(writer, source, members, dict(skipped), skip_bad, workers, balance and split == "train")
         sheet = paths[split].with_suffix(".png")
         if not sheet.exists():
@@ -209,17 +210,12 @@ def _fill(
         frequency=(table.mean(axis=0) / plan.resolution**2).tolist(),
         presence=(table > 0).mean(axis=0).tolist(),
         skipped=[(name, skipped[name]) for name in members if name in skipped],
-        weights=_weights(source, usable, table / plan.resolution**2) if balance else (),
+        weights=[
+            showing_weight(dict(zip(plan.parts, row, strict=True)), source.labels(name))
+            for name, row in zip(usable, (table / plan.resolution**2).tolist(), strict=True)
+            if balance
+        ],
     )
-
-
-def _weights(source: Source, names: list[str], shares: np.ndarray) -> list[float]:
-    """How often each face is shown: names, and (N, K) shares of the picture."""
-    parts = source.parts.names
-    return [
-        showing_weight(dict(zip(parts, row, strict=True)), source.labels(name))
-        for name, row in zip(names, shares.tolist(), strict=True)
-    ]
 
 
 def _count(mask: np.ndarray, parts: PartScheme) -> np.ndarray:

@@ -139,12 +139,6 @@ class PackWriter:
         """Leave the partial file as it is, to be continued later."""
         self._file.close()
 
-    def __enter__(self) -> PackWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 def write_error(error: OSError, path: Path) -> DataError:
     """The sentence for a failed write."""

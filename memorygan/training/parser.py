@@ -33,7 +33,7 @@ from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, load_par
 from memorygan.parts import FACE_PARTS
 from memorygan.training.parser_composites import IGNORE
 from memorygan.training.parser_data import FaceSampler, PackedFaces, pack
-from memorygan.training.parser_eval import evaluate, evaluate_conditions, format_table, milliseconds_per_face
+from memorygan.training.parser_eval import CONDITIONS, evaluate, format_table, milliseconds_per_face
 from memorygan.training.schedule import Budget, add_budget_arguments, provenance_of, share_spent, update_average
 from memorygan.training.state import load_optimizer, load_weights
 
@@ -326,7 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for _, held_out in splits:
         if len(held_out):
             print(f"\n{held_out.name}: {len(held_out)} held-out faces")
-            print(format_table(evaluate_conditions(parser, held_out, options.flip), FACE_PARTS.names))
+            scores = {name: evaluate(parser, held_out, test, options.flip) for name, test in CONDITIONS.items()}
+            print(format_table(scores, FACE_PARTS.names))
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -86,11 +86,6 @@ CONDITIONS: dict[str, Condition | None] = {
 }
 
 
-def evaluate_conditions(parser: FaceParser, faces: PackedFaces, flip: bool = False) -> dict[str, Agreement]:
-    """Scores under each of :data:`CONDITIONS`."""
-    return {name: evaluate(parser, faces, condition, flip) for name, condition in CONDITIONS.items()}
-
-
 def milliseconds_per_face(parser: FaceParser, size: int = 256, repeats: int = 20, flip: bool = False) -> float:
     """Median time to parse one photo of ``size`` pixels with the threads PyTorch has now."""
     photo = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1

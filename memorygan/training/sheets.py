@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from memorygan.encoder import PartEncoder
 from memorygan.generator import MemoryGAN, Synthesis
-from memorygan.parts import PartScheme
 from memorygan.picture import to_uint8
 from memorygan.training.batches import ResidentFaces
 
@@ -41,56 +41,42 @@ def _depth(face: Synthesis) -> Tensor:
     return (face.coarse_mask * face.depth).sum(dim=1, keepdim=True)
 
 
-def tile(rows: list[list[np.ndarray]], gap: int = 2) -> Image.Image:
-    """Rows of equally sized (H, W, 3) uint8 pictures → one image."""
-    height, width = rows[0][0].shape[:2]
-    columns = max(len(row) for row in rows)
-    canvas = np.full((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 3), 24, dtype=np.uint8)
-    for r, row in enumerate(rows):
-        for c, picture in enumerate(row):
-            canvas[r * (height + gap) : r * (height + gap) + height, c * (width + gap) : c * (width + gap) + width] = (
-                picture
-            )
-    return Image.fromarray(canvas)
+def tile(rows: Sequence[np.ndarray], gap: int = 2) -> Image.Image:
+    """Rows (N, H, W, 3) of uint8 pictures → one image."""
+    cells = np.pad(np.stack(rows), ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=24)
+    count, columns, height, width, _ = cells.shape
+    sheet = cells.swapaxes(1, 2).reshape(count * height, columns * width, 3)
+    return Image.fromarray(np.ascontiguousarray(sheet[:-gap, :-gap]))
 
 
 @torch.no_grad()
-def sample_sheet(generator: MemoryGAN, temperature: float, truncation: float = 1.0, columns: int = 16) -> Image.Image:
+def sample_sheet(generator: MemoryGAN, temperature: float) -> Image.Image:
     """64 random faces (seeds 0–63), four rows of 16; below the first two rows their masks, then their depths."""
-    rows: list[list[np.ndarray]] = []
-    for first in range(0, 64, columns):
-        face = generator.synthesize(generator.sample(range(first, first + columns), truncation, temperature))
-        rows.append(list(to_uint8(face.image)))
-        if first < columns:
-            rows.append(list(generator.config.parts.colorize(face.part_map.cpu().numpy())))
-            rows.append(list(depth_picture(face)))
+    rows: list[np.ndarray] = []
+    for first in range(0, 64, 16):
+        face = generator.synthesize(generator.sample(range(first, first + 16), temperature=temperature))
+        rows.append(to_uint8(face.image))
+        if not first:
+            rows += [generator.config.parts.colorize(face.part_map.cpu().numpy()), depth_picture(face)]
     return tile(rows)
 
 
 @torch.no_grad()
-def reconstruction_sheet(
-    generator: MemoryGAN, encoder: PartEncoder, faces: ResidentFaces, scheme: PartScheme, count: int = 16
-) -> tuple[Image.Image, float]:
-    """Rows: real faces, reconstructions, real masks, reconstructed masks, and hair taken from the next face.
+def reconstruction_sheet(generator: MemoryGAN, encoder: PartEncoder, faces: ResidentFaces) -> tuple[Image.Image, float]:
+    """Rows: 16 real faces, reconstructions, real masks, reconstructed masks, and hair taken from the next face.
 
     The faces are spread evenly over the set, which may be of several folders.
 
     Returns:
         the sheet, and the mean absolute error of the reconstructions in steps of 255.
     """
-    batch = faces.batch(torch.linspace(0, len(faces) - 1, min(count, len(faces))).round().long())
+    batch = faces.batch(torch.linspace(0, len(faces) - 1, min(16, len(faces))).round().long())
     latents = encoder.read(generator, batch.image, batch.one_hot).latents(generator)
     face = generator.synthesize(latents)
     swapped = generator.synthesize(latents.mix(latents.with_w(latents.w.roll(1, 0), latents.shared_base), ["hair"]))
     error = (face.image.clamp(-1, 1) - batch.image.float()).abs().mean().item() * 127.5
-    rows = [
-        list(to_uint8(batch.image)),
-        list(to_uint8(face.image)),
-        list(scheme.colorize(batch.part_ids.cpu().numpy())),
-        list(scheme.colorize(face.part_map.cpu().numpy())),
-        list(to_uint8(swapped.image)),
-    ]
-    return tile(rows), error
+    masks = [generator.config.parts.colorize(ids.cpu().numpy()) for ids in (batch.part_ids, face.part_map)]
+    return tile([to_uint8(batch.image), to_uint8(face.image), *masks, to_uint8(swapped.image)]), error
 
 
 def save_picture(image: Image.Image, path: Path) -> None:

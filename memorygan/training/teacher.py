@@ -8,6 +8,7 @@ measuring only: it is no part of the product.
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
@@ -49,37 +50,22 @@ class _InvertedResidual(nn.Module):
         return x + self.conv(x) if self.skip else self.conv(x)
 
 
-class _Separable(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.pointwise = nn.Conv2d(width, width, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn2(self.pointwise(F.relu(self.bn1(self.depthwise(x))))))
-
-
-class _GlobalDepthwise(nn.Module):
-    """One weight for every cell of every channel."""
-
-    def __init__(self, width: int, cells: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(width, width, cells, groups=width, bias=False)
-        self.bn = nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.depthwise(x))
-
-
 class MobileFaceNet(nn.Module):
     """The network as published, under the names of its checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = _convolution(3, 64, 3, stride=2)
-        self.dw_conv = _Separable(64)
+        self.dw_conv = nn.Sequential(
+            OrderedDict(
+                depthwise=nn.Conv2d(64, 64, 3, padding=1, groups=64, bias=False),
+                bn1=nn.BatchNorm2d(64),
+                relu1=nn.ReLU(),
+                pointwise=nn.Conv2d(64, 64, 1, bias=False),
+                bn2=nn.BatchNorm2d(64),
+                relu2=nn.ReLU(),
+            )
+        )
         blocks, width = [], 64
         for expansion, outputs, count, stride in _STAGES:
             for index in range(count):
@@ -87,7 +73,9 @@ class MobileFaceNet(nn.Module):
                 width = outputs
         self.features = nn.Sequential(*blocks)
         self.conv2 = _convolution(width, 512, 1)
-        self.gdconv = _GlobalDepthwise(512, SIZE // 16)
+        # One weight for every cell of every channel.
+        depthwise = nn.Conv2d(512, 512, SIZE // 16, groups=512, bias=False)
+        self.gdconv = nn.Sequential(OrderedDict(depthwise=depthwise, bn=nn.BatchNorm2d(512)))
         self.conv3 = nn.Conv2d(512, DIM, 1)
         self.bn = nn.BatchNorm2d(DIM)
 

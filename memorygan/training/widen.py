@@ -48,16 +48,16 @@ def widen_generator(narrow: StateDict, before: GeneratorConfig, fresh: StateDict
     """
     channels, wide = before.local_channels, dict(narrow)
     for key, dimension in _WRITTEN.items():
-        wide[key] = _pad(narrow[key], fresh[key], dimension)
+        wide[key] = pad(narrow[key], fresh[key], dimension)
     weight = fresh["memory.weight"].clone()  # (L, C, C): written, read
     weight[:, :channels] = 0.0
     weight[:, :channels, :channels] = narrow["memory.weight"]  # demodulated: a common factor does not matter
     wide["memory.weight"] = weight
     for key in _READ:
         # Not demodulated: the scale 1/√C of an equalised layer shrinks as it gets wider.
-        wide[key] = _columns(narrow[key], fresh[key]) * math.sqrt(fresh[key].shape[1] / channels)
+        wide[key] = columns(narrow[key], fresh[key]) * math.sqrt(fresh[key].shape[1] / channels)
     # Zeros lower the norm of a code exactly as much as the wider layer's equalised scale lowers its weights.
-    wide["mapping.layers.0.weight"] = _columns(narrow["mapping.layers.0.weight"], fresh["mapping.layers.0.weight"])
+    wide["mapping.layers.0.weight"] = columns(narrow["mapping.layers.0.weight"], fresh["mapping.layers.0.weight"])
     if fresh["mapping.layers.0.weight"].shape[1] > before.query_dim:
         wide |= {key: value for key, value in fresh.items() if key.startswith("controller.")}
     return wide
@@ -97,13 +97,13 @@ def _longer(old: Tensor, query_dim: int, rows: int) -> Tensor:
     return wide.flatten(0, 1)
 
 
-def _pad(old: Tensor, fresh: Tensor, dimension: int) -> Tensor:
+def pad(old: Tensor, fresh: Tensor, dimension: int) -> Tensor:
     """The old rows, then fresh ones."""
     known = old.shape[dimension]
     return torch.cat((old, fresh.narrow(dimension, known, fresh.shape[dimension] - known)), dim=dimension)
 
 
-def _columns(old: Tensor, fresh: Tensor) -> Tensor:
+def columns(old: Tensor, fresh: Tensor) -> Tensor:
     """The old columns, then zeros."""
     wide = torch.zeros_like(fresh)
     wide[:, : old.shape[1]] = old
