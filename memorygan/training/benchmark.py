@@ -81,15 +81,13 @@ class StageSpeed:
 class RandomFaces:
     """Random images and masks with the interface of a packed split."""
 
+    part_names = FACE_PARTS.names
+
     def __init__(self, size: int, count: int = 32) -> None:
         generator = torch.Generator().manual_seed(0)
         self._images = torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
         blocks = torch.randint(0, len(FACE_PARTS), (count, 1, 8, 8), generator=generator).float()
         self._masks = torch.nn.functional.interpolate(blocks, size=(size, size)).squeeze(1).to(torch.uint8)
-
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        return FACE_PARTS.names
 
     def images(self) -> Tensor:
         return self._images

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -35,10 +34,8 @@ def index_by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     found: dict[str, Path] = {}
-    with os.scandir(folder) as entries:
-        paths = sorted(Path(entry.path) for entry in entries if not entry.name.startswith("."))
-    for path in paths:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             if path.stem in found:
                 raise DataError(f"{folder} holds both {found[path.stem].name} and {path.name}: names must be unique")
             found[path.stem] = path

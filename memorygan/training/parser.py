@@ -321,12 +321,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         save_parser(options.out, trainer.result(), provenance)
         print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
     parser = load_parser(options.out)
-    size, time_per_face = sum(p.numel() for p in parser.parameters()), milliseconds_per_face(parser, flip=options.flip)
+    size, time_per_face = sum(p.numel() for p in parser.parameters()), milliseconds_per_face(parser)
     print(f"{size / 1e6:.2f} M parameters, {time_per_face:.0f} ms per face on {torch.get_num_threads()} threads")
     for _, held_out in splits:
         if len(held_out):
             print(f"\n{held_out.name}: {len(held_out)} held-out faces")
-            scores = {name: evaluate(parser, held_out, test, options.flip) for name, test in CONDITIONS.items()}
+            scores = {name: evaluate(parser, held_out, test) for name, test in CONDITIONS.items()}
             print(format_table(scores, FACE_PARTS.names))
 
 
@@ -348,7 +348,6 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=Path("runs/parser/state.safetensors"), help="resumable run")
     parser.add_argument("--resume", action="store_true", help="continue the run in --state")
     parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
-    parser.add_argument("--flip", action="store_true", help="evaluate the average with the mirrored photo")
     return parser.parse_args(arguments)
 
 

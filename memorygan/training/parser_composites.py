@@ -7,7 +7,7 @@ through them, a beard is skin, and what is no part (a hand, a microphone) is bac
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -64,17 +64,12 @@ def _light(image: np.ndarray, face: np.ndarray, radius: float) -> np.ndarray:
     return light / max(float(light[face].mean()), 1.0)
 
 
-def _lens_outline(
-    x: float, y: float, width: float, height: float, power: float, tilt: float
-) -> list[tuple[float, float]]:
-    """A superellipse: round for power 2, square for large ones."""
+def _lens_outline(width: float, height: float, power: float) -> np.ndarray:
+    """(N, 2) of a superellipse: round for power 2, square for large ones."""
     t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     u = np.sign(np.cos(t)) * np.abs(np.cos(t)) ** (2 / power) * width / 2
     v = np.sign(np.sin(t)) * np.abs(np.sin(t)) ** (2 / power) * height / 2
-    # Wider at the top, as most frames are.
-    u = u * (1 - 0.12 * v / height)
-    cos, sin = np.cos(tilt), np.sin(tilt)
-    return list(zip((x + u * cos - v * sin).tolist(), (y + u * sin + v * cos).tolist(), strict=True))
+    return np.stack((u * (1 - 0.12 * v / height), v), axis=1)  # wider at the top, as most frames are
 
 
 def glasses(image: np.ndarray, ids: np.ndarray, rng: np.random.Generator) -> Face:
@@ -99,34 +94,32 @@ def glasses(image: np.ndarray, ids: np.ndarray, rng: np.random.Generator) -> Fac
     frame, lens = (Image.new("L", (size * scale, size * scale)) for _ in range(2))
     pen_frame, pen_lens = ImageDraw.Draw(frame), ImageDraw.Draw(lens)
     stroke = max(1, round(line * scale))
-
-    def big(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-        return [(x * scale, y * scale) for x, y in points]
-
-    outlines = [_lens_outline(x, y + drop, width, height, power, tilt) for x, y in ((x0, y0), (x1, y1))]
-    for points in outlines:
-        pen_lens.polygon(big(points), fill=255)
-        pen_frame.line(big([*points, points[0]]), fill=150 if rimless else 255, width=stroke, joint="curve")
     cos, sin = np.cos(tilt), np.sin(tilt)
 
-    def along(x: float, y: float, u: float, v: float) -> tuple[float, float]:
-        return float(x + u * cos - v * sin), float(y + u * sin + v * cos)
+    def placed(x: float, y: float, *points: Sequence[float]) -> np.ndarray:
+        return np.array((x, y)) + np.array(points) @ np.array(((cos, sin), (-sin, cos)))
 
+    def flat(points: np.ndarray) -> list[float]:
+        return (points * scale).flatten().tolist()
+
+    outline = _lens_outline(width, height, power)
+    for x, y in ((x0, y0), (x1, y1)):
+        lens_outline = placed(x, y + drop, *outline, outline[0])
+        pen_lens.polygon(flat(lens_outline[:-1]), fill=255)
+        pen_frame.line(flat(lens_outline), fill=150 if rimless else 255, width=stroke, joint="curve")
     up = drop - height * rng.uniform(0.1, 0.3)
-    bridge = [
-        along(x0, y0, width / 2, up),
-        along((x0 + x1) / 2, (y0 + y1) / 2, 0, up - 2),
-        along(x1, y1, -width / 2, up),
-    ]
-    pen_frame.line(big(bridge), fill=255, width=stroke)
+    left, right = placed(x0, y0, (width / 2, up)), placed(x1, y1, (-width / 2, up))
+    bridge = np.concatenate((left, placed((x0 + x1) / 2, (y0 + y1) / 2, (0, up - 2)), right))
+    pen_frame.line(flat(bridge), fill=255, width=stroke)
     for x, y, side in ((x0, y0, -1), (x1, y1, 1)):  # temples, as far as the face goes
         row = ids[int(np.clip(y, 0, size - 1))]
         face = np.nonzero(np.isin(row, (_ID["skin"], _ID["ears"])))[0]
-        hinge = along(x, y, side * width / 2, up)
+        (hinge,) = placed(x, y, (side * width / 2, up))
         if len(face):
             end = float(face.min() if side < 0 else face.max())
             if (end - hinge[0]) * side > 0:
-                pen_frame.line(big([hinge, (end, hinge[1] + rng.uniform(-3, 4))]), fill=255, width=stroke)
+                temple = np.array((hinge, (end, hinge[1] + rng.uniform(-3, 4))))
+                pen_frame.line(flat(temple), fill=255, width=stroke)
     frame_alpha, lens_alpha = (
         np.asarray(layer.resize((size, size), Image.Resampling.BOX), np.float32) / 255 for layer in (frame, lens)
     )

@@ -22,9 +22,7 @@ from memorygan.training.parser_data import PackedFaces
 Condition = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
-def evaluate(
-    parser: FaceParser, faces: PackedFaces, condition: Condition | None = None, flip: bool = False, batch: int = 8
-) -> Agreement:
+def evaluate(parser: FaceParser, faces: PackedFaces, condition: Condition | None = None, batch: int = 8) -> Agreement:
     """Score a parser at the resolution of the masks."""
     count = len(parser.parts)
     confusion = torch.zeros(count, count, dtype=torch.int64)
@@ -33,7 +31,7 @@ def evaluate(
         truth = torch.from_numpy(np.array(faces.masks[start : start + batch]))
         if condition is not None:
             images, truth = condition(images, truth, start)
-        found = parser.parse(images, flip=flip).ids
+        found = parser.parse(images).ids
         counted = truth != IGNORE
         confusion += confusion_matrix(truth[counted], found[counted], count)
     return agreement(confusion, parser.parts.names)
@@ -86,13 +84,13 @@ CONDITIONS: dict[str, Condition | None] = {
 }
 
 
-def milliseconds_per_face(parser: FaceParser, size: int = 256, repeats: int = 20, flip: bool = False) -> float:
-    """Median time to parse one photo of ``size`` pixels with the threads PyTorch has now."""
-    photo = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+def milliseconds_per_face(parser: FaceParser) -> float:
+    """Median time to parse one photo of 256 pixels with the threads PyTorch has now."""
+    photo = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
     times = []
-    for _ in range(repeats + 2):  # the first two warm up
+    for _ in range(22):  # the first two warm up
         started = time.perf_counter()
-        parser.parse(photo, flip=flip)
+        parser.parse(photo)
         times.append(1000 * (time.perf_counter() - started))
     return float(np.median(times[2:]))
 
