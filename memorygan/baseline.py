@@ -152,8 +152,7 @@ class SemanticStyleGAN(ComposedGenerator):
         """
         if z.ndim != 2 or z.shape[1] != self.config.query_dim:
             raise ValueError(f"expected z of shape (B, {self.config.query_dim}), got {tuple(z.shape)}")
-        w: Tensor = self.mapping(z)
-        return w
+        return self.mapping(z)
 
     def share(self, w: Tensor) -> Latents:
         """One code (B, D) per face, given to every part and layer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from memorygan.parts import FACE_PARTS, LayerGroup, Part, PartScheme, numbered_parts
@@ -226,7 +226,7 @@ class Preset:
     """
 
     generator: GeneratorConfig
-    discriminator: DiscriminatorConfig = field(default_factory=lambda: DiscriminatorConfig(size=8))
+    discriminator: DiscriminatorConfig
     residual_size: int | None = None
     residual_channels: tuple[int, ...] | None = None
     deep: tuple[int, ...] | None = None
@@ -251,9 +251,8 @@ def _faces(size: int, **changes: Any) -> Preset:
         "refine_sizes": tuple(side for side in (16, 32, 64) if side <= size // 4),
         "noise": False,
     }
-    values.update(changes)
     return Preset(
-        GeneratorConfig(size=size, **values),
+        GeneratorConfig(size=size, **(values | changes)),
         DiscriminatorConfig(size=size, channel_base=2048, channel_max=256, channel_min=32, mask_channel_divisor=2),
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import mmap
 import os
 import pickle
 import sys
@@ -141,11 +142,13 @@ def convert(path: str | os.PathLike[str], target: str | os.PathLike[str], *, hal
         generator = convert_state(state, config_from_args(settings))
     except ValueError as error:
         raise CheckpointError(f"{file} cannot be converted: {error}") from error
+    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        sha256 = hashlib.sha256(whole).hexdigest()
     provenance = Provenance(
         licence=PUBLISHED_LICENCE,
         recipe="SemanticStyleGAN",
         command=f"python -m memorygan.convert {file.name} {Path(target).name}",
-        notes=f"converted from {file.name}, sha256 {_sha256(file)}",
+        notes=f"converted from {file.name}, sha256 {sha256}",
     )
     return save_generator(target, generator, half=half, provenance=provenance)
 
@@ -228,14 +231,6 @@ def _check_shapes(source: Mapping[str, Tensor], names: Sequence[str], shape: Seq
         value = source[name]
         if not value.is_floating_point() or [n for n in value.shape if n != 1] != [n for n in shape if n != 1]:
             raise ValueError(f"its {name} has shape {tuple(value.shape)}, but its settings need {tuple(shape)}")
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

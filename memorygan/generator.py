@@ -99,8 +99,7 @@ class ComposedGenerator(nn.Module):
         names = parts if parts is not None else range(self.config.part_count)
         indices = [self.config.parts.index(part) for part in names]
         styles = latents.w if parts is None else latents.w[:, indices]
-        retrieved: Retrieved = self.memory(styles, indices, self.compute_dtype, latents.shared_base)
-        return retrieved
+        return self.memory(styles, indices, self.compute_dtype, latents.shared_base)
 
     def _present(self, parts: Sequence[str | int] | None) -> Tensor | None:
         if parts is None:

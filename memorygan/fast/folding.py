@@ -73,8 +73,7 @@ class FoldedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As :meth:`RenderBlock.forward`."""
-        drawn: Tensor = self.conv(self.up(x))
-        return drawn
+        return self.conv(self.up(x))
 
     def heads(self, x: Tensor) -> Tensor:
         """As :meth:`RenderBlock.heads`, but float32: the levels are summed without rounding in between."""

@@ -54,8 +54,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, activation: bool, stride: 
         (B, C', H/stride, W/stride).
     """
     if activation:
-        y: Tensor = _ActivatedConvolution.apply(x, weight, bias, stride)
-        return y
+        return _ActivatedConvolution.apply(x, weight, bias, stride)
     return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2)
 
 
@@ -69,8 +68,7 @@ def up_convolve(x: Tensor, weight: Tensor, bias: Tensor, activation: bool) -> Te
     Returns:
         (B, C', 2H, 2W).
     """
-    y: Tensor = _UpConvolution.apply(x, weight, bias, activation)
-    return y
+    return _UpConvolution.apply(x, weight, bias, activation)
 
 
 def halve(x: Tensor) -> Tensor:
@@ -97,8 +95,7 @@ def even_and_odd(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
     """Σ_k weights (B, K, P) · values (B, K, P, C) → (B, P, C)."""
-    y: Tensor = _WeightedSum.apply(weights, values)
-    return y
+    return _WeightedSum.apply(weights, values)
 
 
 def _convolution(

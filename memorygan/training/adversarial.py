@@ -64,8 +64,7 @@ class AdversarialStage(Stage):
 
     def look(self, batch: FaceBatch, transform: Augmentation) -> Critique:
         """The discriminator's view of real faces, from which its weights can learn."""
-        critique: Critique = self.state.discriminator.requires_grad_(True)(*transform(*self.real(batch)))
-        return critique
+        return self.state.discriminator.requires_grad_(True)(*transform(*self.real(batch)))
 
     def judge(self, real: Tensor, image: Tensor, mask: Tensor, transform: Augmentation) -> Losses:
         """Backward pass of the discriminator on its scores of real faces and on detached fakes (image, mask)."""

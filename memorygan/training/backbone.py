@@ -123,8 +123,7 @@ class Backbone(nn.Module):
         """
         if self.head is None:
             raise ValueError("a code needs all levels of the features")
-        pooled: Tensor = self.head(self(image)[-1]).mean(dim=(2, 3))
-        return pooled
+        return self.head(self(image)[-1]).mean(dim=(2, 3))
 
 
 def backbone_file(name: str) -> Path:

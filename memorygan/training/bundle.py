@@ -51,7 +51,7 @@ def choose_gallery(
         raise ValueError(f"{candidates} candidates are too few to choose {count} from; use at least {2 * count}")
     parts = generator.config.parts
     agreements, unrest, vectors = [], [], []
-    wearing: dict[str, list[Tensor]] = {part: [] for part in PARTS if part in parts.names}
+    wearing: dict[str, list[Tensor]] = {trait.part: [] for trait in PARTS if trait.part in parts.names}
     for first in tqdm(range(0, candidates, BATCH), desc="gallery"):
         face = generator.synthesize(generator.sample(range(first, min(first + BATCH, candidates)), truncation))
         found = reader.read(face.image, parts).ids
@@ -60,9 +60,10 @@ def choose_gallery(
         for own, other in zip(face.part_map.cpu(), found.cpu(), strict=True):
             confusion = confusion_matrix(own[None], other[None], len(parts))
             agreements.append(agreement(confusion, parts.names).mean())
-        for part, shown in wearing.items():
-            both = (face.part_map == parts.index(part)) & (found == parts.index(part))
-            shown.append(both.float().mean(dim=(1, 2)).cpu() >= PARTS[part][0])
+        for trait in PARTS:
+            if trait.part in wearing:
+                both = (face.part_map == parts.index(trait.part)) & (found == parts.index(trait.part))
+                wearing[trait.part].append(both.float().mean(dim=(1, 2)).cpu() >= trait.share)
         unrest.append(background_unrest(face.image, face.part_map == 0))
         vectors.append(pixel_vectors(face.image, 16))
     scores = _rank(torch.tensor(agreements)) + _rank(-torch.cat(unrest).cpu())

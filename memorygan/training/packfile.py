@@ -28,7 +28,6 @@ END_MAGIC = b"MGPKEND1"
 PLAN_LENGTH = struct.Struct("<I")
 RECORD = struct.Struct("<IIII")  # bytes of name, image, mask; CRC-32 of the three together
 FOOTER = struct.Struct("<QII8s")  # index offset, index bytes, index CRC-32, closing magic
-CHUNK = 1 << 22
 MAX_RESOLUTION = 1024
 
 
@@ -121,8 +120,10 @@ class PackReader:
             self.header = self._parse(index)
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError, struct.error) as error:
             raise DataError(f"{path} has an unreadable header ({error}); make it again") from error
-        if verify and self._digest() != self.header.sha256:
-            raise DataError(damaged)
+        if verify:
+            with memoryview(self._map)[: self._index_at] as records:
+                if hashlib.sha256(records).hexdigest() != self.header.sha256:
+                    raise DataError(damaged)
 
     def _parse(self, index: bytes) -> PackHeader:
         (length,) = PLAN_LENGTH.unpack_from(self._map, len(MAGIC))
@@ -150,12 +151,6 @@ class PackReader:
         if not len(plan.parts) == len(header.frequency) == len(header.presence) > 0:
             raise ValueError("it does not count every part")
         return header
-
-    def _digest(self) -> str:
-        digest = hashlib.sha256()
-        for start in range(0, self._index_at, CHUNK):
-            digest.update(self._map[start : min(start + CHUNK, self._index_at)])
-        return digest.hexdigest()
 
     def read(self, index: int) -> tuple[bytes, bytes]:
         """Encoded image and encoded mask of face ``index``.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import mmap
 import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from memorygan.training.packfile import CHUNK, END_MAGIC, FOOTER, MAGIC, PLAN_LENGTH, RECORD, DataError, PackPlan
+from memorygan.training.packfile import END_MAGIC, FOOTER, MAGIC, PLAN_LENGTH, RECORD, DataError, PackPlan
 
 
 class PackWriter:
@@ -114,10 +115,8 @@ class PackWriter:
             DataError: if the disk is full.
         """
         try:
-            self._file.seek(0)
-            digest = hashlib.sha256()
-            while chunk := self._file.read(CHUNK):
-                digest.update(chunk)
+            with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as records:
+                digest = hashlib.sha256(records)
             header = {
                 "names": list(names),
                 "offsets": [self.offsets[name] for name in names],

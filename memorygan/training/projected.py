@@ -118,8 +118,7 @@ class ProjectedDiscriminator(nn.Module):
         if image.shape[-1] < MINIMUM:
             image = F.interpolate(image, size=MINIMUM, mode="bilinear", align_corners=False)
         backbone: Backbone = self._backbone[0].to(image.device, image.dtype)
-        mixed: list[Tensor] = self.mixing(backbone(image)[1:])
-        return mixed
+        return self.mixing(backbone(image)[1:])
 
     def forward(self, image: Tensor, mask: Tensor) -> Critique:
         """Judges B pairs.

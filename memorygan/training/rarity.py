@@ -7,8 +7,8 @@ column names the faces; the others as in the FFHQ features data set). What neith
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +18,34 @@ from memorygan.training.packfile import DataError
 ATTRIBUTES = "attributes.csv"
 
 
-# The whole policy: from which share of the picture (0–1) or which value on a trait counts, and how many times as often
-# as an ordinary face one with this trait is shown.
-PARTS = {"eyeglass": (0.004, 2.0), "hat": (0.02, 2.0), "earring": (0.001, 1.25)}
-LABELS = {
-    "beard": (0.5, 1.5),
-    "bald": (0.7, 2.0),
-    "hair_gray": (0.6, 2.0),
-    "hair_red": (0.7, 2.0),
-    "age": (60, 2.0),
-    "yaw": (20, 1.5),
-}
+@dataclass(frozen=True)
+class PartTrait:
+    """A part that covers at least ``share`` of the picture, 0–1."""
+
+    part: str
+    share: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class LabelTrait:
+    """A label for which ``holds``."""
+
+    column: str
+    holds: Callable[[float], bool]
+    weight: float
+
+
+# The whole policy: how many times as often as an ordinary face one with this trait is shown.
+PARTS = (PartTrait("eyeglass", 0.004, 2.0), PartTrait("hat", 0.02, 2.0), PartTrait("earring", 0.001, 1.25))
+LABELS = (
+    LabelTrait("beard", lambda value: value >= 0.5, 1.5),
+    LabelTrait("bald", lambda value: value >= 0.7, 2.0),
+    LabelTrait("hair_gray", lambda value: value >= 0.6, 2.0),
+    LabelTrait("hair_red", lambda value: value >= 0.7, 2.0),
+    LabelTrait("age", lambda value: value >= 60, 2.0),
+    LabelTrait("yaw", lambda value: abs(value) >= 20, 1.5),
+)
 
 
 def showing_weight(shares: Mapping[str, float], labels: Mapping[str, str]) -> float:
@@ -38,12 +55,14 @@ def showing_weight(shares: Mapping[str, float], labels: Mapping[str, str]) -> fl
         shares: part name → share of the picture, 0–1.
         labels: column → text; empty where nothing is known. What is no number counts as absent.
     """
-    weights = [1.0] + [weight for part, (least, weight) in PARTS.items() if shares.get(part, 0.0) >= least]
-    for column, (least, weight) in LABELS.items():
-        with suppress(ValueError):
-            value = float(labels.get(column, ""))
-            if (abs(value) if column == "yaw" else value) >= least:  # heads turn either way
-                weights.append(weight)
+    weights = [1.0] + [trait.weight for trait in PARTS if shares.get(trait.part, 0.0) >= trait.share]
+    for trait in LABELS:
+        try:
+            value = float(labels.get(trait.column, ""))
+        except ValueError:
+            continue
+        if trait.holds(value):
+            weights.append(trait.weight)
     return max(weights)
 
 
