@@ -178,7 +178,7 @@ def save_generator(
     kind = next((name for name, cls in GENERATORS.items() if type(generator) is cls), None)
     if kind is None:
         raise CheckpointError(f"cannot write {path}: a {type(generator).__name__} has no checkpoint kind")
-    meta = {"kind": kind, "config": generator.config.to_dict(), "provenance": asdict(provenance)}
+    meta = {"kind": kind, "config": asdict(generator.config), "provenance": asdict(provenance)}
     return save_module(path, generator.state_dict(), meta, half=half)
 
 

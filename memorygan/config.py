@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from memorygan.parts import FACE_PARTS, LayerGroup, Part, PartScheme, numbered_parts
@@ -148,13 +148,9 @@ class GeneratorConfig:
             LayerGroup.OWN: range(self.base_layers, self.local_layers),
         }[group]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; inverse of :meth:`from_dict`."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> GeneratorConfig:
-        """Builds a configuration from JSON types.
+        """Builds a configuration from JSON types; inverse of :func:`dataclasses.asdict`.
 
         Raises:
             ValueError: for missing, unknown or impossible fields.

@@ -94,10 +94,6 @@ class EncoderConfig:
             deep=None,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Posterior:
@@ -256,7 +252,7 @@ def save_encoder(path: str | Path, encoder: PartEncoder, images_seen: int = 0) -
     Raises:
         CheckpointError: if the file cannot be written.
     """
-    meta = {"kind": KIND, "config": encoder.config.to_dict(), "images_seen": images_seen}
+    meta = {"kind": KIND, "config": asdict(encoder.config), "images_seen": images_seen}
     return save_module(path, encoder.state_dict(), meta, half=True)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from memorygan.controller import Controller, QueryCodes
 from memorygan.latents import Latents, PartLatents, seeded_noise
 from memorygan.layers import EqualLinear, pixel_norm
 from memorygan.memory import LongTermMemory, PartMemory, Retrieved
+
+if TYPE_CHECKING:
+    from memorygan.fast.attention import HardAttention
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class ComposedGenerator(nn.Module):
     memory: PartMemory
     mean_w: Tensor
     # Retrieves and fuses whole faces in one, if it can and that is faster; see memorygan/fast/attention.py.
-    attention: Callable[[Latents], tuple[Fused, Tensor] | None] | None = None
+    attention: HardAttention | None = None
 
     def __init__(self, config: GeneratorConfig, mean_slots: int) -> None:
         super().__init__()
@@ -147,9 +151,9 @@ class ComposedGenerator(nn.Module):
         self.config.check_size(size)
         asked_for_gradients = torch.is_grad_enabled() and latents.w.requires_grad
         if self.attention is not None and parts is None and not asked_for_gradients:
-            seen = self.attention(latents)
+            seen = self.attention.see(latents)
             if seen is not None:
-                return self._drawn(*seen, latents, size)
+                return self._drawn(seen.fused, seen.depth, latents, size)
         return self.compose(self.retrieve(latents), latents, parts, size)
 
     def compose_sequence(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -281,14 +281,14 @@ def test_another_kind_is_refused(tmp_path, saved):
         ({"kind": "semanticstylegan"}, "lacks memory.depth_bias and"),
         ({"config": None}, "has no config"),
         ({"config": {}}, "configuration is incomplete"),
-        ({"config": {**TINY.to_dict(), "attention": 4}}, "attention; this file needs a newer version"),
-        ({"config": {**TINY.to_dict(), "size": 48}}, "size is 48; use a power of two"),
-        ({"config": {**TINY.to_dict(), "local_channels": 8.5}}, "configuration is impossible"),
-        ({"config": {**TINY.to_dict(), "mapping_layers": 10**9}}, "more mapping layers than it holds tensors"),
-        ({"config": {**TINY.to_dict(), "style_dim": 2**20}}, "but its configuration needs"),
-        ({"config": {**TINY.to_dict(), "mapping_layers": 3}}, "lacks mapping.layers.2.bias and 1 more tensors"),
-        ({"config": {**TINY.to_dict(), "mapping_layers": 1}}, "holds mapping.layers.1.bias and 1 more tensors"),
-        ({"config": {**TINY.to_dict(), "local_channels": 16}}, "but its configuration needs float32"),
+        ({"config": {**asdict(TINY), "attention": 4}}, "attention; this file needs a newer version"),
+        ({"config": {**asdict(TINY), "size": 48}}, "size is 48; use a power of two"),
+        ({"config": {**asdict(TINY), "local_channels": 8.5}}, "configuration is impossible"),
+        ({"config": {**asdict(TINY), "mapping_layers": 10**9}}, "more mapping layers than it holds tensors"),
+        ({"config": {**asdict(TINY), "style_dim": 2**20}}, "but its configuration needs"),
+        ({"config": {**asdict(TINY), "mapping_layers": 3}}, "lacks mapping.layers.2.bias and 1 more tensors"),
+        ({"config": {**asdict(TINY), "mapping_layers": 1}}, "holds mapping.layers.1.bias and 1 more tensors"),
+        ({"config": {**asdict(TINY), "local_channels": 16}}, "but its configuration needs float32"),
         ({"provenance": {"images_seen": -1}}, "images_seen is -1"),
         ({"provenance": {"data": "text"}}, "should be text is not"),
         ({"provenance": {"author": "me"}}, "unknown provenance fields author"),
@@ -342,9 +342,9 @@ def test_an_encoder_comes_back_and_leaves_the_random_state_alone(encoder):
         ({"kind": "parser"}, "of kind 'parser'"),
         ({"config": None}, "does not say how its network is built"),
         ({"config": {"part_count": 3}}, "configuration is impossible"),
-        ({"config": {**LOOK.to_dict(), "size": 15}}, "cannot be halved"),
-        ({"config": {**LOOK.to_dict(), "looks": 0}}, "which its configuration has no use for"),
-        ({"config": {**LOOK.to_dict(), "hidden": 10**9}}, "but its configuration needs"),
+        ({"config": {**asdict(LOOK), "size": 15}}, "cannot be halved"),
+        ({"config": {**asdict(LOOK), "looks": 0}}, "which its configuration has no use for"),
+        ({"config": {**asdict(LOOK), "hidden": 10**9}}, "but its configuration needs"),
     ],
 )
 def test_a_bad_encoder_is_refused(encoder, changes, message):

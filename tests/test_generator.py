@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import cast
 
 import pytest
@@ -88,11 +88,11 @@ def test_impossible_discriminators_are_refused(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_configuration_survives_json(name):
     config = get_preset(name).generator
-    assert GeneratorConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert GeneratorConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
 
 
 def test_configuration_from_bad_json_is_refused():
-    data = json.loads(json.dumps(TINY.to_dict()))
+    data = json.loads(json.dumps(asdict(TINY)))
     with pytest.raises(ValueError, match="newer version"):
         GeneratorConfig.from_dict(data | {"attention": True})
     with pytest.raises(ValueError, match="incomplete"):

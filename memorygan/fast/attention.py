@@ -103,18 +103,11 @@ class HardAttention:
         self.depth_weight = weight.flatten().to(dtype)
         self.bytes_per_face = config.part_count * self.side**2 * config.local_channels * dtype.itemsize
 
-    def __call__(self, latents: Latents) -> tuple[Fused, Tensor] | None:
-        """Latent codes of B faces → their fused features, and pseudo-depths (B, K, S, S).
-
-        Both are those of the full computation but for what cannot be seen: there, depths are interpolated.
+    def see(self, latents: Latents) -> Seen | None:
+        """What can be seen of B faces; as the full computation has it but for what cannot.
 
         None if most parts may be seen at most points, and nothing would be gained.
         """
-        seen = self.see(latents)
-        return None if seen is None else (seen.fused, seen.depth)
-
-    def see(self, latents: Latents) -> Seen | None:
-        """The same, and what it took."""
         if self.memory.weight.device != self.inputs.device:  # the generator was moved
             return None
         found = []

@@ -128,19 +128,15 @@ class Draws:
 
     def normal(self, batch: int, *shape: int) -> Tensor:
         """(batch, *shape) standard normal, float32."""
-        rows = torch.randn(batch * self.processes.world, *shape, generator=self.generator)
-        return self._own(rows, batch)
+        return self._own(torch.randn(batch * self.processes.world, *shape, generator=self.generator))
 
     def uniform(self, batch: int, *shape: int) -> Tensor:
         """(batch, *shape) in [0, 1), float32."""
-        rows = torch.rand(batch * self.processes.world, *shape, generator=self.generator)
-        return self._own(rows, batch)
+        return self._own(torch.rand(batch * self.processes.world, *shape, generator=self.generator))
 
     def integers(self, batch: int, high: int) -> Tensor:
         """(batch,) int64 in [0, high)."""
-        rows = torch.randint(high, (batch * self.processes.world,), generator=self.generator)
-        return self._own(rows, batch)
+        return self._own(torch.randint(high, (batch * self.processes.world,), generator=self.generator))
 
-    def _own(self, rows: Tensor, batch: int) -> Tensor:
-        start = self.processes.rank * batch
-        return rows[start : start + batch].to(self.processes.device)
+    def _own(self, rows: Tensor) -> Tensor:
+        return rows.chunk(self.processes.world)[self.processes.rank].to(self.processes.device)

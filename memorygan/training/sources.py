@@ -193,19 +193,14 @@ class CelebAMaskSource(FolderSource):
 
     def load(self, name: str) -> tuple[Image.Image, np.ndarray]:
         regions = self.regions[str(int(name))]
-        mask: np.ndarray | None = None
-        for region in CELEBAMASK_PAINT_ORDER:
-            if region not in regions:
-                continue
-            drawn = np.asarray(open_picture(regions[region]).convert("L")) > 127
-            if mask is None:
-                mask = np.zeros(drawn.shape, dtype=np.uint8)
-            if drawn.shape != mask.shape or drawn.shape[0] != drawn.shape[1]:
-                shape = f"{drawn.shape[1]}x{drawn.shape[0]}"
+        pictures = {name: open_picture(regions[name]) for name in CELEBAMASK_PAINT_ORDER if name in regions}
+        side = next(iter(pictures.values())).width
+        mask = np.zeros((side, side), dtype=np.uint8)
+        for region, picture in pictures.items():
+            if picture.size != (side, side):
+                shape = f"{picture.width}x{picture.height}"
                 raise UnusableFace(f"{regions[region]} is {shape}, unlike the face's other regions or not square")
-            mask[drawn] = self.part_of[region]
-        if mask is None:
-            raise UnusableFace(f"face {name} has no annotation")
+            mask[np.asarray(picture.convert("L")) > 127] = self.part_of[region]
         return self.load_image(name), mask
 
 
