@@ -18,7 +18,7 @@ from memorygan.analysis.rarity import rarely_drawn, rarity_note, unrecognised
 from memorygan.analysis.readings import Reader
 from memorygan.analysis.reconstruction import part_errors
 from memorygan.analysis.render_time import render_times
-from memorygan.analysis.unfinished import Unfinished, joined
+from memorygan.analysis.unfinished import Unfinished
 from memorygan.checkpoint import Provenance, save_generator
 from memorygan.config import get_preset
 from memorygan.controller import QueryCodes
@@ -52,12 +52,6 @@ def test_cosine_matrices_do_not_depend_on_the_blocks_they_are_summed_in():
     mean, std = cosine_matrices(codes)
     torch.testing.assert_close(mean, every.mean(dim=0))
     torch.testing.assert_close(std, every.std(dim=0, unbiased=False), atol=1e-7, rtol=1e-6)
-
-
-@pytest.mark.parametrize("codes", [torch.zeros(2, 3), torch.zeros(0, 3, 4)])
-def test_codes_of_another_shape_are_refused(codes):
-    with pytest.raises(ValueError, match="codes must have shape"):
-        cosine_matrices(codes)
 
 
 def test_tsne_keeps_two_clusters_apart_and_repeats_itself():
@@ -117,8 +111,6 @@ def test_swaps_that_do_not_show_the_part_count_outside_only():
     assert summary.cells() == ("10", "3", "75.0 %")
     absent = summarise(inside[1:], outside[1:], preserved[1:], area[1:])
     assert math.isnan(absent.inside) and absent.cells()[0] == "–"
-    with pytest.raises(ValueError, match="no edit"):
-        summarise(*4 * (np.zeros(0),))
 
 
 def test_the_region_of_a_swap_is_where_the_part_was_or_is():
@@ -177,8 +169,6 @@ def test_paired_difference_and_its_standard_error():
     # Differences 1, 0, 5: variance ((1)² + 2² + 3²) / 2 = 7, over 3 faces.
     assert error == pytest.approx(math.sqrt(7 / 3))
     assert math.isnan(paired_difference(np.array([1.0]), np.array([0.0]))[1])
-    with pytest.raises(ValueError, match="paired"):
-        paired_difference(np.zeros(2), np.zeros(3))
 
 
 class ChainController:
@@ -210,12 +200,6 @@ def test_the_last_part_is_simply_drawn_from_the_controller():
     drawn = resample_given_others(ChainController(), torch.zeros(500, 5, 1), 4, torch.Generator().manual_seed(0))
     assert float(drawn.mean()) == pytest.approx(0.0, abs=0.15)
     assert float(drawn.std()) == pytest.approx(1.0, abs=0.1)
-
-
-@pytest.mark.parametrize("slot", [0, 1, 5])
-def test_base_and_background_depend_on_nothing(slot):
-    with pytest.raises(ValueError, match="slot"):
-        resample_given_others(ChainController(), torch.zeros(1, 5, 1), slot, torch.Generator())
 
 
 # --- Reconstruction ---------------------------------------------------------------------------------------------------
@@ -298,8 +282,6 @@ def test_broken_and_absent_arrays_are_made_again(tmp_path):
     (store.folder / "a.npz").write_bytes(b"PK half of a file")
     assert store.load("a") is None
     assert Unfinished(tmp_path, ["other"]).folder != store.folder
-    with pytest.raises(ValueError, match="nothing to join"):
-        joined([])
 
 
 def test_generated_faces_survive_an_interruption(lab, monkeypatch):
@@ -320,7 +302,7 @@ def test_generated_faces_survive_an_interruption(lab, monkeypatch):
         lab.generated(5)
     again = lab.generated(5)
     assert drawn == [2, 2, 2, 1]
-    torch.testing.assert_close(again.readings.pixels, whole.readings.pixels, rtol=0, atol=0)
+    torch.testing.assert_close(again[0].pixels, whole[0].pixels, rtol=0, atol=0)
 
 
 # --- Render time ------------------------------------------------------------------------------------------------------
@@ -338,5 +320,3 @@ def test_every_face_is_timed_by_itself(lab):
     times = render_times(lab.generator, [lab.sample([0]), lab.sample([1])])
     assert times.shape == (2,) and (times > 0).all()
     assert calls == 5 * [1]  # three to warm up
-    with pytest.raises(ValueError, match="at least one"):
-        render_times(lab.generator, [])

@@ -103,8 +103,6 @@ def test_impossible_requests_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         complexity.main(["--parts", "0", "--figure", str(tmp_path / "none.png")])
     assert "at least one part" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="memorygan or semanticstylegan"):
-        complexity.measure("stylegan", paper(1))
 
 
 def test_it_is_a_study_of_the_report(tmp_path):

@@ -74,7 +74,8 @@ def test_a_slider_that_retrieves_its_parts_equals_one_that_retrieves_all(lab, pa
     face = lab.generator.synthesize(lab.sample([0, 1]))
     retrieved = lab.generator.retrieve(face.latents)
     step = torch.randn(lab.config.style_dim)
-    quick = moved(lab.generator, face, retrieved, Slider("x.y", part, "Y", group), step)
+    slider = Slider("x.y", part, "Y", group)
+    quick = moved(lab.generator, face, retrieved, SliderSet([slider], step[None], lab.sha256), slider.id, 1.0)
 
     w, layers = face.latents.w.clone(), lab.config.layer_range(group)
     for k in indices_of(part, lab.parts):

@@ -19,7 +19,7 @@ from editing.service import EditingService
 from editing.studies.photo import EDITS, HEADINGS, Judge, Measured, edited_by, of_model, recognition, rows, study
 from memorygan.analysis import grids
 from memorygan.analysis.blocks import Bar, Block, Figure, Piece, Table, Text
-from memorygan.analysis.lab import Lab, StudyUnavailable
+from memorygan.analysis.lab import Lab, StudyUnavailable, sha256_of
 from memorygan.analysis.study import Study
 from memorygan.parser import FaceParser
 
@@ -167,10 +167,7 @@ def _inputs(lab: Lab) -> dict[str, str]:
         files = [] if folder is None else pictures_in(folder, f"--{kind}")
         names = repr([(file.name, file.stat().st_size) for file in files])
         found[kind] = hashlib.sha256(names.encode()).hexdigest() if files else ""
-    path = lab.settings.recognition
-    known = path is not None and path.is_file()
-    found["recognition"] = hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and known else ""
-    return found
+    return found | {"recognition": sha256_of(lab.settings.recognition)}
 
 
 STUDY = Study(

@@ -5,13 +5,13 @@ A chapter of ``python -m memorygan.analysis``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from editing.guidance.registry import Guides
-from editing.studies.text import judges, moments
+from editing.studies.text import TITLES, judges, moments
 from editing.studies.text_trials import FREE, PARTS, WISHES, Bench, Way, Wish, judges_for
 from memorygan.analysis import charts, grids
 from memorygan.analysis.blocks import Figure, Piece, Table, Text
@@ -24,7 +24,6 @@ from memorygan.analysis.unfinished import Arrays
 STEPS = 60
 PROMPTS: Sequence[str] = FIGURE_17_PROMPTS
 SHOWN = 2
-TITLES: Mapping[str, str] = {PARTS.name: "only the parts of the sentence", FREE.name: "all codes free"}
 Edits = dict[tuple[str, str], Arrays]
 
 

@@ -5,7 +5,7 @@ A chapter of ``python -m memorygan.analysis``. It stands here because refinement
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import torch
 from editing.face.state import run_here
 from editing.photo.inversion import InversionResult, InversionSettings, invert
 from editing.results import CancelToken
-from memorygan.analysis import grids
 from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text
 from memorygan.analysis.lab import Lab
 from memorygan.analysis.reconstruction import show_sheets
@@ -23,7 +22,6 @@ from memorygan.picture import to_uint8
 
 STEPS = 100
 ERROR_BAR = 7.0
-COLUMNS, SHOWN = 8, 16
 NO_PARSER = "The parser's weights are not on this machine, so refinement starts from the nearest of some sampled faces."
 BAR = f"reconstruction of held-out faces after {STEPS} refinement steps: mean absolute error, of 255"
 
@@ -92,26 +90,13 @@ def run(lab: Lab, samples: int) -> Piece:
         ),
         Table(("reconstruction", "mean absolute error, of 255", "worst face"), tuple(table), f"Errors ({footer})."),
     ]
-    private = _sheets(lab, originals, found["encoded"], found["refined"], blocks)
+    pictures = {"original": np.stack(originals), "start": found["encoded"], "refined": found["refined"]}
+    caption, of = "Held-out faces as refinement finds and leaves them", f"held-out faces, {STEPS} steps"
+    ours = ("start", "refined")
+    private = show_sheets(lab, "refinements", pictures, ours, ("original", *ours), caption, of, blocks)
     means = {name: float(values.mean()) for name, values in errors.items()}
     numbers = {f"refinement_error_{name}": mean for name, mean in means.items()}
     return Piece(tuple(blocks), numbers, (Bar(BAR, means["refined"], ERROR_BAR, False, len(rows)),), private)
-
-
-def _sheets(
-    lab: Lab, originals: Sequence[np.ndarray], encoded: np.ndarray, refined: np.ndarray, blocks: list[Block]
-) -> tuple[str, ...]:
-    shown = min(SHOWN, len(originals))
-    footer = lab.plain_footer(shown, f"held-out faces, {STEPS} steps")
-
-    def sheet(kinds: dict[str, Sequence[np.ndarray]]) -> grids.Image.Image:
-        lines = range(0, shown, COLUMNS)
-        rows = [list(kind[at : min(at + COLUMNS, shown)]) for at in lines for kind in kinds.values()]
-        return grids.grid(rows, list(kinds) * len(lines), footer=footer)
-
-    ours: dict[str, Sequence[np.ndarray]] = {"start": list(encoded), "refined": list(refined)}
-    beside, caption = sheet({"original": originals, **ours}), "Held-out faces as refinement finds and leaves them"
-    return show_sheets(lab, "refinements", sheet(ours), beside, caption, footer, blocks)
 
 
 STUDY = Study(

@@ -6,7 +6,6 @@ knows nothing of.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from editing.sliders.directions import BASE, Slider, SliderSet
 from editing.sliders.properties import Property, measure, properties_of, scene
 from memorygan.analysis import grids
 from memorygan.analysis.blocks import Piece, Table, Text, number
-from memorygan.analysis.lab import Lab, StudyUnavailable
+from memorygan.analysis.lab import Lab, StudyUnavailable, sha256_of
 from memorygan.analysis.locality import (
     MEASURES,
     TOLERANCE,
@@ -84,13 +83,15 @@ def sliders_of(lab: Lab) -> SliderSet:
     if not path.is_file():
         raise StudyUnavailable(f"there is no {SLIDERS_NAME} beside the checkpoint; run 'python -m editing.sliders.fit'")
     try:
-        return SliderSet.load(path, lab.sha256, lab.parts, lab.config.style_dim)
+        sliders = SliderSet.load(path, lab.sha256, lab.parts, lab.config.style_dim)
     except EditingError as error:
         raise StudyUnavailable(str(error).rstrip(".")) from error
+    sliders.directions = sliders.directions.to(lab.settings.device)
+    return sliders
 
 
 def moved(
-    generator: ComposedGenerator, face: Synthesis, retrieved: Retrieved, slider: Slider, step: Tensor
+    generator: ComposedGenerator, face: Synthesis, retrieved: Retrieved, sliders: SliderSet, name: str, value: float
 ) -> Synthesis:
     """Faces with one slider moved; only the parts it moves are retrieved anew.
 
@@ -98,14 +99,13 @@ def moved(
         generator: of the faces.
         face: B faces.
         retrieved: all their parts.
-        slider: which.
-        step: (D,) or (rows, D), what is added to its layers.
+        sliders: on the same device.
+        name: which of them.
+        value: where to.
     """
-    config = generator.config
-    indices, layers = indices_of(slider.part, config.parts), config.layer_range(slider.group)
-    w = face.latents.w.clone()
-    w[:, indices[0] : indices[-1] + 1, layers.start : layers.stop] += step[..., None, :]
-    latents = Latents(w, config, face.latents.shared_base)
+    config, w = generator.config, face.latents.w.clone()
+    sliders.move(w, name, value, config)
+    indices, latents = indices_of(sliders[name].part, config.parts), Latents(w, config, face.latents.shared_base)
     return generator.compose(retrieved.with_parts(indices, generator.retrieve(latents, indices)), latents)
 
 
@@ -118,10 +118,9 @@ def _moves(
     face = generator.synthesize(lab.sample(seeds))
     retrieved = generator.retrieve(face.latents)
     for slider in chosen:
-        direction = sliders.direction(slider.id).to(lab.settings.device)
         region = torch.tensor(indices_of(slider.part, lab.parts), device=face.image.device)
         for value in VALUES:
-            made = moved(generator, face, retrieved, slider, value * direction)
+            made = moved(generator, face, retrieved, sliders, slider.id, value)
             inside = torch.isin(face.part_map, region) | torch.isin(made.part_map, region)
             yield slider, face, made, measure_change(face.image, made.image, inside)
 
@@ -171,13 +170,8 @@ def _sheet(lab: Lab, sliders: SliderSet, count: int) -> tuple[list[list[np.ndarr
     rows: list[list[np.ndarray]] = []
     moves = _moves(lab, sliders, chosen, lab.face_seeds(count))
     for (_, face, low, less), (_, _, high, more) in zip(moves, moves, strict=True):
-        five = (
-            grids.faces(low.image),
-            grids.faces(face.image),
-            grids.faces(high.image),
-            grids.heat(less.map),
-            grids.heat(more.map),
-        )
+        pictures = [grids.faces(shown.image) for shown in (low, face, high)]
+        five = (*pictures, grids.heat(less.map), grids.heat(more.map))
         rows.append([picture for pictures in zip(*five, strict=True) for picture in pictures])
     return rows, [f"{_label(slider.part, lab.parts)}: {slider.label}" for slider in chosen]
 
@@ -246,11 +240,6 @@ def run(lab: Lab, samples: int) -> Piece:
     )
 
 
-def _depends(lab: Lab) -> dict[str, str]:
-    path = lab.settings.checkpoint.parent / SLIDERS_NAME
-    return {"sliders": hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""}
-
-
 STUDY = Study(
     "sliders",
     "Locality of sliders",
@@ -259,5 +248,5 @@ STUDY = Study(
     samples=48,
     paper_samples=256,
     version=2,
-    depends=_depends,
+    depends=lambda lab: {"sliders": sha256_of(lab.settings.checkpoint.parent / SLIDERS_NAME)},
 )

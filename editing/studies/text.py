@@ -64,13 +64,11 @@ class _Trials:
         faces: before any edit.
         edits: (name of the way, wish) → one edit per face, in the ways that are compared of the first few faces.
         spread: measure → standard deviation among sampled faces.
-        moments: steps at which the course was recorded.
     """
 
     faces: list[Face]
     edits: Edits
     spread: dict[str, float]
-    moments: tuple[int, ...]
 
     @property
     def compared(self) -> list[Wish]:
@@ -122,7 +120,7 @@ def _try_all(lab: Lab, bench: Bench, samples: int) -> _Trials:
 
         edited = list(faces)[: samples if way is PARTS else COMPARED_FACES]
         edits[way.name, wish] = _outcomes(lab.gather(f"{way.name} {wish.prompt}", edited, follow, batch=1))
-    return _Trials(list(faces.values()), edits, bench.spread(), bench.moments)
+    return _Trials(list(faces.values()), edits, bench.spread())
 
 
 def _outcomes(arrays: Arrays) -> list[Outcome]:
@@ -135,21 +133,17 @@ def _outcomes(arrays: Arrays) -> list[Outcome]:
 # --- Showing ----------------------------------------------------------------------------------------------------------
 
 
-def _spread_text(values: np.ndarray, digits: int = 3) -> str:
+def _spread_text(values: np.ndarray) -> str:
     """Mean and spread for a table."""
     values = values[np.isfinite(values)]
     if not len(values):
         return "–"
-    return f"{number(float(values.mean()), digits)} ± {number(float(values.std()), digits)}"
+    return f"{number(float(values.mean()))} ± {number(float(values.std()))}"
 
 
 def _column(edits: Sequence[tuple[Wish, Outcome]], name: str) -> np.ndarray:
     """(N,) or (N, M) of one field of the edits."""
     return np.stack([getattr(edit, name) for _, edit in edits])
-
-
-def _heat(change: np.ndarray) -> np.ndarray:
-    return grids.heat(torch.from_numpy(change)[None])[0]
 
 
 def _sheet(lab: Lab, trials: _Trials, footer: str) -> Figure:
@@ -158,7 +152,7 @@ def _sheet(lab: Lab, trials: _Trials, footer: str) -> Figure:
     for wish in WISHES:
         pictures: list[np.ndarray] = []
         for face, edit in zip(shown, trials.edits[PARTS.name, wish], strict=False):
-            pictures += [face.image, edit.image, _heat(edit.map)]
+            pictures += [face.image, edit.image, *grids.heat(torch.from_numpy(edit.map)[None])]
         rows.append(pictures)
         labels.append(wish.prompt)
     picture = grids.grid(rows, labels, ["before", "after", "change"] * len(shown), footer)

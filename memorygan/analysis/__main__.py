@@ -27,7 +27,7 @@ from memorygan.analysis import (
 from memorygan.analysis.blocks import BAR_COLUMNS, Block, Figure, Piece, Table, Text
 from memorygan.analysis.features import FEATURE_NETWORKS
 from memorygan.analysis.lab import Lab, Settings, StudyUnavailable
-from memorygan.analysis.report import Missing, Subject, write_report
+from memorygan.analysis.report import Missing, write_report
 from memorygan.analysis.study import Finished, Study, run_study, standing_study
 from memorygan.command import add_threads, command
 from memorygan.fast.hardware import choose_device
@@ -150,29 +150,10 @@ def make_settings(options: argparse.Namespace) -> Settings:
     ):
         value = getattr(options, name)
         if value is not None and (not value >= low or (high is not None and value > high)):
-            raise ValueError(
-                f"--{name} is {value}; use {low} to {high}" if high else f"--{name} is {value}; use at least {low}"
-            )
+            raise ValueError(f"--{name} is {value}; use {f'{low} to {high}' if high else f'at least {low}'}")
     asked = {item.name: getattr(options, item.name) for item in fields(Settings) if hasattr(options, item.name)}
     asked |= {"checkpoint": checkpoint, "private": options.private_out, "device": str(choose_device(options.device))}
     return Settings(**asked)
-
-
-def subject_of(lab: Lab) -> Subject:
-    """What the report says of the checkpoint."""
-    loaded, settings = lab.loaded, lab.settings
-    return Subject(
-        loaded.sha256,
-        loaded.preset,
-        lab.config.size,
-        loaded.kind,
-        loaded.images_seen,
-        loaded.provenance.data,
-        loaded.provenance.notes,
-        settings.seed,
-        settings.temperature,
-        settings.truncation,
-    )
 
 
 def show(piece: Piece, private: Path) -> None:
@@ -232,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             state = f"not measured: {error}"
         print(f"[{place}/{len(STUDIES)}] {study.title}: {state}", flush=True)
         # After every chapter: an interrupted run leaves a report of what there is.
-        pages = write_report(lab.settings.out, subject_of(lab), results)
+        pages = write_report(lab, results)
     lab.forget()
     print(*pages, sep="\n")
 

@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for preset in options.preset:
         on = machine(device)
         results = [measure(preset, batch, count, device) for batch, count in zip(options.batch, repeats, strict=True)]
-        memory = resident_bytes(preset, 1) if device.type == "cpu" and results[0].batch == 1 else None
+        memory = resident_bytes(preset) if device.type == "cpu" and results[0].batch == 1 else None
         section = report(results, memory, device, on)
         print(section + "\n", flush=True)
         if options.write:

@@ -66,25 +66,14 @@ class Complexity:
 
 
 def measure(kind: str, config: GeneratorConfig) -> Complexity:
-    """Size and work of one generator.
-
-    Raises:
-        ValueError: for an unknown kind, naming the ones that exist.
-    """
-    _check(kind)
+    """Size and work of one generator."""
     return Complexity(
         kind, config.part_count, parameter_count(kind, config), paper_macs(kind, config), executed_macs(kind, config)
     )
 
 
-def _check(kind: str) -> None:
-    if kind not in GENERATORS:
-        raise ValueError(f"unknown kind of generator {kind!r}; use {' or '.join(GENERATORS)}")
-
-
 def parameter_count(kind: str, config: GeneratorConfig) -> int:
     """Parameters of the real modules, built without memory for their values."""
-    _check(kind)
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in GENERATORS[kind](config).parameters())
 
@@ -103,43 +92,24 @@ def _fourier_macs(config: GeneratorConfig) -> int:
     return config.coarse_size**2 * (2 + 4 * config.fourier_frequencies) * config.local_channels
 
 
-@dataclass(frozen=True)
-class _Level:
-    """One block of the render net: from a side to twice that side."""
-
-    side: int
-    inputs: int
-    outputs: int
-
-
-def _levels(config: GeneratorConfig) -> list[_Level]:
-    levels, channels = [], config.coarse_channels
-    for side in config.render_sizes[:-1]:
-        refined = config.coarse_channels if side in (config.refine_sizes or ()) else 0
-        outputs = config.render_channels(2 * side)
-        levels.append(_Level(side, channels + refined, outputs))
-        channels = outputs
-    return levels
-
-
 def _render_macs(config: GeneratorConfig, enlarged: bool) -> int:
     """Render net with its heads.
 
     Args:
         enlarged: count up-convolutions on the enlarged map and leave out the blur, which learns nothing.
     """
-    total = 0
-    for level in _levels(config):
-        pixels = (2 * level.side) ** 2
-        up = 9 * level.inputs * level.outputs
-        total += up * (2 * level.side + 1) ** 2 if enlarged else up * level.side**2 + 16 * level.outputs * pixels
-        total += pixels * level.outputs * (9 * level.outputs + 3 + config.part_count)
+    total, channels = 0, config.coarse_channels
+    for side in config.render_sizes[:-1]:  # each block goes from a side to twice that side
+        inputs = channels + (config.coarse_channels if side in (config.refine_sizes or ()) else 0)
+        channels, pixels = config.render_channels(2 * side), (2 * side) ** 2
+        up = 9 * inputs * channels
+        total += up * (2 * side + 1) ** 2 if enlarged else up * side**2 + 16 * channels * pixels
+        total += pixels * channels * (9 * channels + 3 + config.part_count)
     return total
 
 
 def paper_macs(kind: str, config: GeneratorConfig) -> int:
     """MACs of one face by the paper's convention."""
-    _check(kind)
     points, channels, layers = config.coarse_size**2, config.local_channels, config.local_layers
     part = _mapping_macs(config) + layers * config.style_dim * channels + _fourier_macs(config)
     part += points * (layers * channels**2 + channels)  # modulated layers, pseudo-depth
@@ -151,7 +121,6 @@ def paper_macs(kind: str, config: GeneratorConfig) -> int:
 
 def executed_macs(kind: str, config: GeneratorConfig) -> int:
     """MACs of ``forward`` for a batch of one."""
-    _check(kind)
     count, points, channels = config.part_count, config.coarse_size**2, config.local_channels
     layer = points * channels**2
     total = _render_macs(config, enlarged=False) + _fourier_macs(config)
@@ -194,14 +163,13 @@ def table(config: GeneratorConfig, part_counts: Sequence[int] = PART_COUNTS, pap
     return Table(tuple(columns), tuple(rows))
 
 
-def figure(config: GeneratorConfig, largest: int = 1000, paper: bool = True, footer: str = "") -> Figure:
+def figure(config: GeneratorConfig, paper: bool = True, footer: str = "") -> Figure:
     """Parameters and MACs against K, both axes logarithmic, with the paper's figures as points if ``paper``."""
     # Imported here: the page counts with this module, and does without what draws.
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    counts = sorted({max(1, round(10 ** (i / 6))) for i in range(round(6 * len(str(largest))))} | {largest})
-    counts = [count for count in counts if count <= largest]
+    counts = sorted({round(10 ** (i / 6)) for i in range(19)})  # 1 to 1000
     drawing = Figure(figsize=(10.0, 4.2), layout="constrained")
     left, right = drawing.subplots(1, 2)
     # By the paper's convention the two lie on top of each other: the wide line goes below.
@@ -213,9 +181,8 @@ def figure(config: GeneratorConfig, largest: int = 1000, paper: bool = True, foo
         right.plot(counts, macs, label=f"{name}, paper's convention", color=color, lw=width)
         right.plot(counts, [row.executed_macs / 1e9 for row in rows], "--", label=f"{name}, executed", color=color)
         for axes, known in ((left, PAPER_PARAMETERS), (right, PAPER_MACS)):
-            points = {k: value for k, value in known.get(kind, {}).items() if k <= largest and paper}
-            if points:
-                label = f"{name}, as printed in the paper"
+            if paper and kind in known:
+                label, points = f"{name}, as printed in the paper", known[kind]
                 axes.plot(list(points), list(points.values()), "o", label=label, color=color, ms=6, mec="white")
     for axes, title, unit in ((left, "Parameters", "millions"), (right, "Work per face", "G MACs")):
         axes.set(xscale="log", yscale="log", xlabel="parts K", ylabel=unit, title=title)

@@ -36,10 +36,8 @@ def sequence_smse(lab: Lab, seeds: list[int]) -> dict[str, Tensor]:
         before = face
     assert face is not None
     share = torch.stack([(face.part_map == k).float().mean(dim=(1, 2)) for k in range(len(lab.parts))], dim=1)
-    steps = {"smse": smse, "masks": masks}
-    return {key: torch.stack(found, dim=1) if found else share[:, :0] for key, found in steps.items()} | {
-        "share": share
-    }
+    kept = (torch.stack(found, dim=1) if found else share[:, :0] for found in (smse, masks))
+    return dict(zip(("smse", "masks", "share"), (*kept, share), strict=True))
 
 
 @torch.no_grad()

@@ -59,21 +59,12 @@ def resample_given_others(
 
     Returns:
         (B, Q).
-
-    Raises:
-        ValueError: for a slot that does not depend on any other.
     """
-    if not 2 <= slot < codes.shape[1]:
-        raise ValueError(
-            f"slot {slot} is not one of the parts 2 to {codes.shape[1] - 1} that the controller makes depend"
-        )
     batch = len(codes)
     noise = torch.randn(candidates, batch, 2, codes.shape[2], generator=random).to(codes) * temperature
     filled = codes.expand(candidates, -1, -1, -1).clone()
-    drawn = controller.propose(filled.flatten(0, 1), slot, noise.flatten(0, 1)).unflatten(
-        0, filled.shape[:2]
-    )  # (M, B, Q)
-    filled[:, :, slot] = drawn
+    drawn = controller.propose(filled.flatten(0, 1), slot, noise.flatten(0, 1)).unflatten(0, (candidates, batch))
+    filled[:, :, slot] = drawn  # (M, B, Q)
     likelihood = controller.condition(filled.flatten(0, 1)).log_likelihood()  # (M·B, 1 + K)
     weight = likelihood[:, slot + 1 :].sum(dim=1).unflatten(0, (candidates, batch))
     chosen = torch.multinomial(weight.T.softmax(dim=1).cpu(), 1, generator=random)[:, 0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,29 +25,14 @@ class FeatureError(ValueError):
     """A feature network cannot be used; the message says why and what to do."""
 
 
-class FeatureNetwork(ABC):
-    """Turns images into feature vectors.
-
-    Attributes:
-        name: key in :data:`FEATURE_NETWORKS`.
-        title: what the Fréchet distance over these features is called, everywhere it is printed.
-    """
-
-    name: str
-    title: str
-
-    @abstractmethod
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [−1, 1] (clamped) → features (B, F) float32 on the same device."""
-
-
-class ParserFeatures(FeatureNetwork):
+class ParserFeatures:
     """Mean-pooled activations of the face parser: one middle level for texture, the bottleneck for layout.
 
     The parser evens out exposure and colour casts before it looks, so these features are blind to them.
     """
 
-    name = "parser"
+    name = "parser"  # in :data:`FEATURE_NETWORKS`
+    # What the Fréchet distance over these features is called, everywhere it is printed.
     title = "substitute Fréchet distance (parser features)"
 
     def __init__(self, parser: FaceParser) -> None:
@@ -57,6 +41,7 @@ class ParserFeatures(FeatureNetwork):
         self.levels = sorted({last // 2, last})
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [−1, 1] (clamped) → features (B, F) float32 on the same device."""
         return self.read(images)[1]
 
     @torch.no_grad()
@@ -83,7 +68,7 @@ class ParserFeatures(FeatureNetwork):
         return ids, torch.cat(pooled, dim=1)
 
 
-class InceptionFeatures(FeatureNetwork):
+class InceptionFeatures:
     """The standard Inception network of FID and IS, as torch-fidelity implements it.
 
     Args:
@@ -97,6 +82,7 @@ class InceptionFeatures(FeatureNetwork):
         self.extractor = extractor
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Images as above → features (B, 2048)."""
         return self.read(images)[0]
 
     @torch.no_grad()
@@ -105,6 +91,9 @@ class InceptionFeatures(FeatureNetwork):
         bytes_ = ((images.float().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)
         features, logits = self.extractor(bytes_)
         return features, logits
+
+
+FeatureNetwork = ParserFeatures | InceptionFeatures
 
 
 def inception_path() -> Path | None:

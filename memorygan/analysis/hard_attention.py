@@ -44,8 +44,7 @@ class Measured:
         title: which memory.
         config: of its generator.
         work: of hard attention; None if nothing can be left out.
-        milliseconds: arithmetic → (full, hard) of retrieval and fusion, medians.
-        speedup: arithmetic → median of the ratios.
+        times: arithmetic → milliseconds of retrieval and fusion, full and hard, and their ratio; all medians.
         difference: ‖Δ‖ / ‖·‖ of the fused feature, in float32.
         largest: largest difference of the coarse mask, in float32.
     """
@@ -53,8 +52,7 @@ class Measured:
     title: str
     config: GeneratorConfig
     work: Work | None
-    milliseconds: dict[torch.dtype, tuple[float, float]]
-    speedup: dict[torch.dtype, float]
+    times: dict[torch.dtype, tuple[float, float, float]]
     difference: float
     largest: float
 
@@ -76,8 +74,7 @@ def measure(title: str, generator: MemoryGAN, latents: Latents) -> Measured:
     """Times and compares both ways of asking for one face (1, K, L, D) on the CPU."""
     config = generator.config
     work, difference, largest = None, 0.0, 0.0
-    milliseconds: dict[torch.dtype, tuple[float, float]] = {}
-    speedup: dict[torch.dtype, float] = {}
+    times: dict[torch.dtype, tuple[float, float, float]] = {}
     for dtype in dict.fromkeys((torch.float32, best_dtype("cpu"))):
         folded = fold(generator, dtype, "cpu")
         hard = HardAttention(generator.memory, config, dtype)
@@ -97,10 +94,10 @@ def measure(title: str, generator: MemoryGAN, latents: Latents) -> Measured:
         repeats = FEW_REPEATS if config.part_count > MANY_PARTS else REPEATS
         paths: dict[str, Callable[[], object]] = {"full": full, "hard": partial(hard.see, latents)}
         seconds = interleaved(paths, repeats, torch.device("cpu"))
-        times = [1e3 * statistics.median(seconds[path]) for path in ("full", "hard")]
-        milliseconds[dtype] = (times[0], times[1])
-        speedup[dtype] = statistics.median(a / b for a, b in zip(seconds["full"], seconds["hard"], strict=True))
-    return Measured(title, config, work, milliseconds, speedup, difference, largest)
+        slow, fast = (1e3 * statistics.median(seconds[path]) for path in ("full", "hard"))
+        ratio = statistics.median(a / b for a, b in zip(seconds["full"], seconds["hard"], strict=True))
+        times[dtype] = (slow, fast, ratio)
+    return Measured(title, config, work, times, difference, largest)
 
 
 def laid_out(parts: int) -> tuple[MemoryGAN, Latents]:
@@ -132,8 +129,8 @@ def differences(lab: Lab, own: MemoryGAN, seeds: list[int], swapped: bool) -> di
     full = own.synthesize(latents)
     seen = HardAttention(own.memory, own.config, torch.float32).see(latents)
     if seen is None:
-        none, all_of_them = torch.zeros(len(seeds)), torch.ones(len(seeds))
-        return {"largest": none, "mean": none, "mask": none, "share": all_of_them}
+        none = torch.zeros(len(seeds))
+        return {"largest": none, "mean": none, "mask": none, "share": none + 1.0}
     image, _ = own.render(seen.fused)
     change = (image - full.image).abs().flatten(1) * 500.0  # of a range of 2
     return {
@@ -155,8 +152,7 @@ def run(lab: Lab, samples: int) -> Piece:
     own = copy.deepcopy(lab.memorygan).cpu()
     rows, numbers = [], {}
     for name, title in (("sampled", "sampled"), ("swapped", f"sampled, {', '.join(SWAPPED)} of others")):
-        swapped = name == "swapped"
-        make = partial(differences, lab, own, swapped=swapped)
+        make = partial(differences, lab, own, swapped=name == "swapped")
         found = lab.gather(f"attention {name}", lab.face_seeds(samples), make)
         beyond = float((found["largest"] > 1000.0 * LIMIT).mean())
         rows.append(
@@ -191,7 +187,7 @@ def run(lab: Lab, samples: int) -> Piece:
     untrained = MemoryGAN(get_preset(PAPER_PRESET).generator).eval().requires_grad_(False)
     measured.append(measure(f"{PAPER_PRESET}, untrained", untrained, untrained.sample([0])))
     for entry in measured[:-1]:
-        for dtype, ratio in entry.speedup.items():
+        for dtype, (_, _, ratio) in entry.times.items():
             key = f"attention_{entry.title.split(',')[0].replace(' ', '_')}_{entry.config.part_count}_{_name(dtype)}"
             numbers[key.replace("-", "_")] = ratio
     return Piece((Text(_METHOD), close, Text(_SCALE), _against_k(lab, measured), Text(_VERDICT)), numbers)
@@ -210,17 +206,12 @@ def _against_k(lab: Lab, measured: list[Measured]) -> Table:
     rows = []
     for entry in measured:
         full, hard = entry.macs
-        cells = [
-            entry.title,
-            f"{entry.config.part_count}",
-            f"{full / 1e9:.2f}",
-            f"{hard / 1e9:.2f}",
-            f"{full / hard:.1f} ×",
-        ]
+        cells = [entry.title, f"{entry.config.part_count}"]
+        cells += [f"{full / 1e9:.2f}", f"{hard / 1e9:.2f}", f"{full / hard:.1f} ×"]
         for dtype in dtypes:
-            if dtype in entry.milliseconds:
-                times = entry.milliseconds[dtype]
-                cells += [f"{times[0]:.1f}", f"{times[1]:.1f}", f"{entry.speedup[dtype]:.2f} ×"]
+            if dtype in entry.times:
+                slow, fast, ratio = entry.times[dtype]
+                cells += [f"{slow:.1f}", f"{fast:.1f}", f"{ratio:.2f} ×"]
             else:
                 cells += ["–", "–", "–"]
         shown = (number(entry.difference, 2), number(entry.largest, 2)) if entry.work else ("0", "0")

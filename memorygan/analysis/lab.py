@@ -22,7 +22,7 @@ from memorygan.analysis.agreement import confusion_matrix
 from memorygan.analysis.blocks import Figure
 from memorygan.analysis.features import inception_path
 from memorygan.analysis.readings import Reader, Readings
-from memorygan.analysis.unfinished import Arrays, Unfinished, joined
+from memorygan.analysis.unfinished import Arrays, Unfinished
 from memorygan.checkpoint import load_generator
 from memorygan.encoder import PartEncoder, load_encoder
 from memorygan.fast.folding import fold
@@ -81,30 +81,14 @@ class Settings:
     batch: int = 16
 
 
-@dataclass(frozen=True)
-class GeneratedFaces:
-    """N untruncated faces as the judges see them.
-
-    Attributes:
-        readings: pixels and features; the parser's ids are folded into ``confusion``.
-        confusion: (K, K) pixels, the generator's ids against the parser's; all 0 without a parser.
-    """
-
-    readings: Readings
-    confusion: Tensor
-
-
 def _batches(faces: Sequence[int], size: int) -> Iterator[list[int]]:
     for start in range(0, len(faces), size):
         yield list(faces[start : start + size])
 
 
-def _array(values: Tensor | np.ndarray) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def sha256_of(path: Path | None) -> str:
+    """Of a file; "" where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else ""
 
 
 class Lab:
@@ -120,7 +104,7 @@ class Lab:
         self.generator: ComposedGenerator = loaded.generator.requires_grad_(False)
         self.loaded, self.sha256 = loaded, loaded.sha256
         self.parts, self.config = self.generator.config.parts, self.generator.config
-        self._generated: dict[int, GeneratedFaces] = {}
+        self._generated: dict[int, tuple[Readings, Tensor]] = {}
         self._real: dict[int, Readings] = {}
         self._stores: list[Unfinished] = []
         self._study: Unfinished | None = None
@@ -227,12 +211,9 @@ class Lab:
         found = {"checkpoint": self.sha256}
         for kind in kinds:
             if kind == "encoder":
-                found[kind] = _sha256(self.encoder_path) if self.encoder_path else ""
+                found[kind] = hashlib.sha256(self.encoder_path.read_bytes()).hexdigest() if self.encoder_path else ""
             elif kind == "judges":
-                weights = face_parser.DEFAULT_WEIGHTS
-                found[kind] = ("inception " if inception_path() else "") + (
-                    _sha256(weights) if weights.is_file() else ""
-                )
+                found[kind] = ("inception " if inception_path() else "") + sha256_of(face_parser.DEFAULT_WEIGHTS)
             else:
                 path = self.settings.data if kind == "data" else self.settings.validation
                 found[kind] = PackedDataset.open(path, verify=False).header.sha256 if path else ""
@@ -260,8 +241,7 @@ class Lab:
 
     def face_rows(self, faces: ResidentFaces, count: int) -> list[int]:
         """Indices of ``count`` evenly spaced real faces; of all of them if there are fewer."""
-        rows: list[int] = torch.linspace(0, len(faces) - 1, min(count, len(faces))).round().long().tolist()
-        return rows
+        return [round(row) for row in torch.linspace(0, len(faces) - 1, min(count, len(faces))).tolist()]
 
     def rows(self, faces: ResidentFaces, count: int, label: str) -> Iterator[Tensor]:
         """The same indices in batches, with a progress bar."""
@@ -274,6 +254,7 @@ class Lab:
         faces: Sequence[int],
         make: Callable[[list[int]], Mapping[str, Tensor | np.ndarray]],
         batch: int | None = None,
+        store: Unfinished | None = None,
     ) -> Arrays:
         """Measures faces batch by batch. Within a study, every batch is kept on disk until the study is done, so that
         an interrupted run goes on where it stopped.
@@ -283,32 +264,22 @@ class Lab:
             faces: seeds or row numbers.
             make: some of them → arrays whose first axis is joined over the batches.
             batch: faces per call; None for the settings' own.
-
-        Raises:
-            ValueError: if there is no face.
+            store: where they are kept; None for the study's own place.
         """
-        return self._gather(self._study, label, faces, make, batch or self.settings.batch)
-
-    def _gather(
-        self,
-        store: Unfinished | None,
-        label: str,
-        faces: Sequence[int],
-        make: Callable[[list[int]], Mapping[str, Tensor | np.ndarray]],
-        batch: int,
-    ) -> Arrays:
+        store = store or self._study
         found: list[Arrays] = []
         with tqdm(total=len(faces), desc=label, unit="face", leave=False) as bar:
-            for chosen in _batches(faces, batch):
+            for chosen in _batches(faces, batch or self.settings.batch):
                 name = f"{label.replace(' ', '-')}-{chosen[0]}-{chosen[-1]}-{len(chosen)}"
                 arrays = store.load(name) if store else None
                 if arrays is None:
-                    arrays = {key: _array(values) for key, values in make(chosen).items()}
+                    made = make(chosen).items()
+                    arrays = {key: torch.as_tensor(values).detach().cpu().numpy() for key, values in made}
                     if store:
                         store.save(name, arrays)
                 found.append(arrays)
                 bar.update(len(chosen))
-        return joined(found)
+        return {key: np.concatenate([arrays[key] for arrays in found]) for key in found[0]}
 
     # --- What an interrupted run leaves -------------------------------------------------------------------------------
 
@@ -338,16 +309,15 @@ class Lab:
         return {"pixels": reading.pixels} | ({} if reading.features is None else {"features": reading.features})
 
     def _readings(self, arrays: Arrays) -> Readings:
-        pixels, features = (
-            torch.from_numpy(arrays[key]).to(self.settings.device) if key in arrays else None
-            for key in ("pixels", "features")
-        )
-        assert pixels is not None
-        return Readings(pixels, features, None)
+        read = {key: torch.from_numpy(values).to(self.settings.device) for key, values in arrays.items()}
+        return Readings(read["pixels"], read.get("features"), None)
 
     @torch.no_grad()
-    def generated(self, count: int) -> GeneratedFaces:
+    def generated(self, count: int) -> tuple[Readings, Tensor]:
         """``count`` untruncated faces before the judges; computed once.
+
+        Returns:
+            pixels and features; and (K, K) pixels, the generator's ids against the parser's, all 0 without a parser.
 
         Raises:
             StudyUnavailable: if the generator's images are not finite.
@@ -355,10 +325,10 @@ class Lab:
         if count not in self._generated:
             settings = self.settings
             key = ["generated", self.inputs(("judges",)), settings.seed, settings.temperature, settings.features]
-            seeds = self.face_seeds(count)
-            found = self._gather(self.unfinished(key), "generated faces", seeds, self._judge, settings.batch)
-            confusion = torch.from_numpy(found["confusion"]).sum(dim=0)
-            self._generated[count] = GeneratedFaces(self._readings(found), confusion)
+            store = self.unfinished(key)
+            found = self.gather("generated faces", self.face_seeds(count), self._judge, store=store)
+            confusion = torch.from_numpy(found.pop("confusion")).sum(dim=0)
+            self._generated[count] = self._readings(found), confusion
         return self._generated[count]
 
     def _judge(self, seeds: list[int]) -> dict[str, Tensor]:
@@ -381,12 +351,11 @@ class Lab:
         faces = self.training_faces
         if count not in self._real:
             store = self.unfinished(["real", self.inputs(("data", "judges")), self.settings.features, count])
-            found = self._gather(
-                store,
+            found = self.gather(
                 "real faces",
                 self.face_rows(faces, count),
                 lambda rows: self._reading(self.reader.read(faces.batch(torch.tensor(rows)).image, self.parts)),
-                self.settings.batch,
+                store=store,
             )
             self._real[count] = self._readings(found)
         return self._real[count]

@@ -23,21 +23,10 @@ def cosine_matrices(codes: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         (S, S) float64 mean, and population standard deviation.
-
-    Raises:
-        ValueError: for another shape, or no face.
     """
-    if codes.ndim != 3 or not len(codes):
-        raise ValueError(f"codes must have shape (N, S, Q) with at least one face, got {tuple(codes.shape)}")
-    total = torch.zeros(codes.shape[1], codes.shape[1], dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    for some in codes.split(512):
-        unit = torch.nn.functional.normalize(some.double().cpu(), dim=-1)
-        cosine = unit @ unit.transpose(1, 2)
-        total += cosine.sum(dim=0)
-        squares += cosine.square().sum(dim=0)
-    mean = total / len(codes)
-    return mean, (squares / len(codes) - mean.square()).clamp_min(0.0).sqrt()
+    units = (torch.nn.functional.normalize(some.double().cpu(), dim=-1) for some in codes.split(512))
+    cosine = torch.cat([unit @ unit.transpose(1, 2) for unit in units])
+    return cosine.mean(dim=0), cosine.std(dim=0, correction=0)
 
 
 def tsne(codes: np.ndarray, seed: int) -> np.ndarray:

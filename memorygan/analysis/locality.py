@@ -132,12 +132,7 @@ def summarise(inside: np.ndarray, outside: np.ndarray, preserved: np.ndarray, ar
 
     Args:
         inside, outside, preserved, area: (N,) as in :class:`Change`, nan where there is nothing to measure.
-
-    Raises:
-        ValueError: if there is no edit.
     """
-    if not len(area):
-        raise ValueError("there is no edit to summarise")
     return Summary(_mean(inside), _mean(outside), _mean(preserved), _mean(area), len(area), int((area > 0).sum()))
 
 

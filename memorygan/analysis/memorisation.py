@@ -45,7 +45,7 @@ def run(lab: Lab, samples: int) -> Piece:
 
 
 def _diversity(lab: Lab, samples: int, numbers: dict[str, float], footer: str) -> tuple[Table, tuple[Bar, ...]]:
-    generated, real = lab.generated(samples).readings, lab.real(samples)
+    generated, real = lab.generated(samples)[0], lab.real(samples)
     spaces = [("pixels", generated.pixels, real.pixels)]
     if generated.features is not None and real.features is not None and lab.reader.features is not None:
         spaces.append((f"{lab.reader.features.name} features", generated.features, real.features))
@@ -67,7 +67,7 @@ def _memorisation(lab: Lab, samples: int, numbers: dict[str, float], footer: str
     mirrored, _ = _vectors(lab, faces, "mirrored faces", mirror=True)
     both = torch.cat((reference, mirrored))
     # Twice as many as are shown: a face and its mirror image may both be near.
-    nearest = nearest_neighbours(lab.generated(samples).readings.pixels, both, min(2 * NEIGHBOURS, len(both)))
+    nearest = nearest_neighbours(lab.generated(samples)[0].pixels, both, min(2 * NEIGHBOURS, len(both)))
     distances = {"generated": nearest.distances[:, 0].cpu().numpy()}
     if lab.settings.validation is not None:
         held_out, _ = _vectors(lab, lab.held_out_faces, "held-out faces")

@@ -68,10 +68,8 @@ def transfer(lab: Lab) -> Figure:
             both = target.mix(source, [part], [LayerGroup.SHAPE, LayerGroup.TEXTURE])
             row += [_pictures(lab, face)[0] for face in (target, source, texture, both)]
     footer = lab.footer(2 * PAIRS)
-    labels, columns = (
-        [lab.parts[part].label for part in parts],
-        ["face", "source", "texture", "shape + texture"] * PAIRS,
-    )
+    labels = [lab.parts[part].label for part in parts]
+    columns = ["face", "source", "texture", "shape + texture"] * PAIRS
     caption = "Transfer of a part's texture alone, and of its shape with its texture"
     return lab.save(grids.grid(rows, labels, columns, footer), "transfer.webp", caption, footer)
 

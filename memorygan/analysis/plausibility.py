@@ -49,13 +49,7 @@ class Plausibility:
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Mean of first − second over the same faces, and its standard error; error nan for a single face.
-
-    Raises:
-        ValueError: if the lengths differ or there is no face.
-    """
-    if first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise ValueError(f"paired scores of shape (N,) are needed, got {first.shape} and {second.shape}")
+    """Mean of first − second (N,) over the same faces, and its standard error; error nan for a single face."""
     difference = first - second
     error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else float("nan")
     return float(difference.mean()), float(error)

@@ -39,7 +39,7 @@ def run(lab: Lab, samples: int) -> Piece:
 
 def _distances(lab: Lab, samples: int, blocks: list[Block], numbers: dict[str, float]) -> None:
     network = lab.reader.features
-    generated = lab.generated(samples).readings.features
+    generated = lab.generated(samples)[0].features
     if network is None or generated is None:
         return
     key = "fid" if isinstance(network, InceptionFeatures) else "substitute_frechet_distance"
@@ -98,7 +98,7 @@ def _masks(lab: Lab, samples: int, blocks: list[Block], numbers: dict[str, float
     if lab.reader.parser is None:
         blocks.append(Text("The face parser's weights are not on this machine, so mask quality was not measured."))
         return ()
-    confusion = lab.generated(samples).confusion
+    confusion = lab.generated(samples)[1]
     if not int(confusion.sum()):
         blocks.append(Text("This generator's parts are not the parser's, so mask quality was not measured."))
         return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -42,68 +42,50 @@ def part_errors(change: Tensor, ids: Tensor, count: int) -> tuple[Tensor, Tensor
     return total, torch.bincount(flat, minlength=count).double()
 
 
-@dataclass
-class _Gathered:
-    """What is kept of all faces: sums per part, the error of every face with and without the encoder's corrections,
-    and pictures of the first few."""
-
-    total: Tensor
-    pixels: Tensor
-    confusion: Tensor
-    errors: list[float] = field(default_factory=list)
-    first_errors: list[float] = field(default_factory=list)
-    ours: list[np.ndarray] = field(default_factory=list)
-    masks: list[np.ndarray] = field(default_factory=list)
-    originals: list[np.ndarray] = field(default_factory=list)
-
-
 def error_of(batch: FaceBatch, face: Synthesis) -> Change:
     """The difference as a change of the whole picture."""
     return measure_change(batch.image, face.image, torch.ones_like(batch.part_ids, dtype=torch.bool))
 
 
 @torch.no_grad()
-def _gather(lab: Lab, samples: int) -> _Gathered:
-    faces, count = lab.held_out_faces, len(lab.parts)
-    zeros = torch.zeros(count, dtype=torch.float64)
-    kept = _Gathered(zeros, zeros, torch.zeros(count, count, dtype=torch.int64))
-    for rows in lab.rows(faces, samples, "reconstructions"):
-        batch = faces.batch(rows)
-        first = lab.memorygan.draw(lab.encoder(batch.image, batch.one_hot).mean)
-        face = (
-            lab.memorygan.synthesize(lab.encoder.read(lab.memorygan, batch.image, batch.one_hot).latents(lab.memorygan))
-            if lab.encoder.config.looks
-            else first
-        )
-        change = error_of(batch, face)
-        total, pixels = part_errors(change.map, batch.part_ids, count)
-        kept.total, kept.pixels = kept.total + total, kept.pixels + pixels
-        kept.confusion += confusion_matrix(batch.part_ids.long(), face.part_map, count)
-        kept.errors += change.inside.tolist()
-        kept.first_errors += error_of(batch, first).inside.tolist()
-        if len(kept.ours) < SHOWN:
-            kept.ours += grids.faces(face.image)
-            kept.masks += grids.masks(face.part_map, lab.parts)
-            kept.originals += grids.faces(batch.image)
-    return kept
+def _measure(lab: Lab, rows: list[int]) -> dict[str, Tensor | np.ndarray]:
+    """Errors (B,) of some faces with and without the encoder's corrections, sums per part, and pictures."""
+    batch, memory, count = lab.held_out_faces.batch(torch.tensor(rows)), lab.memorygan, len(lab.parts)
+    face = first = memory.draw(lab.encoder(batch.image, batch.one_hot).mean)
+    if lab.encoder.config.looks:
+        face = memory.synthesize(lab.encoder.read(memory, batch.image, batch.one_hot).latents(memory))
+    change = error_of(batch, face)
+    total, pixels = part_errors(change.map, batch.part_ids, count)
+    return {
+        "errors": change.inside,
+        "first_errors": error_of(batch, first).inside,
+        "total": total[None],
+        "pixels": pixels[None],
+        "confusion": confusion_matrix(batch.part_ids.long(), face.part_map, count)[None],
+        "image": np.stack(grids.faces(face.image)),
+        "mask": np.stack(grids.masks(face.part_map, lab.parts)),
+        "original": np.stack(grids.faces(batch.image)),
+    }
 
 
 def run(lab: Lab, samples: int) -> Piece:
     """Mean absolute error, whole and per part, and a sheet of reconstructions."""
-    kept = _gather(lab, samples)
-    count, error, spread = len(kept.errors), float(np.mean(kept.errors)), float(np.std(kept.errors))
+    kept = lab.gather("reconstructions", lab.face_rows(lab.held_out_faces, samples), lambda rows: _measure(lab, rows))
+    errors, first_errors = kept["errors"], kept["first_errors"]
+    count, error = len(errors), float(errors.mean())
     footer = lab.plain_footer(count, "held-out faces")
-    scores = agreement(kept.confusion, lab.parts.names)
+    scores = agreement(torch.from_numpy(kept["confusion"]).sum(dim=0), lab.parts.names)
     numbers = {"reconstruction_error": error}
-    rows = [("whole picture", f"{error:.2f} ± {spread:.2f}", "")]
+    rows = [("whole picture", f"{error:.2f} ± {errors.std():.2f}", "")]
     looks, how = lab.encoder.config.looks, "once"
     if looks:
-        numbers["reconstruction_error_first_look"] = first = float(np.mean(kept.first_errors))
-        rows.append(("… after its first look", f"{first:.2f} ± {float(np.std(kept.first_errors)):.2f}", ""))
+        numbers["reconstruction_error_first_look"] = first = float(first_errors.mean())
+        rows.append(("… after its first look", f"{first:.2f} ± {first_errors.std():.2f}", ""))
         times = f"{looks} times" if looks > 1 else "once"
         how = f"which then compares them {times} with the rendering of its codes and corrects those"
+    total, pixels = kept["total"].sum(axis=0), kept["pixels"].sum(axis=0)
     for k, part in enumerate(lab.parts.parts):
-        mean = float(kept.total[k] / kept.pixels[k]) if kept.pixels[k] else float("nan")
+        mean = float(total[k] / pixels[k]) if pixels[k] else float("nan")
         numbers[f"reconstruction_error_{part.name}"] = mean
         rows.append((part.label, number(mean), number(scores.iou[part.name])))
     caption = f"Reconstruction error where the original shows the part ({footer})."
@@ -114,32 +96,21 @@ def run(lab: Lab, samples: int) -> Piece:
         ),
         Table(("part", "mean absolute error, of 255", "IoU of the mask"), tuple(rows), caption),
     ]
-    private = _sheets(lab, kept, blocks)
-    return Piece(tuple(blocks), numbers, (Bar(BAR, error, ERROR_BAR, False, count),), private)
-
-
-def _sheets(lab: Lab, kept: _Gathered, blocks: list[Block]) -> tuple[str, ...]:
-    shown = min(SHOWN, len(kept.ours))
-    footer = lab.plain_footer(shown, "held-out faces")
-    lines = range(0, shown, COLUMNS)
-
-    def sheet(first: list[np.ndarray], second: list[np.ndarray], labels: list[str]) -> grids.Image.Image:
-        rows = [row for at in lines for row in (first[at : at + COLUMNS], second[at : at + COLUMNS])]
-        return grids.grid(rows, labels * len(lines), footer=footer)
-
-    beside = sheet(kept.originals[:shown], kept.ours[:shown], ["original", "encoder"])
-    alone = sheet(kept.ours[:shown], kept.masks[:shown], ["image", "mask"])
     caption = "Held-out faces as encoder and generator give them back, with the masks drawn along"
-    return show_sheets(lab, "reconstructions", alone, beside, caption, footer, blocks)
+    pictures = {**kept, "encoder": kept["image"]}
+    alone, beside = ("image", "mask"), ("original", "encoder")
+    private = show_sheets(lab, "reconstructions", pictures, alone, beside, caption, "held-out faces", blocks)
+    return Piece(tuple(blocks), numbers, (Bar(BAR, error, ERROR_BAR, False, count),), private)
 
 
 def show_sheets(
     lab: Lab,
     name: str,
-    alone: grids.Image.Image,
-    beside: grids.Image.Image,
+    pictures: Mapping[str, np.ndarray],
+    alone: Sequence[str],
+    beside: Sequence[str],
     caption: str,
-    footer: str,
+    of: str,
     blocks: list[Block],
 ) -> tuple[str, ...]:
     """Adds what came back to the report; with the originals, or of celebrities, it goes to the private folder.
@@ -147,18 +118,27 @@ def show_sheets(
     Args:
         lab: the bench.
         name: of both files, without ending.
-        alone, beside: the sheet without and with the originals.
-        caption, footer: of the sheet in the report.
+        pictures: label → (N, S, S, 3) uint8, of which the first few are shown.
+        alone, beside: labels on the sheet without and with the originals.
+        caption: of the sheet in the report.
+        of: what the faces are.
         blocks: the chapter so far; a figure, where it may be shown, and a sentence are added.
 
     Returns:
         the private files.
     """
-    private = [lab.save_private(beside, f"{name}-beside-originals.png")]
+    shown = min(SHOWN, len(pictures[beside[0]]))
+    footer, lines = lab.plain_footer(shown, of), range(0, shown, COLUMNS)
+
+    def sheet(labels: Sequence[str]) -> grids.Image.Image:
+        rows = [list(pictures[label][at : min(at + COLUMNS, shown)]) for at in lines for label in labels]
+        return grids.grid(rows, [*labels] * len(lines), footer=footer)
+
+    private = [lab.save_private(sheet(beside), f"{name}-beside-originals.png")]
     if lab.held_out_may_be_people:
-        private.append(lab.save_private(alone, f"{name}.png"))
+        private.append(lab.save_private(sheet(alone), f"{name}.png"))
     else:
-        blocks.append(lab.save(alone, f"{name}.webp", caption, footer))
+        blocks.append(lab.save(sheet(alone), f"{name}.webp", caption, footer))
     blocks.append(Text(ORIGINALS_ELSEWHERE))
     return tuple(private)
 

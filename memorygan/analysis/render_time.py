@@ -28,12 +28,7 @@ def render_times(generator: ComposedGenerator, faces: list[Latents]) -> np.ndarr
     Args:
         generator: on the CPU.
         faces: N times (1, K, L, D).
-
-    Raises:
-        ValueError: if there is no face.
     """
-    if not faces:
-        raise ValueError("there is no face to render; measure at least one")
     for k in range(WARM_UP):
         generator.synthesize(faces[k % len(faces)])
     found = []

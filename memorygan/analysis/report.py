@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memorygan.analysis.blocks import BAR_COLUMNS, Block, Figure, Table, Text
+from memorygan.analysis.lab import Lab
 from memorygan.analysis.study import Finished, Study
 
 MARKDOWN, HTML = "README.md", "index.html"
@@ -37,33 +38,6 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What the report is about.
-
-    Attributes:
-        sha256: of the checkpoint file.
-        preset: name, or None.
-        size: image side in pixels.
-        kind: kind of generator.
-        images_seen: images shown in training.
-        data: the data sets it was trained on.
-        notes: from the checkpoint.
-        seed, temperature, truncation: of the samples.
-    """
-
-    sha256: str
-    preset: str | None
-    size: int
-    kind: str
-    images_seen: int
-    data: tuple[str, ...]
-    notes: str
-    seed: int
-    temperature: float
-    truncation: float
-
-
-@dataclass(frozen=True)
 class Chapter:
     """A heading with what stands below it."""
 
@@ -71,20 +45,17 @@ class Chapter:
     blocks: tuple[Block, ...]
 
 
-def chapters(subject: Subject, results: Sequence[Finished | Missing]) -> list[Chapter]:
-    """The report's opening and one chapter per study, in order."""
-    return [_opening(subject), _promises(results), *map(_chapter, results)]
-
-
-def _opening(subject: Subject) -> Chapter:
-    trained = f"trained on {subject.images_seen:,} images" if subject.images_seen else "untrained"
+def _opening(lab: Lab) -> Chapter:
+    """What the report is about."""
+    loaded, settings, size = lab.loaded, lab.settings, lab.config.size
+    trained = f"trained on {loaded.images_seen:,} images" if loaded.images_seen else "untrained"
     rows = (
-        ("checkpoint (sha256)", subject.sha256),
-        ("kind, preset", f"{subject.kind}, {subject.preset or 'of its own'}"),
-        ("picture", f"{subject.size} × {subject.size} pixels"),
-        ("training", trained + (f"; {subject.notes}" if subject.notes else "")),
-        ("data", "; ".join(subject.data) or "not recorded"),
-        ("first seed, truncation, temperature", f"{subject.seed}, {subject.truncation:g}, {subject.temperature:g}"),
+        ("checkpoint (sha256)", loaded.sha256),
+        ("kind, preset", f"{loaded.kind}, {loaded.preset or 'of its own'}"),
+        ("picture", f"{size} × {size} pixels"),
+        ("training", trained + (f"; {loaded.provenance.notes}" if loaded.provenance.notes else "")),
+        ("data", "; ".join(loaded.provenance.data) or "not recorded"),
+        ("first seed, truncation, temperature", f"{settings.seed}, {settings.truncation:g}, {settings.temperature:g}"),
     )
     return Chapter(
         "Analysis of a MemoryGAN checkpoint",
@@ -204,11 +175,11 @@ def _inline(text: str) -> str:
     return re.sub(r"(https?://[^\s,)]+)", r'<a href="\1">\1</a>', text)
 
 
-def write_report(out: Path, subject: Subject, results: Sequence[Finished | Missing]) -> tuple[Path, Path]:
-    """Writes both forms; returns their paths."""
-    report = chapters(subject, results)
-    out.mkdir(parents=True, exist_ok=True)
-    markdown, page = out / MARKDOWN, out / HTML
+def write_report(lab: Lab, results: Sequence[Finished | Missing]) -> tuple[Path, Path]:
+    """Writes both forms, an opening and one chapter per study, in order; returns their paths."""
+    report = [_opening(lab), _promises(results), *map(_chapter, results)]
+    lab.settings.out.mkdir(parents=True, exist_ok=True)
+    markdown, page = lab.settings.out / MARKDOWN, lab.settings.out / HTML
     markdown.write_text(to_markdown(report), encoding="utf-8")
     page.write_text(to_html(report), encoding="utf-8")
     return markdown, page

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +50,3 @@ class Unfinished:
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # absent, or other keys still have something there
             self.folder.parent.rmdir()
-
-
-def joined(pieces: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
-    """Arrays of several batches, one after another along the first axis.
-
-    Raises:
-        ValueError: if there is no batch.
-    """
-    if not pieces:
-        raise ValueError("there is nothing to join; measure at least one face")
-    return {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
