@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -27,7 +26,7 @@ from app.sizes import RECIPE, allow
 from editing.errors import EditingError, quoted
 from editing.face.edits import PART_LAYERS
 from editing.photo.store import Square
-from editing.results import Change, FaceView
+from editing.results import Change, FaceView, InversionProgress
 from editing.service import EditingService
 from editing.text.optimize import STRENGTHS
 
@@ -37,16 +36,6 @@ TRUNCATION, STEPS, REFINEMENT, BRIEF, PAUSE = 0.7, 300, 200, 60, 400
 KINDS = ("gif", "mp4")
 PARTS = '["hair", "mouth"]'
 Answer = tuple[str, dict[str, Any], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    """A face of a photo, and how well it was rebuilt; see :class:`editing.results.InversionProgress`."""
-
-    view: FaceView
-    error: float
-    mask_agreement: float
-    identity: float | None
 
 
 class Programs:
@@ -207,7 +196,7 @@ class Programs:
         sequence, shown = names(order, "order", PARTS), names(rows, "rows", '["image", "mask"]') or ["image"]
         with self._opened(recipe) as view:
             make = self._service.export_gif if ending == "gif" else self._service.export_mp4
-            return self._file(make(view.session, sequence, tuple(shown), pause), f"clip.{ending}")
+            return self._results.give(make(view.session, sequence, tuple(shown), pause), f"clip.{ending}")
 
     def invert(self, photo: Any, face: float = 0, steps: float = 200, crop: Any = None) -> Answer:
         """Turn a photo of a face into an editable one.
@@ -228,8 +217,7 @@ class Programs:
         data, square = uploads.take(photo), _square(crop)
         wanted, count = whole(face, "face") or 0, whole(steps, "steps")
         count = REFINEMENT if count is None else count
-        with self._rebuilt(data, wanted, square, count) as last:
-            view = last.view
+        with self._rebuilt(data, wanted, square, count) as (view, last):
             scores = {"error": last.error, "mask_agreement": last.mask_agreement, "identity": last.identity}
             told = None if last.identity is None else self._service.likeness(last.identity)
             found = {name: _finite(value) for name, value in scores.items()} | {"likeness": told and told.word}
@@ -256,9 +244,9 @@ class Programs:
         wanted, count = whole(face, "face") or 0, whole(steps, "steps")
         with (
             self._opened(recipe) as edited,
-            self._rebuilt(data, wanted, square, BRIEF if count is None else count) as last,
+            self._rebuilt(data, wanted, square, BRIEF if count is None else count) as (rebuilt, _),
         ):
-            view = self._service.apply_edits(last.view.session, self._service.recipe(edited.session))
+            view = self._service.apply_edits(rebuilt.session, self._service.recipe(edited.session))
             return self._picture(view, alone), self._recipe(view)
 
     def model(self) -> dict[str, Any]:
@@ -291,15 +279,17 @@ class Programs:
             self._service.close_session(view.session)
 
     @contextmanager
-    def _rebuilt(self, data: bytes, face: int, square: Square | None, steps: int) -> Iterator[Rebuilt]:
-        """A face of a photo, open."""
+    def _rebuilt(
+        self, data: bytes, face: int, square: Square | None, steps: int
+    ) -> Iterator[tuple[FaceView, InversionProgress]]:
+        """A face of a photo, open, and how well it was rebuilt."""
         opened = self._service.open_photo(data)
         try:
             last = _last(self._jobs.invert(opened.photo, face, square, steps, cancel=call_token(), owner=call_owner()))
             if last.view is None:
                 raise EditingError("the photo could not be reconstructed; try again")
             with self._closing(last.view) as view:
-                yield Rebuilt(view, last.error, last.mask_agreement, last.identity)
+                yield view, last
         finally:
             self._service.close_photo(opened.photo)
 
@@ -328,14 +318,11 @@ class Programs:
     def _picture(self, view: FaceView, alone: bool = True) -> str:
         if view.in_photo and not alone:
             saved = self._service.export_photo(view.session)
-            return self._file(saved.data, f"photo.{saved.suffix}")
-        return self._file(self._service.export_png(view.session), "face.png")
+            return self._results.give(saved.data, f"photo.{saved.suffix}")
+        return self._results.give(self._service.export_png(view.session), "face.png")
 
     def _recipe(self, view: FaceView) -> dict[str, Any]:
         return self._service.recipe(view.session).to_dict()
-
-    def _file(self, data: bytes, name: str) -> str:
-        return self._results.give(data, name)
 
 
 def build(service: EditingService, jobs: LongJobs) -> None:

@@ -135,16 +135,12 @@ def refuse_politely(demo: gr.Blocks) -> None:
             try:
                 return await prepare(function, inputs, *args, **options)
             except gr.Error as error:
-                words = quoted_message(error)
+                # It shows the value, whatever its length.
+                said = str(error.message)
+                words = said if len(said) <= 300 else f"{said[:300]}…"
             except Exception as error:
                 log.warning("a call of %s was refused: %s", function.api_name, type(error).__name__)
                 words = UNFIT
         raise gr.Error(words, print_exception=False, visible=False) from None
 
     demo.preprocess_data = prepared  # type: ignore[method-assign, assignment]
-
-
-def quoted_message(error: gr.Error, most: int = 300) -> str:
-    """What an error of Gradio says, and no more of it than that: it shows the value, whatever its length."""
-    said = str(error.message)
-    return said if len(said) <= most else f"{said[:most]}…"

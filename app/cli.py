@@ -8,44 +8,12 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from app.stopping import Stop, drain
 from app.surroundings import Unfit, check_address, no_free_port, prepared
-
-
-@dataclass(frozen=True)
-class Options:
-    """What was asked for on the command line or in the environment.
-
-    Attributes:
-        host, port, share, mcp, open, queue_size: see :class:`app.server.Settings`.
-        engine: "local", or "ray" where others compute, see :mod:`app.cluster`.
-        address: of the Ray cluster; None for one of this machine alone.
-        replicas: of each kind there, at most.
-        checkpoint, device, text_judge, identity_judge: see :meth:`editing.service.EditingService.open`.
-        auth: (name, password) pairs.
-        trusted_proxies: addresses, separated by commas.
-        max_sessions: faces kept ready at a time.
-    """
-
-    host: str
-    port: int | None
-    engine: str
-    address: str | None
-    replicas: int
-    device: str
-    checkpoint: Path | None
-    text_judge: str
-    identity_judge: str
-    auth: tuple[tuple[str, str], ...]
-    trusted_proxies: str
-    max_sessions: int
-    queue_size: int
-    share: bool
-    mcp: bool
-    open: bool
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,23 +24,19 @@ def parser() -> argparse.ArgumentParser:
         epilog="The variable in brackets sets the default of its option; lists of people are separated by spaces.",
     )
 
+    def said(variables: Sequence[str], default: Any) -> Any:
+        return next((os.environ[name] for name in variables if os.environ.get(name)), default)
+
     def add(flag: str, variables: Sequence[str], default: str | None, help_text: str, kind: type = str) -> None:
-        value = next((os.environ[name] for name in variables if os.environ.get(name)), default)
-        note = " or ".join(variables)
+        note, value = " or ".join(variables), said(variables, default)
         found.add_argument(flag, type=kind, default=value, metavar="…", help=f"{help_text} [{note}]")
 
     def switch(flag: str, variables: Sequence[str], help_text: str, default: bool = False) -> None:
-        said = next((os.environ[name].lower() for name in variables if os.environ.get(name)), None)
-        on = default if said is None else said in ("1", "true", "yes", "on")
         note = " or ".join(variables)
+        on = said(variables, "on" if default else "").lower() in ("1", "true", "yes", "on")
         found.add_argument(flag, action=argparse.BooleanOptionalAction, default=on, help=f"{help_text} [{note}]")
 
-    add(
-        "--host",
-        ["MEMORYGAN_HOST", "GRADIO_SERVER_NAME"],
-        "127.0.0.1",
-        "address to listen on; 0.0.0.0 for all",
-    )
+    add("--host", ["MEMORYGAN_HOST", "GRADIO_SERVER_NAME"], "127.0.0.1", "address to listen on; 0.0.0.0 for all")
     add("--port", ["MEMORYGAN_PORT", "GRADIO_SERVER_PORT"], None, "port; the first free one from 7860 if left out", int)
     add("--engine", ["MEMORYGAN_ENGINE"], "local", "what computes: local (this process), or ray (many devices)")
     add("--address", ["MEMORYGAN_RAY_ADDRESS"], None, "of a Ray cluster; --engine ray starts one here if left out")
@@ -99,13 +63,7 @@ def parser() -> argparse.ArgumentParser:
         "*" if os.environ.get("SPACE_ID") else "127.0.0.1,::1",
         "addresses of proxies that are believed when they say whom a request comes from; * for all",
     )
-    add(
-        "--max-sessions",
-        ["MEMORYGAN_MAX_SESSIONS"],
-        "64",
-        "faces kept ready; others are restored on demand",
-        int,
-    )
+    add("--max-sessions", ["MEMORYGAN_MAX_SESSIONS"], "64", "faces kept ready; others are restored on demand", int)
     add("--queue-size", ["MEMORYGAN_QUEUE_SIZE"], "64", "requests of one kind of work that may wait", int)
     switch("--share", ["MEMORYGAN_SHARE"], "make a public link through Gradio's servers")
     switch("--mcp", ["MEMORYGAN_MCP", "GRADIO_MCP_SERVER"], "also be an MCP server, for assistants that use tools")
@@ -131,8 +89,12 @@ def persons(entries: Sequence[str]) -> tuple[tuple[str, str], ...] | None:
     return None if any(not name or not word for name, word in people) else people
 
 
-def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Reads and checks the options; ends the program with a sentence if they are unusable."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads and checks the options; ends the program with a sentence if they are unusable.
+
+    Returns:
+        What :func:`parser` takes, with ``auth`` as (name, password) pairs.
+    """
     options = parser()
     values = options.parse_args(arguments)
     for name in ("max_sessions", "queue_size", "replicas"):
@@ -148,7 +110,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     people = persons(([said] if said else []) if values.auth is None else values.auth)
     if people is None:
         options.error("--auth needs name:password, for example --auth ada:secret; leave it out to let everyone in")
-    return Options(**{**vars(values), "auth": people})
+    values.auth = people
+    return values
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,10 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = Stop()
     with stop.signals():
         try:
-            host = check_address(options.host, options.port)
-            with prepared(host) as folder:
+            options.host = check_address(options.host, options.port)
+            with prepared(options.host) as folder:
                 stop.folder = folder
-                _serve(replace(options, host=host), stop)
+                _serve(options, stop)
         except Unfit as error:
             print(f"MemoryGAN Studio cannot start: {error}.", file=sys.stderr)
             return 2
@@ -170,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _serve(options: Options, stop: Stop) -> None:
+def _serve(options: argparse.Namespace, stop: Stop) -> None:
     # Imported only now: --help and a mistyped option shall not wait for torch.
     from app import create_demo
     from app.engines import engine
@@ -186,7 +149,7 @@ def _serve(options: Options, stop: Stop) -> None:
             raise Unfit(str(error)) from error
         if service.notice:
             print(service.notice, flush=True)
-        shared = {item.name for item in fields(Settings)} & {item.name for item in fields(options)}
+        shared = {item.name for item in fields(Settings)} & vars(options).keys()
         settings = Settings(stop=stop, **{name: getattr(options, name) for name in shared})
         jobs = StoppableJobs(long_jobs)
         demo = create_demo(service, jobs)

@@ -32,7 +32,6 @@ class Desk:
         self.parts: list[dict[str, Any]] = [
             {"name": part.name, "label": part.label, "color": list(part.color)} for part in service.parts
         ]
-        self.has_base = bool(service.sliders(BASE))
         self.sliders = [
             {
                 "id": slider.id,
@@ -58,8 +57,8 @@ class Desk:
 
     def parts_with_base(self) -> list[dict[str, Any]]:
         """The parts to choose from where pose and framing is one of them."""
-        base = [{"name": BASE, "label": BASE_LABEL, "color": None}] if self.has_base else []
-        return [*self.parts, *base]
+        base = {"name": BASE, "label": BASE_LABEL, "color": None}
+        return [*self.parts, base] if self.service.sliders(BASE) else self.parts
 
     # --- opening faces
 

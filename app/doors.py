@@ -60,18 +60,12 @@ class Doors:
         app: the application behind it.
         people: (name, password) pairs; empty if everyone may in.
         login_of: the name that a token of a login cookie stands for, or None.
-        patience: with wrong logins.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        people: Sequence[tuple[str, str]],
-        login_of: Callable[[dict[str, str]], str | None],
-        patience: Patience | None = None,
+        self, app: ASGIApp, people: Sequence[tuple[str, str]], login_of: Callable[[dict[str, str]], str | None]
     ) -> None:
-        self._app, self._people, self._login_of = app, dict(people), login_of
-        self._patience = patience or Patience()
+        self._app, self._people, self._login_of, self._patience = app, dict(people), login_of, Patience()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

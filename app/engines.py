@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,14 +13,13 @@ from typing import TYPE_CHECKING
 from app.surroundings import Unfit
 
 if TYPE_CHECKING:
-    from app.cli import Options
     from app.jobs import LongJobs
     from editing.service import EditingService
 
 
 @contextmanager
-def engine(options: Options) -> Iterator[tuple[EditingService, LongJobs]]:
-    """The service of the page, and where its long jobs run, for as long as the block lasts.
+def engine(options: Namespace) -> Iterator[tuple[EditingService, LongJobs]]:
+    """The service of the page, and where its long jobs run, for as long as the block lasts; see :func:`app.cli.parse`.
 
     Raises:
         EditingError: if the checkpoint or the device cannot be used.
@@ -30,7 +30,7 @@ def engine(options: Options) -> Iterator[tuple[EditingService, LongJobs]]:
 
 
 @contextmanager
-def _here(options: Options) -> Iterator[tuple[EditingService, LongJobs]]:
+def _here(options: Namespace) -> Iterator[tuple[EditingService, LongJobs]]:
     from app.zero import ZeroJobs, import_spaces
     from editing.service import EditingService, Limits
 
@@ -48,7 +48,7 @@ def _here(options: Options) -> Iterator[tuple[EditingService, LongJobs]]:
 
 
 @contextmanager
-def _ray(options: Options) -> Iterator[tuple[EditingService, LongJobs]]:
+def _ray(options: Namespace) -> Iterator[tuple[EditingService, LongJobs]]:
     if importlib.util.find_spec("ray") is None:
         raise Unfit("--engine ray needs Ray; install it with pip install '.[serve]', or use --engine local")
     from app.cluster.deploy import running

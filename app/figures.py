@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memorygan.analysis.blocks import Bar, Piece, number
+from memorygan.analysis.blocks import Piece, number
 from memorygan.analysis.study import PIECES
 from memorygan.config import GeneratorConfig, get_preset, with_part_count
 
@@ -47,8 +47,8 @@ def complexity(kind: str, config: GeneratorConfig) -> str:
     rows: list[tuple[str, ...]] = []
     for count in PART_COUNTS:
         here = measure(kind, with_part_count(paper, count))
-        parameters, macs = PAPER_PARAMETERS[kind].get(count), PAPER_MACS.get(kind, {}).get(count)
-        rows.append((f"{count}", _given(parameters), _given(macs), *_sizes(here)))
+        known = (PAPER_PARAMETERS[kind].get(count), PAPER_MACS.get(kind, {}).get(count))
+        rows.append((f"{count}", *(NONE if value is None else f"{value:.1f}" for value in known), *_sizes(here)))
     own = f"{config.part_count} (this checkpoint, {config.size} px)"
     rows.append((own, NONE, NONE, *_sizes(measure(kind, config))))
     return table(
@@ -68,15 +68,16 @@ def measured(checkpoint: str, report: Path = REPORT) -> str:
         checkpoint: sha256.
         report: folder that ``python -m memorygan.analysis all`` wrote.
     """
-    rows: list[tuple[str, ...]] = [
-        (
-            bar.what,
-            f"{'at least' if bar.at_least else 'at most'} {bar.limit:g}",
-            number(bar.measured),
-            f"{bar.samples:,}",
-        )
-        for bar in _bars(checkpoint, report)
-    ]
+    rows: list[tuple[str, ...]] = []
+    for file in sorted((report / PIECES).glob("*.json")):
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            bars = Piece.from_json(data["piece"]).bars if data["key"]["inputs"]["checkpoint"] == checkpoint else ()
+        except (OSError, KeyError, TypeError, ValueError):
+            continue  # of another version; the report says more
+        for bar in bars:
+            aim = f"{'at least' if bar.at_least else 'at most'} {bar.limit:g}"
+            rows.append((bar.what, aim, number(bar.measured), f"{bar.samples:,}"))
     if not rows:
         return ""
     return "<h2>Measured on this checkpoint</h2>" + table(
@@ -87,29 +88,7 @@ def measured(checkpoint: str, report: Path = REPORT) -> str:
     )
 
 
-def _bars(checkpoint: str, report: Path) -> list[Bar]:
-    found: list[Bar] = []
-    for file in sorted((report / PIECES).glob("*.json")):
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            if data["key"]["inputs"]["checkpoint"] == checkpoint:
-                found += Piece.from_json(data["piece"]).bars
-        except (OSError, KeyError, TypeError, ValueError):
-            continue  # of another version; the report says more
-    return found
-
-
-def _given(value: float | None) -> str:
-    return NONE if value is None else f"{value:.1f}"
-
-
-def _sizes(found: Complexity) -> tuple[str, str, str]:
-    return _millions(found.parameters), _billions(found.paper_macs), _billions(found.executed_macs)
-
-
-def _millions(value: int) -> str:
-    return f"{value / 1e6:.{1 if value >= 1e6 else 3}f}"
-
-
-def _billions(value: int) -> str:
-    return f"{value / 1e9:.{1 if value >= 1e9 else 3}f}"
+def _sizes(found: Complexity) -> tuple[str, ...]:
+    """Millions of parameters, and thousand millions of MACs by the paper's convention and executed."""
+    sizes = (found.parameters / 1e6, found.paper_macs / 1e9, found.executed_macs / 1e9)
+    return tuple(f"{size:.{1 if size >= 1 else 3}f}" for size in sizes)

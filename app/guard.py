@@ -45,15 +45,23 @@ def tell(text: str) -> None:
     gr.Info(escape(sentence(text), quote=False), title="Please note")
 
 
-def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps an event handler: an error becomes a message on the page, and every output stays as it is."""
+def guarded(handler: Callable[..., Any], first: Callable[[Any], Any] | None = None) -> Callable[..., Any]:
+    """Wraps an event handler: an error becomes a message on the page, and every output stays as it is.
+
+    Args:
+        handler: what is wrapped.
+        first: what its first argument goes through before.
+    """
+
+    def given(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return values if first is None else (first(values[0]), *values[1:])
 
     if inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)
-        def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        def stream(*values: Any) -> Iterator[Any]:
             try:
-                yield from handler(*args, **kwargs)
+                yield from handler(*given(values))
             except gr.Error:
                 raise
             except Exception as error:
@@ -63,9 +71,9 @@ def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
         return stream
 
     @functools.wraps(handler)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*values: Any) -> Any:
         try:
-            return handler(*args, **kwargs)
+            return handler(*given(values))
         except gr.Error:
             raise
         except Exception as error:

@@ -15,7 +15,7 @@ from app.desk import MAX_STORED, Desk
 from app.guard import sentence, tell
 from app.jobs import LongJobs
 from app.queue import call_login
-from app.shell import Shell, present, record
+from app.shell import Shell, record
 from app.sizes import allow
 from app.tabs import about, compose, describe, edit, face, photo, swap
 from app.visit import Visit, Visits, close_visit, is_open
@@ -89,21 +89,10 @@ def _history(shell: Shell) -> None:
     """Undo, redo, reset and saving, below the face."""
     desk, service, stage = shell.desk, shell.service, shell.stage
 
-    def step(visit: Visit | None, by: int) -> tuple[Any, ...]:
-        here = present(visit)
+    def step(here: Visit, by: int) -> tuple[Any, ...]:
         return shell.on_show(here, desk.step(here, by))
 
-    def on_undo(visit: Visit | None) -> tuple[Any, ...]:
-        return step(visit, -1)
-
-    def on_redo(visit: Visit | None) -> tuple[Any, ...]:
-        return step(visit, 1)
-
-    def on_reset(visit: Visit | None) -> tuple[Any, Any]:
-        return desk.commit(present(visit), service.reset_all)
-
-    def save(visit: Visit | None, kind: str) -> dict[str, Any]:
-        here = present(visit)
+    def save(here: Visit, kind: str) -> dict[str, Any]:
         in_photo = desk.run(here, service.view).in_photo
         token = here.here().token
         mime = {"png": "image/png", "json": "application/json", "zip": "application/zip"}[kind]
@@ -123,25 +112,13 @@ def _history(shell: Shell) -> None:
             "data": base64.b64encode(data).decode("ascii"),
         }
 
-    def on_picture(visit: Visit | None) -> dict[str, Any]:
-        return save(visit, "png")
-
-    def on_project(visit: Visit | None) -> dict[str, Any]:
-        return save(visit, "zip")
-
-    def on_whole(visit: Visit | None) -> dict[str, Any]:
-        return desk.whole(present(visit))
-
-    def on_recipe(visit: Visit | None) -> dict[str, Any]:
-        return save(visit, "json")
-
-    shell.on(stage.undo, on_undo, inputs=[shell.visit], outputs=shell.opened)
-    shell.on(stage.redo, on_redo, inputs=[shell.visit], outputs=shell.opened)
-    shell.on(stage.reset, on_reset, inputs=[shell.visit], outputs=shell.committed)
-    shell.on(stage.picture, on_picture, inputs=[shell.visit], outputs=[shell.saver])
-    shell.on(stage.project, on_project, inputs=[shell.visit], outputs=[shell.saver])
-    shell.on(stage.whole, on_whole, inputs=[shell.visit], outputs=[shell.wide])
-    shell.on(stage.recipe, on_recipe, inputs=[shell.visit], outputs=[shell.saver])
+    shell.on(stage.undo, lambda here: step(here, -1), outputs=shell.opened)
+    shell.on(stage.redo, lambda here: step(here, 1), outputs=shell.opened)
+    shell.on(stage.reset, lambda here: desk.commit(here, service.reset_all), outputs=shell.committed)
+    shell.on(stage.picture, lambda here: save(here, "png"), outputs=[shell.saver])
+    shell.on(stage.project, lambda here: save(here, "zip"), outputs=[shell.saver])
+    shell.on(stage.whole, desk.whole, outputs=[shell.wide])
+    shell.on(stage.recipe, lambda here: save(here, "json"), outputs=[shell.saver])
 
 
 def _load(shell: Shell, demo: gr.Blocks, notice: gr.HTML) -> None:
@@ -185,7 +162,7 @@ def _load(shell: Shell, demo: gr.Blocks, notice: gr.HTML) -> None:
 
     def on_restore(visit: Visit | None, kept: Any) -> Visit:
         fields = record(kept)
-        if visit is not None and is_open(visit):
+        if is_open(visit):
             return visit
         here, _ = opened(fields)
         visits.put(known_as(fields), here)
@@ -194,8 +171,7 @@ def _load(shell: Shell, demo: gr.Blocks, notice: gr.HTML) -> None:
     def on_alive(visit: Visit | None) -> dict[str, bool]:
         return {"known": is_open(visit)}
 
-    def on_refresh(visit: Visit | None) -> tuple[Any, ...]:
-        here = present(visit)
+    def on_refresh(here: Visit) -> tuple[Any, ...]:
         return shell.on_show(here, desk.run(here, service.view))
 
     on_load.studio_first = True  # type: ignore[attr-defined]  # see app/queue.py
@@ -205,23 +181,18 @@ def _load(shell: Shell, demo: gr.Blocks, notice: gr.HTML) -> None:
         demo.load,
         on_load,
         inputs=[shell.visit, shell.saved],
+        visit=False,
         outputs=[shell.visit, notice, *shell.opened],
         js="(visit) => [visit, Studio.kept()]",
         **quiet,
     )
-    shell.on(shell.saved.refresh, on_refresh, inputs=[shell.visit], outputs=shell.opened, **quiet)
+    shell.on(shell.saved.refresh, on_refresh, outputs=shell.opened, **quiet)
     # For static/link.js, which asks without the stream through which answers come, as that is what was cut.
     known = gr.JSON(visible=False)
-    direct = {"queue": False, **quiet}
+    direct = {"queue": False, "visit": False, **quiet}
     restore, alive = gr.Button(visible=False), gr.Button(visible=False)
-    shell.on(
-        restore.click,
-        on_restore,
-        inputs=[shell.visit, shell.saved],
-        outputs=[shell.visit],
-        api_name="restore",
-        **direct,
-    )
+    both = [shell.visit, shell.saved]
+    shell.on(restore.click, on_restore, inputs=both, outputs=[shell.visit], api_name="restore", **direct)
     shell.on(alive.click, on_alive, inputs=[shell.visit], outputs=[known], api_name="alive", **direct)
 
 

@@ -10,7 +10,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -91,9 +91,7 @@ class Streams:
         page: a context for the session of a page, held while its heartbeat is open.
     """
 
-    def __init__(
-        self, app: ASGIApp, presence: Presence, page: Callable[[str], AbstractContextManager[Any]] = nullcontext
-    ) -> None:
+    def __init__(self, app: ASGIApp, presence: Presence, page: Callable[[str], AbstractContextManager[Any]]) -> None:
         self._app, self._presence, self._page = app, presence, page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from editing.errors import EditingError
 from editing.face.fields import checked_seed
-from editing.results import CancelToken, FaceView, InversionProgress
+from editing.results import CancelToken, InversionProgress
 from editing.service import EditingService
 from editing.text.results import TextProgress
 
@@ -63,30 +63,21 @@ class RemoteJobs(ABC):
         pixels = self._service.framed(photo, asked["face"], asked["crop"])
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
-        notices = ("A closer likeness is not possible on this machine; the face was rebuilt without.",)
-        return self._inverting(
-            stream.getvalue(),
-            {name: asked[name] for name in ("steps", "resume")},
-            cancel or CancelToken(),
-            InversionProgress("waiting", 0, asked["steps"], pixels, pixels),
-            notices if asked["tune_steps"] else (),
-            lambda session: self._service.place(session, photo, asked["face"], asked["crop"]),
-        )
+        notices: tuple[str, ...] = ()
+        if asked["tune_steps"]:
+            notices = ("A closer likeness is not possible on this machine; the face was rebuilt without.",)
 
-    def _inverting(
-        self,
-        photo: bytes,
-        options: dict[str, Any],
-        cancel: CancelToken,
-        waiting: InversionProgress,
-        notices: tuple[str, ...],
-        place: Callable[[str], FaceView],
-    ) -> Iterator[InversionProgress]:
-        for now, recipe in self._stream("invert", photo, options, cancel, waiting):
-            if recipe is not None:
-                view = place(self._service.open_recipe(recipe).session)
-                now = replace(now, view=view, notices=(*now.notices, *notices))
-            yield now
+        def opened(now: InversionProgress, recipe: str | None) -> InversionProgress:
+            if recipe is None:
+                return now
+            face = self._service.open_recipe(recipe).session
+            view = self._service.place(face, photo, asked["face"], asked["crop"])
+            return replace(now, view=view, notices=(*now.notices, *notices))
+
+        waiting = InversionProgress("waiting", 0, asked["steps"], pixels, pixels)
+        kept = {name: asked[name] for name in ("steps", "resume")}
+        steps = self._stream("invert", stream.getvalue(), kept, cancel or CancelToken(), waiting)
+        return (opened(now, recipe) for now, recipe in steps)
 
     def describe(
         self, session: str, prompt: str, *args: Any, cancel: CancelToken | None = None, owner: str = "", **options: Any
@@ -98,22 +89,15 @@ class RemoteJobs(ABC):
         view = self._service.view(session)
         waiting = TextProgress("waiting", 0, asked["steps"], view.image, view.part_map)
         recipe = self._service.export_json(session)
-        return self._describing(session, view.revision, recipe, asked, cancel or CancelToken(), waiting)
 
-    def _describing(
-        self,
-        session: str,
-        revision: int,
-        recipe: str,
-        options: dict[str, Any],
-        cancel: CancelToken,
-        waiting: TextProgress,
-    ) -> Iterator[TextProgress]:
-        for now, _ in self._stream("describe", recipe, options, cancel, waiting):
-            if now.proposal is not None:
-                # It was made for a session of the other process.
-                now = replace(now, proposal=replace(now.proposal, session=session, revision=revision))
-            yield now
+        def of_session(now: TextProgress) -> TextProgress:
+            if now.proposal is None:
+                return now
+            # It was made for a session of the other process.
+            return replace(now, proposal=replace(now.proposal, session=session, revision=view.revision))
+
+        steps = self._stream("describe", recipe, asked, cancel or CancelToken(), waiting)
+        return (of_session(now) for now, _ in steps)
 
 
 def _arguments(method: Callable[..., Any], *args: Any, **options: Any) -> dict[str, Any]:

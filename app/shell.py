@@ -71,8 +71,24 @@ class Shell:
         truncation = gr.skip() if view.truncation is None else view.truncation
         return desk.face(visit, view), desk.stored(visit), desk.strip(visit), seed, truncation
 
-    def on(self, event: Callable[..., Any], handler: Callable[..., Any], **options: Any) -> Any:
-        """Binds a listener the way nearly all are bound here: guarded, and no endpoint for programs."""
+    def on(
+        self,
+        event: Callable[..., Any],
+        handler: Callable[..., Any],
+        inputs: Sequence[Any] = (),
+        *,
+        visit: bool = True,
+        **options: Any,
+    ) -> Any:
+        """Binds a listener the way nearly all are bound here: guarded, and no endpoint for programs.
+
+        Args:
+            event: of a component.
+            handler: is given the page's visit, see :func:`present`, and what the inputs hold.
+            inputs: components.
+            visit: False for a handler that is given the inputs alone.
+            options: of Gradio.
+        """
         options.setdefault("api_visibility", "private")
         options.setdefault("show_progress", "minimal")
         # Gradio blurs what it believes to be loading; only the stage shows that it waits.
@@ -80,14 +96,16 @@ class Shell:
         # A group for each kind of work: what is beyond its limit waits, see app/queue.py.
         kind = options.setdefault("concurrency_id", QUICK)
         options.setdefault("concurrency_limit", CONCURRENT[kind])
-        return event(guarded(handler), **options)
+        if visit:
+            return event(guarded(handler, present), [self.visit, *inputs], **options)
+        return event(guarded(handler), [*inputs], **options)
 
     def on_preview(self, panel: Any, handler: Callable[..., Any]) -> None:
         """Binds what a panel shows while it is moved; of what comes in meanwhile only the last is computed."""
         self.on(
             panel.preview,
             handler,
-            inputs=[self.visit, panel],
+            inputs=[panel],
             outputs=[self.live],
             trigger_mode="always_last",
             show_progress="hidden",
@@ -100,7 +118,7 @@ def present(visit: Visit | None) -> Visit:
     Raises:
         EditingError: if the server forgot it.
     """
-    if not isinstance(visit, Visit) or not is_open(visit):
+    if not is_open(visit):
         raise EditingError("this page is not ready; wait a moment, or reload it if it was left alone for long")
     return visit
 

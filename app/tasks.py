@@ -19,6 +19,9 @@ class Task(Generic[T]):
         steps: makes the job's progress; called in the job's thread.
         each: is told of every step there, before the followers are.
         cancel: ends the job within a step.
+
+    Attributes:
+        ended: whether the job is over.
     """
 
     def __init__(
@@ -29,7 +32,7 @@ class Task(Generic[T]):
         self._count = self._followers = 0
         self._last: T | None = None
         self._problem: Exception | None = None
-        self._ended = False
+        self.ended = False
 
         def work() -> None:
             try:
@@ -42,7 +45,7 @@ class Task(Generic[T]):
                 self._problem = error
             finally:
                 with self._changed:
-                    self._ended = True
+                    self.ended = True
                     self._changed.notify_all()
 
         # Who asks is known from the context, which a new thread does not have by itself.
@@ -52,11 +55,6 @@ class Task(Generic[T]):
     def start(self) -> None:
         """Begins."""
         self._thread.start()
-
-    @property
-    def ended(self) -> bool:
-        """Whether the job is over."""
-        return self._ended
 
     def join(self, timeout: float | None = None) -> None:
         """Waits until the job is over."""
@@ -74,10 +72,10 @@ class Task(Generic[T]):
         try:
             while True:
                 with self._changed:
-                    while self._count == seen and not self._ended:
+                    while self._count == seen and not self.ended:
                         self._changed.wait()
                     fresh, seen, last = self._count > seen, self._count, self._last
-                    over = self._ended
+                    over = self.ended
                 if fresh and last is not None:
                     yield last
                 elif over:
@@ -88,5 +86,5 @@ class Task(Generic[T]):
             with self._changed:
                 self._followers -= 1
                 alone = not self._followers
-            if alone and not self._ended:
+            if alone and not self.ended:
                 self.cancel.cancel()

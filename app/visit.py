@@ -6,7 +6,7 @@ import itertools
 import threading
 import weakref
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from app.curves import History
 from app.tasks import Task
@@ -163,10 +163,7 @@ class Visit:
     def enter(self, opened: Opened) -> list[str]:
         """Shows a face that was just opened; returns the tokens of faces that had to go for it."""
         with self.lock:
-            if self.current is not None:
-                self.back.append(self.current)
-            self.forward.clear()
-            self.current = opened
+            self.go(opened)
             return self.add(opened)
 
     def add(self, opened: Opened) -> list[str]:
@@ -192,7 +189,7 @@ class Visit:
             return [*self.photos, *([self.photo] if self.photo else [])]
 
     def go(self, opened: Opened) -> None:
-        """Shows a face that was opened before."""
+        """Shows a face; undo leads back to the one before."""
         with self.lock:
             if opened is self.current:
                 return
@@ -214,12 +211,11 @@ class Visit:
     def tokens(self) -> list[str]:
         """Every session this page holds."""
         with self.lock:
-            held = [face.token for face in [*self.faces, *self.back, *self.forward]]
-            held += [face.token for face in (self.current, self.other) if face is not None]
+            held = [face.token for face in self.opened()]
             return list(dict.fromkeys([*held, *self.rebuilt.values()]))
 
 
-def is_open(visit: object) -> bool:
+def is_open(visit: object) -> TypeGuard[Visit]:
     """Whether this is the state of a page that is remembered."""
     return isinstance(visit, Visit) and not visit.closed
 
@@ -263,7 +259,7 @@ def close_visit(service: EditingService, visit: Visit | None) -> None:
             visit.rebuilding.task.cancel.cancel()
         if visit.description is not None:
             visit.description.task.cancel.cancel()
-        tokens, photos = visit.tokens(), {*visit.photos, *([visit.photo] if visit.photo else [])}
+        tokens, photos = visit.tokens(), set(visit.held_photos())
     for token in tokens:
         service.close_session(token)
     for photo in photos:

@@ -74,7 +74,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     def on_select() -> tuple[str, str]:
         return _facts(shell), f"<h2>The paper’s figures</h2>{counted()}"
 
-    shell.on(tab.select, on_select, outputs=[facts, paper], show_progress="hidden")
+    shell.on(tab.select, on_select, visit=False, outputs=[facts, paper], show_progress="hidden")
 
 
 def _model_card(model: str) -> str:

@@ -11,7 +11,7 @@ import gradio as gr
 from app import pictures, widgets
 from app.guard import explain, refuse
 from app.queue import RENDER
-from app.shell import Shell, names, present
+from app.shell import Shell, names
 from app.visit import Visit
 from editing.errors import EditingError
 from editing.results import CompositionFrame
@@ -53,8 +53,7 @@ def build(shell: Shell) -> None:
     if reason:
         widgets.note(reason, "empty")
 
-    def on_compose(visit: Visit | None, wanted: Any) -> dict[str, Any]:
-        here = present(visit)
+    def on_compose(here: Visit, wanted: Any) -> dict[str, Any]:
         try:
             view = desk.run(here, service.view)
             frames = service.compose(here.here().token, names(wanted) or None, SIDE)
@@ -68,8 +67,7 @@ def build(shell: Shell) -> None:
             "frames": [_frame(frame, desk.labels) for frame in frames],
         }
 
-    def export(visit: Visit | None, wanted: Any, kinds: list[str], pause: float, kind: str) -> dict[str, Any]:
-        here = present(visit)
+    def export(kind: str, here: Visit, wanted: Any, kinds: list[str], pause: float) -> dict[str, Any]:
         if not kinds:
             raise EditingError("choose at least one row for the clip")
         desk.run(here, service.view)
@@ -82,24 +80,11 @@ def build(shell: Shell) -> None:
             "data": base64.b64encode(data).decode("ascii"),
         }
 
-    def on_gif(visit: Visit | None, wanted: Any, kinds: list[str], pause: float) -> dict[str, Any]:
-        return export(visit, wanted, kinds, pause, "gif")
-
-    def on_mp4(visit: Visit | None, wanted: Any, kinds: list[str], pause: float) -> dict[str, Any]:
-        return export(visit, wanted, kinds, pause, "mp4")
-
     for event in (player.compose, order.reorder):
-        shell.on(
-            event,
-            on_compose,
-            inputs=[shell.visit, order],
-            outputs=[player],
-            trigger_mode="always_last",
-            concurrency_id=RENDER,
-        )
-    clip = {"inputs": [shell.visit, order, rows, speed], "outputs": [shell.saver], "concurrency_id": RENDER}
-    shell.on(gif.click, on_gif, show_progress_on=gif, **clip)
-    shell.on(mp4.click, on_mp4, show_progress_on=mp4, **clip)
+        shell.on(event, on_compose, inputs=[order], outputs=[player], trigger_mode="always_last", concurrency_id=RENDER)
+    clip: dict[str, Any] = {"inputs": [order, rows, speed], "outputs": [shell.saver], "concurrency_id": RENDER}
+    shell.on(gif.click, lambda *asked: export("gif", *asked), show_progress_on=gif, **clip)
+    shell.on(mp4.click, lambda *asked: export("mp4", *asked), show_progress_on=mp4, **clip)
 
 
 def _frame(frame: CompositionFrame, labels: dict[str, str]) -> dict[str, Any]:

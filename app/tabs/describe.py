@@ -14,7 +14,7 @@ from app.curves import History
 from app.guard import refuse, tell
 from app.pace import Pace
 from app.queue import LONG, call_behind, call_owner
-from app.shell import Shell, names, number, present, record
+from app.shell import Shell, names, number, record
 from app.tasks import Task
 from app.visit import Description, Visit
 from editing.errors import EditingError
@@ -144,13 +144,9 @@ def build(shell: Shell) -> None:
         subject = service.subject(text)
         return {"shown": list(subject.shown), "helpers": list(subject.helpers), "layers": subject.layers}
 
-    def on_strength(name: str) -> tuple[float, ...]:
-        return tuple(_preset(name)[loss] for loss in weights)
-
     def on_start(
-        visit: Visit | None, text: str, chosen: Any, name: str, count: float, before: str, which: str, *values: Any
+        here: Visit, text: str, chosen: Any, name: str, count: float, before: str, which: str, *values: Any
     ) -> Iterator[tuple[Any, ...]]:
-        here = present(visit)
         if not text.strip():
             raise EditingError("there is no description yet; write one, or click an example")
         if here.description is not None and not here.description.task.ended:
@@ -213,23 +209,20 @@ def build(shell: Shell) -> None:
             refuse(error)
             yield None, idle, busy, busy, busy
 
-    def on_again(visit: Visit | None) -> Iterator[tuple[Any, ...]]:
+    def on_again(here: Visit) -> Iterator[tuple[Any, ...]]:
         """A page that is loaded again shows the description that it was following."""
-        description = visit.description if isinstance(visit, Visit) else None
-        if description is None:
+        if here.description is None:
             yield (gr.skip(),) * (1 + len(outputs))
             return
-        yield description.prompt, gr.skip(), busy, idle, busy, busy
-        for told in follow(present(visit), description):
+        yield here.description.prompt, gr.skip(), busy, idle, busy, busy
+        for told in follow(here, here.description):
             yield gr.skip(), *told
 
-    def on_stop(visit: Visit | None) -> None:
-        here = present(visit)
+    def on_stop(here: Visit) -> None:
         if here.description is not None:
             here.description.task.cancel.cancel()
 
-    def on_apply(visit: Visit | None) -> tuple[Any, ...]:
-        here = present(visit)
+    def on_apply(here: Visit) -> tuple[Any, ...]:
         proposal = here.proposal
         if proposal is None:
             raise EditingError("there is nothing to apply; describe the face first")
@@ -245,8 +238,7 @@ def build(shell: Shell) -> None:
             return (*shown, *[gr.skip()] * len(outputs))
         return (*shown, None, idle, busy, gr.update(interactive=False, variant="secondary"), busy)
 
-    def on_discard(visit: Visit | None) -> tuple[Any, ...]:
-        here = present(visit)
+    def on_discard(here: Visit) -> tuple[Any, ...]:
         here.proposal = here.description = None
         return None, idle, busy, gr.update(interactive=False, variant="secondary"), busy
 
@@ -254,33 +246,35 @@ def build(shell: Shell) -> None:
         prompt.change,
         on_prompt,
         inputs=[prompt],
+        visit=False,
         outputs=[allowed],
         trigger_mode="always_last",
         show_progress="hidden",
     )
     for button, text in zip(examples, EXAMPLES, strict=True):
         button.click(None, js=f"() => {text!r}", outputs=[prompt], api_visibility="private")
-    shell.on(strength.input, on_strength, inputs=[strength], outputs=list(weights.values()), show_progress="hidden")
+    shell.on(
+        strength.input,
+        lambda name: tuple(_preset(name)[loss] for loss in weights),
+        inputs=[strength],
+        visit=False,
+        outputs=list(weights.values()),
+        show_progress="hidden",
+    )
     for event in (start.click, prompt.submit):
         shell.on(
             event,
             on_start,
-            inputs=[shell.visit, prompt, choice, strength, steps, neutral, layers, *weights.values()],
+            inputs=[prompt, choice, strength, steps, neutral, layers, *weights.values()],
             outputs=outputs,
             show_progress="hidden",
             concurrency_id=LONG,
         )
-    shell.on(stop.click, on_stop, inputs=[shell.visit], queue=False, show_progress="hidden")
-    shell.on(apply.click, on_apply, inputs=[shell.visit], outputs=[*shell.committed, *outputs])
-    shell.on(
-        progress.again,
-        on_again,
-        inputs=[shell.visit],
-        outputs=[prompt, *outputs],
-        show_progress="hidden",
-        concurrency_id=LONG,
-    )
-    shell.on(discard.click, on_discard, inputs=[shell.visit], outputs=outputs, show_progress="hidden")
+    shell.on(stop.click, on_stop, queue=False, show_progress="hidden")
+    shell.on(apply.click, on_apply, outputs=[*shell.committed, *outputs])
+    again = [prompt, *outputs]
+    shell.on(progress.again, on_again, outputs=again, show_progress="hidden", concurrency_id=LONG)
+    shell.on(discard.click, on_discard, outputs=outputs, show_progress="hidden")
 
 
 def _preset(strength: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app import widgets
-from app.shell import Shell, number, present, record
+from app.shell import Shell, number, record
 from app.visit import Visit
 from editing.errors import EditingError
 
@@ -25,31 +25,23 @@ def build(shell: Shell) -> None:
         reason=desk.off("sliders"),
     )
 
-    def on_preview(visit: Visit | None, value: Any) -> Any:
-        here, seq = present(visit), _seq(value)
+    def on_preview(here: Visit, value: Any) -> Any:
+        seq = _seq(value)
         if here.called(_owner(value)) is not here.here():
             return gr.skip()  # another face was opened meanwhile
         view = desk.run(here, lambda token: service.preview_sliders(token, _values(value)))
         return desk.live(here, view, seq)
 
-    def on_commit(visit: Visit | None, value: Any) -> tuple[Any, Any]:
-        here = present(visit)
+    def on_commit(here: Visit, value: Any) -> tuple[Any, Any]:
         return desk.commit(here, lambda token: service.set_sliders(token, _values(value)), _seq(value), _owner(value))
 
-    def on_reset(visit: Visit | None, value: Any) -> tuple[Any, Any]:
+    def on_reset(here: Visit, value: Any) -> tuple[Any, Any]:
         part = str(record(value).get("part"))
-        here = present(visit)
         return desk.commit(here, lambda token: service.reset_part(token, part), _seq(value), _owner(value))
 
     shell.on_preview(panel, on_preview)
-    shell.on(
-        panel.commit,
-        on_commit,
-        inputs=[shell.visit, panel],
-        outputs=shell.committed,
-        trigger_mode="always_last",
-    )
-    shell.on(panel.reset_part, on_reset, inputs=[shell.visit, panel], outputs=shell.committed)
+    shell.on(panel.commit, on_commit, inputs=[panel], outputs=shell.committed, trigger_mode="always_last")
+    shell.on(panel.reset_part, on_reset, inputs=[panel], outputs=shell.committed)
 
 
 def _seq(value: Any) -> int:

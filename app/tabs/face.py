@@ -8,7 +8,7 @@ import gradio as gr
 
 from app import uploads, widgets
 from app.queue import RENDER
-from app.shell import Shell, chosen, present
+from app.shell import Shell, chosen
 from app.visit import Visit
 from editing.errors import EditingError
 
@@ -74,52 +74,38 @@ def build(shell: Shell) -> None:
             desk.enter(visit, view, desk.label_of(view))
         return shell.on_show(visit, view)
 
-    def on_new(visit: Visit | None, seed: Any, truncation: float, locked: bool) -> tuple[Any, ...]:
-        return open_seed(present(visit), _seed(seed) if locked else None, truncation)
+    def on_new(here: Visit, seed: Any, truncation: float, locked: bool) -> tuple[Any, ...]:
+        return open_seed(here, _seed(seed) if locked else None, truncation)
 
-    def on_seed(visit: Visit | None, seed: Any, truncation: float) -> tuple[Any, ...]:
-        return open_seed(present(visit), _seed(seed), truncation)
+    def on_seed(here: Visit, seed: Any, truncation: float) -> tuple[Any, ...]:
+        return open_seed(here, _seed(seed), truncation)
 
-    def on_more(visit: Visit | None, truncation: float) -> dict[str, Any]:
-        here = present(visit)
+    def on_more(here: Visit, truncation: float) -> dict[str, Any]:
         here.candidates = service.candidates(MORE, None, truncation)
         return desk.candidates(here.candidates)
 
-    def on_candidate(visit: Visit | None, event: gr.EventData) -> tuple[Any, ...]:
-        here = present(visit)
+    def on_candidate(here: Visit, event: gr.EventData) -> tuple[Any, ...]:
         found = chosen(here.candidates or desk.gallery, event)
         return open_seed(here, found.seed, found.truncation)
 
-    def on_strip(visit: Visit | None, event: gr.EventData) -> tuple[Any, ...]:
-        here = present(visit)
+    def on_strip(here: Visit, event: gr.EventData) -> tuple[Any, ...]:
         here.go(chosen(here.faces, event))
         return shell.on_show(here, desk.run(here, service.view))
 
-    def on_recipe(visit: Visit | None, file: Any) -> tuple[Any, ...]:
-        here = present(visit)
+    def on_recipe(here: Visit, file: Any) -> tuple[Any, ...]:
         return shell.on_show(here, desk.open_file(here, uploads.take(file, uploads.MAX_SAVED)))
 
     opened = shell.opened
-    shell.on(new.click, on_new, inputs=[shell.visit, shell.seed, shell.truncation, lock], outputs=opened)
-    shell.on(shell.seed.submit, on_seed, inputs=[shell.visit, shell.seed, shell.truncation], outputs=opened)
+    shell.on(new.click, on_new, inputs=[shell.seed, shell.truncation, lock], outputs=opened)
+    sampled = [shell.seed, shell.truncation]
+    shell.on(shell.seed.submit, on_seed, inputs=sampled, outputs=opened)
+    shell.on(shell.truncation.release, on_seed, inputs=sampled, outputs=opened, trigger_mode="always_last")
     shell.on(
-        shell.truncation.release,
-        on_seed,
-        inputs=[shell.visit, shell.seed, shell.truncation],
-        outputs=opened,
-        trigger_mode="always_last",
+        more.click, on_more, inputs=[shell.truncation], outputs=[grid], show_progress_on=more, concurrency_id=RENDER
     )
-    shell.on(
-        more.click,
-        on_more,
-        inputs=[shell.visit, shell.truncation],
-        outputs=[grid],
-        show_progress_on=more,
-        concurrency_id=RENDER,
-    )
-    shell.on(grid.pick, on_candidate, inputs=[shell.visit], outputs=opened)
-    shell.on(shell.strip.pick, on_strip, inputs=[shell.visit], outputs=opened)
-    shell.on(recipe.upload, on_recipe, inputs=[shell.visit, recipe], outputs=opened, preprocess=False)
+    shell.on(grid.pick, on_candidate, outputs=opened)
+    shell.on(shell.strip.pick, on_strip, outputs=opened)
+    shell.on(recipe.upload, on_recipe, inputs=[recipe], outputs=opened, preprocess=False)
     reason = desk.off("photo")
     if reason:
         photo.interactive = False

@@ -13,7 +13,7 @@ from app import pictures, uploads, widgets
 from app.guard import refuse, tell
 from app.pace import Pace
 from app.queue import LONG, call_behind, call_owner
-from app.shell import Shell, number, present, record
+from app.shell import Shell, number, record
 from app.tasks import Task
 from app.visit import Rebuilding, Visit
 from editing.errors import EditingError
@@ -84,8 +84,7 @@ def build(shell: Shell) -> None:
     progress = widgets.panel("rebuild.js", None, elem_id="progress", name="Progress of the reconstruction")
     busy, idle = gr.update(interactive=False), gr.update(interactive=True)
 
-    def on_photo(visit: Visit | None, file: Any) -> tuple[Any, ...]:
-        here = present(visit)
+    def on_photo(here: Visit, file: Any) -> tuple[Any, ...]:
         if not file:
             return (gr.skip(),) * (7 + len(shell.opened))
         try:
@@ -104,14 +103,12 @@ def build(shell: Shell) -> None:
         face = shell.on_show(here, desk.run(here, service.view)) if met else (gr.skip(),) * len(shell.opened)
         return gr.update(value=None), *panel, *face
 
-    def on_turn(visit: Visit | None) -> tuple[Any, ...]:
-        here = present(visit)
+    def on_turn(here: Visit) -> tuple[Any, ...]:
         if here.photo is None:
             raise EditingError("choose a photo first")
         return _show(shell, here, service.turn_photo(here.photo))
 
-    def on_start(visit: Visit | None, chosen: Any, care: str, closer: bool) -> Iterator[tuple[Any, ...]]:
-        here = present(visit)
+    def on_start(here: Visit, chosen: Any, care: str, closer: bool) -> Iterator[tuple[Any, ...]]:
         if here.photo is None:
             raise EditingError("choose a photo first")
         asked, last = here.photo, here.rebuilding
@@ -172,9 +169,8 @@ def build(shell: Shell) -> None:
             else:
                 yield (gr.skip(),) * 5
 
-    def on_again(visit: Visit | None) -> Iterator[tuple[Any, ...]]:
+    def on_again(here: Visit) -> Iterator[tuple[Any, ...]]:
         """A page that is loaded again shows its photo, and the reconstruction that it was following."""
-        here = present(visit)
         if here.photo is None or here.photo_shown is None:
             yield (gr.skip(),) * len(shown)
             return
@@ -191,13 +187,11 @@ def build(shell: Shell) -> None:
     def on_nearer(care: str, closer: bool) -> tuple[str, bool]:
         return (MOST[0] if closer else care), True
 
-    def on_stop(visit: Visit | None) -> None:
-        here = present(visit)
+    def on_stop(here: Visit) -> None:
         if here.rebuilding is not None:
             here.rebuilding.task.cancel.cancel()
 
-    def on_send(visit: Visit | None, chosen: Any) -> tuple[Any, ...]:
-        here = present(visit)
+    def on_send(here: Visit, chosen: Any) -> tuple[Any, ...]:
         if not here.rebuilt:
             raise EditingError("there is no reconstruction yet; rebuild a face first")
         made, (face, square) = here.rebuilding, _chosen(record(chosen))
@@ -220,28 +214,29 @@ def build(shell: Shell) -> None:
     shell.on(
         drop.input,
         on_photo,
-        inputs=[shell.visit, drop],
+        inputs=[drop],
         outputs=[drop, *shown, *shell.opened],
         preprocess=False,
         trigger_mode="always_last",
         show_progress_on=drop,
     )
-    shell.on(photo.again, on_again, inputs=[shell.visit], outputs=shown, show_progress="hidden", concurrency_id=LONG)
-    shell.on(photo.turn, on_turn, inputs=[shell.visit], outputs=shown, show_progress_on=photo)
-    wish = shell.on(nearer.click, on_nearer, inputs=[effort, tune], outputs=[effort, tune], show_progress="hidden")
+    shell.on(photo.again, on_again, outputs=shown, show_progress="hidden", concurrency_id=LONG)
+    shell.on(photo.turn, on_turn, outputs=shown, show_progress_on=photo)
+    wished = [effort, tune]
+    wish = shell.on(nearer.click, on_nearer, inputs=wished, visit=False, outputs=wished, show_progress="hidden")
     for event in (start.click, wish.success):
         shell.on(
             event,
             on_start,
-            inputs=[shell.visit, choice, effort, tune],
+            inputs=[choice, effort, tune],
             outputs=[progress, start, stop, send, nearer],
             show_progress="hidden",
             # The next photo may be rebuilt while the job of the last one is still ending.
             trigger_mode="multiple",
             concurrency_id=LONG,
         )
-    shell.on(stop.click, on_stop, inputs=[shell.visit], queue=False, show_progress="hidden")
-    shell.on(send.click, on_send, inputs=[shell.visit, choice], outputs=[*shell.opened, shell.tabs])
+    shell.on(stop.click, on_stop, queue=False, show_progress="hidden")
+    shell.on(send.click, on_send, inputs=[choice], outputs=[*shell.opened, shell.tabs])
 
 
 def _show(shell: Shell, visit: Visit, found: PhotoView) -> tuple[Any, ...]:

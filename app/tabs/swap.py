@@ -9,7 +9,7 @@ import gradio as gr
 from app import pictures, uploads, widgets
 from app.desk import BASE
 from app.queue import RENDER
-from app.shell import Shell, chosen, names, number, present, record
+from app.shell import Shell, chosen, names, number, record
 from app.visit import Visit
 from editing.errors import EditingError
 from editing.results import FaceView, Variant
@@ -67,17 +67,15 @@ def build(shell: Shell) -> None:
             "alt": f"The other face: {label}",
         }
 
-    def on_new(visit: Visit | None, truncation: float) -> dict[str, Any]:
+    def on_new(here: Visit, truncation: float) -> dict[str, Any]:
         view = service.new_face(None, truncation)
-        return show_other(present(visit), view, desk.label_of(view))
+        return show_other(here, view, desk.label_of(view))
 
-    def on_copy(visit: Visit | None) -> dict[str, Any]:
-        here = present(visit)
+    def on_copy(here: Visit) -> dict[str, Any]:
         view = desk.run(here, service.duplicate)
         return show_other(here, service.reset_all(view.session), f"{here.here().label}, not edited")
 
-    def on_recipe(visit: Visit | None, file: Any) -> dict[str, Any]:
-        here = present(visit)
+    def on_recipe(here: Visit, file: Any) -> dict[str, Any]:
         view = service.open_recipe(uploads.take(file, uploads.MAX_SAVED))
         label = desk.label_of(view)
         for token in service.beside(view.session):
@@ -94,8 +92,7 @@ def build(shell: Shell) -> None:
         seq = int(number(fields.get("seq"), "the number of the gesture"))
         return visit.other.token, names(fields.get("parts")), str(fields.get("group")), amount, seq
 
-    def on_preview(visit: Visit | None, value: Any) -> dict[str, Any]:
-        here = present(visit)
+    def on_preview(here: Visit, value: Any) -> dict[str, Any]:
         token, parts, kind, amount, seq = wanted(here, value)
         if kind == "blend":
             view = desk.run(here, lambda face: service.preview_blend(face, token, amount, parts))
@@ -103,15 +100,13 @@ def build(shell: Shell) -> None:
             view = desk.run(here, lambda face: service.preview_swap(face, token, parts, kind, amount))
         return desk.live(here, view, seq)
 
-    def on_apply(visit: Visit | None, value: Any) -> tuple[Any, Any]:
-        here = present(visit)
+    def on_apply(here: Visit, value: Any) -> tuple[Any, Any]:
         token, parts, kind, amount, seq = wanted(here, value)
         if kind == "blend":
             return desk.commit(here, lambda face: service.blend(face, token, amount, parts), seq)
         return desk.commit(here, lambda face: service.swap(face, token, parts, kind, amount), seq)
 
-    def on_surprise(visit: Visit | None, name: str, kind: str) -> dict[str, Any]:
-        here = present(visit)
+    def on_surprise(here: Visit, name: str, kind: str) -> dict[str, Any]:
         found: list[tuple[Variant, ...]] = []
 
         def draw(token: str) -> FaceView:
@@ -136,22 +131,16 @@ def build(shell: Shell) -> None:
             "chosen": None,
         }
 
-    def on_variant(visit: Visit | None, event: gr.EventData) -> tuple[Any, Any]:
-        here = present(visit)
+    def on_variant(here: Visit, event: gr.EventData) -> tuple[Any, Any]:
         variant = chosen(here.variants, event)
         return desk.commit(here, lambda token: service.apply_variant(token, variant))
 
-    shell.on(new.click, on_new, inputs=[shell.visit, shell.truncation], outputs=[other])
-    shell.on(copy.click, on_copy, inputs=[shell.visit], outputs=[other])
-    shell.on(recipe.upload, on_recipe, inputs=[shell.visit, recipe], outputs=[other], preprocess=False)
+    shell.on(new.click, on_new, inputs=[shell.truncation], outputs=[other])
+    shell.on(copy.click, on_copy, outputs=[other])
+    shell.on(recipe.upload, on_recipe, inputs=[recipe], outputs=[other], preprocess=False)
     shell.on_preview(panel, on_preview)
-    shell.on(panel.apply, on_apply, inputs=[shell.visit, panel], outputs=shell.committed)
+    shell.on(panel.apply, on_apply, inputs=[panel], outputs=shell.committed)
     shell.on(
-        surprise.click,
-        on_surprise,
-        inputs=[shell.visit, part, group],
-        outputs=[grid],
-        show_progress_on=surprise,
-        concurrency_id=RENDER,
+        surprise.click, on_surprise, [part, group], outputs=[grid], show_progress_on=surprise, concurrency_id=RENDER
     )
-    shell.on(grid.pick, on_variant, inputs=[shell.visit], outputs=shell.committed)
+    shell.on(grid.pick, on_variant, outputs=shell.committed)
