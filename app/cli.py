@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.stopping import Stop, drain
-from app.surroundings import Unfit, check_address, no_free_port, prepared
+from app.surroundings import Unfit, check_address, prepared
 
 
 def parser() -> argparse.ArgumentParser:
@@ -159,7 +159,8 @@ def _serve(options: argparse.Namespace, stop: Stop) -> None:
             except OSError as error:
                 # The address was free a moment ago.
                 check_address(options.host, options.port)
-                raise Unfit(no_free_port() if options.port is None else str(error)) from error
+                words = "every port from 7860 to 7959 is taken; choose another with --port"
+                raise Unfit(words if options.port is None else str(error)) from error
             stop.serving()
             stop.wait(lambda: demo.is_running)
             stop.end_in()

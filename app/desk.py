@@ -184,20 +184,19 @@ class Desk:
             seq: number of the gesture, see :meth:`face`.
             owner: :attr:`app.visit.Opened.id` of the face it is meant for; 0 for the one on show.
         """
+        view = None
         try:
             own = visit.called(owner)
-            if own is not visit.here():
+            if own is visit.here():
+                view = self.run(visit, action)
+            elif own is not None:
                 # Another face was opened meanwhile; the edit is kept with its own.
-                if own is not None:
-                    own.thumb = pictures.thumb(action(own.token).image)
-                    own.recipe = self.service.export_json(own.token)
-                return self.show(visit), self.stored(visit)
-            view = self.run(visit, action)
+                own.thumb = pictures.thumb(action(own.token).image)
+                own.recipe = self.service.export_json(own.token)
         except EditingError as error:
             refuse(error)
-            return self.show(visit), self.stored(visit)
-        if view.session != visit.here().token:
-            # Another face was opened meanwhile; the edit is kept with its own.
+        if view is None or view.session != visit.here().token:
+            # Refused, or another face was opened before or meanwhile.
             return self.show(visit), self.stored(visit)
         visit.forward.clear()
         return self.face(visit, view, seq), self.stored(visit)

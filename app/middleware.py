@@ -37,7 +37,8 @@ class LimitBody:
         limit = self._upload_limit if upload else self._limit
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > limit:
-            await _refuse(scope, receive, send, limit)
+            words = f"This is too large; at most {limit >> 20} MiB are accepted."
+            await PlainTextResponse(words, status_code=413)(scope, receive, send)
             return
         arrived = 0
 
@@ -56,11 +57,6 @@ class LimitBody:
             await self._app(scope, counted, send)
         finally:
             self._under_way -= 0 if upload else arrived
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-    response = PlainTextResponse(f"This is too large; at most {limit >> 20} MiB are accepted.", status_code=413)
-    await response(scope, receive, send)
 
 
 class TakeNoMore:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,9 +135,13 @@ def _shown(demo: gr.Blocks, service: EditingService, chosen: Settings) -> dict[s
         names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
         return next((app.tokens[cookies[name]] for name in names if cookies.get(name) in app.tokens), None)
 
+    # Not in a thread: under a flood all of them are taken.
+    async def health(request: Request) -> JSONResponse:
+        return JSONResponse(service.health(), headers={"Cache-Control": "no-store"})
+
     # Routes given to the constructor come before Gradio's own; /health needs no log-in, so that probes can ask.
     app_kwargs = {
-        "routes": [Route("/health", health_route(service))],
+        "routes": [Route("/health", health)],
         "lifespan": lifespan,
         "exception_handlers": {
             RequestValidationError: misshapen,
@@ -218,13 +222,3 @@ def first_paint(demo: gr.Blocks) -> str:
         f"<script type='text/plain' id='studio-first'>{first.get('image', '')}</script>"
         f"<script>{static('studio.js')}{static('link.js')}{static('splash.js')}</script>"
     )
-
-
-def health_route(service: EditingService) -> Callable[[Request], Awaitable[JSONResponse]]:
-    """Answers probes."""
-
-    # Not in a thread: under a flood all of them are taken.
-    async def health(request: Request) -> JSONResponse:
-        return JSONResponse(service.health(), headers={"Cache-Control": "no-store"})
-
-    return health

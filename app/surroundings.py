@@ -13,7 +13,6 @@ from pathlib import Path
 
 # Never behind a proxy: Gradio asks itself, over HTTP, whether it is there.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-FIRST_PORT = 7860
 
 
 class Unfit(Exception):
@@ -59,11 +58,6 @@ def _refusal(error: OSError, host: str, port: int | None) -> str:
     return (
         f"--host is {host!r}, which is no address of this machine; use 127.0.0.1, or 0.0.0.0 for all of its addresses"
     )
-
-
-def no_free_port() -> str:
-    """What to say when every port that is tried by itself is taken."""
-    return f"every port from {FIRST_PORT} to {FIRST_PORT + 99} is taken; choose another with --port"
 
 
 def spare_loopback(host: str, environment: MutableMapping[str, str]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
 from editing.results import CancelToken
 
 T = TypeVar("T")
+# The eye takes some ten pictures a second; more answers would only queue up.
+INTERVAL = 0.15
 
 
 class Task(Generic[T]):
@@ -88,3 +91,18 @@ class Task(Generic[T]):
                 alone = not self._followers
             if alone and not self.ended:
                 self.cancel.cancel()
+
+
+class Pace:
+    """Lets one answer through every :data:`INTERVAL` seconds, the first at once."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time; if so, the next one waits."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + INTERVAL
+        return True

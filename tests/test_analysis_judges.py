@@ -46,7 +46,7 @@ from memorygan.training.metrics import measure
 
 
 def gaussian(mean: list[float], covariance: list[list[float]]) -> FeatureStatistics:
-    return FeatureStatistics(np.array(mean), np.array(covariance), 100)
+    return FeatureStatistics(np.array(mean), np.array(covariance))
 
 
 # --- Fréchet distance -------------------------------------------------------------------------------------------------
@@ -58,7 +58,6 @@ def test_mean_and_unbiased_covariance_of_three_points():
     np.testing.assert_allclose(statistics.mean, [2.0, 1.0])
     # Σ(x−2)² = 8, Σ(x−2)(y−1) = 6, Σ(y−1)² = 6, each over N − 1 = 2.
     np.testing.assert_allclose(statistics.covariance, [[4.0, 3.0], [3.0, 3.0]])
-    assert statistics.count == 3
     assert statistics.mean.dtype == statistics.covariance.dtype == np.float64
 
 
@@ -249,8 +248,6 @@ def test_masks_that_do_not_fit_are_refused():
 def test_parser_ids_follow_the_names():
     reordered = PartScheme(tuple(reversed(FACE_PARTS.parts)))
     assert parser_ids(torch.tensor([[[0, 1]]]), FACE_PARTS, reordered).tolist() == [[[12, 11]]]
-    with pytest.raises(ValueError, match="no part"):
-        parser_ids(torch.tensor([[[0, 1]]]), FACE_PARTS, numbered_parts(13))
 
 
 # --- Diversity and neighbours -----------------------------------------------------------------------------------------
@@ -293,12 +290,6 @@ def test_a_copy_is_found_at_distance_zero_far_from_the_origin():
     found = nearest_neighbours(reference[[7, 211]].clone(), reference)
     assert found.indices[:, 0].tolist() == [7, 211]
     assert found.distances.tolist() == [[0.0], [0.0]]
-
-
-@pytest.mark.parametrize(("width", "count"), [(3, 1), (2, 4), (2, 0)])
-def test_impossible_neighbours_are_refused(width, count):
-    with pytest.raises(ValueError):
-        nearest_neighbours(torch.zeros(1, width), torch.zeros(3, 2), count)
 
 
 # --- All judges together, as the training loop calls them -------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from memorygan.analysis.plausibility import Plausibility, paired_difference
 from memorygan.analysis.rarity import rarely_drawn, rarity_note, unrecognised
 from memorygan.analysis.readings import Reader
 from memorygan.analysis.reconstruction import part_errors
-from memorygan.analysis.render_time import render_times
 from memorygan.analysis.unfinished import Unfinished
 from memorygan.checkpoint import Provenance, save_generator
 from memorygan.config import get_preset
@@ -185,10 +185,13 @@ class ChainController:
         return own.mean[:, slot] + torch.exp(0.5 * own.log_variance[:, slot]) * noise[:, 1]
 
 
+CHAIN: Any = ChainController()
+
+
 def test_a_part_drawn_given_the_others_fits_what_comes_after_it():
     codes = torch.zeros(200, 5, 1)
     codes[:100, 3], codes[100:, 3] = 1.0, -0.5
-    drawn = resample_given_others(ChainController(), codes, 2, torch.Generator().manual_seed(0), candidates=400)
+    drawn = resample_given_others(CHAIN, codes, 2, torch.Generator().manual_seed(0), candidates=400)
 
     # Posterior of a unit Gaussian seen with noise 0.1: mean q₃ / 1.01, standard deviation about 0.1.
     assert float(drawn[:100].mean()) == pytest.approx(1.0 / 1.01, abs=0.05)
@@ -197,7 +200,7 @@ def test_a_part_drawn_given_the_others_fits_what_comes_after_it():
 
 
 def test_the_last_part_is_simply_drawn_from_the_controller():
-    drawn = resample_given_others(ChainController(), torch.zeros(500, 5, 1), 4, torch.Generator().manual_seed(0))
+    drawn = resample_given_others(CHAIN, torch.zeros(500, 5, 1), 4, torch.Generator().manual_seed(0))
     assert float(drawn.mean()) == pytest.approx(0.0, abs=0.15)
     assert float(drawn.std()) == pytest.approx(1.0, abs=0.1)
 
@@ -303,20 +306,3 @@ def test_generated_faces_survive_an_interruption(lab, monkeypatch):
     again = lab.generated(5)
     assert drawn == [2, 2, 2, 1]
     torch.testing.assert_close(again[0].pixels, whole[0].pixels, rtol=0, atol=0)
-
-
-# --- Render time ------------------------------------------------------------------------------------------------------
-
-
-def test_every_face_is_timed_by_itself(lab):
-    calls = []
-    synthesize = lab.generator.synthesize
-
-    def counted(latents):
-        calls.append(len(latents.w))
-        return synthesize(latents)
-
-    lab.generator.synthesize = counted
-    times = render_times(lab.generator, [lab.sample([0]), lab.sample([1])])
-    assert times.shape == (2,) and (times > 0).all()
-    assert calls == 5 * [1]  # three to warm up

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from app import pictures, widgets
 from app.curves import History
 from app.guard import refuse, tell
-from app.pace import Pace
 from app.queue import LONG, call_behind, call_owner
 from app.shell import Shell, names, number, record
-from app.tasks import Task
+from app.tasks import Pace, Task
 from app.visit import Description, Visit
 from editing.errors import EditingError
 from editing.face.edits import MAX_PROMPT
@@ -180,7 +178,7 @@ def build(shell: Shell) -> None:
         here.proposal = None
         here.description = Description(text.strip(), Task(steps, each, cancel), shown, history)
         here.description.task.start()
-        told = shown | _shown("Starting.", 0.0, face.image, total, history)
+        told = shown | _progress(TextProgress("waiting", 0, total, face.image, face.part_map), history)
         yield told, busy, idle, gr.update(interactive=False, variant="secondary"), busy
         yield from follow(here, here.description)
 
@@ -283,8 +281,10 @@ def _preset(strength: str) -> dict[str, float]:
 
 
 def _progress(now: TextProgress, history: History, changed: str = "") -> dict[str, Any]:
+    """What guided.js draws."""
     if now.phase == "waiting":
-        words = f"Waiting: {now.position} job{'s' * (now.position != 1)} ahead of this one."
+        ahead = f"Waiting: {now.position} job{'s' * (now.position != 1)} ahead of this one."
+        words = ahead if now.position else "Starting."
     elif now.phase != "done":
         left = "" if now.seconds_left is None else f", about {max(1, round(now.seconds_left))} s left"
         words = f"Step {now.step} of {now.total}{left}."
@@ -294,7 +294,7 @@ def _progress(now: TextProgress, history: History, changed: str = "") -> dict[st
         words = (
             f"{'Stopped' if now.cancelled else 'Done'}; the best is from step {now.best_step}. Apply it, or discard it."
         )
-    scores = []
+    scores: list[tuple[str, str, str]] = []
     if now.proposal is not None:
         change = now.proposal.change
         scores = [("Untouched", f"{change.preserved:.0%} of all pixels", "Pixels that kept their value")]
@@ -304,27 +304,13 @@ def _progress(now: TextProgress, history: History, changed: str = "") -> dict[st
                 ("Outside", f"{change.outside:.1f} of 255", "Mean change outside of them"),
                 *scores,
             ]
-    fraction = 1.0 if now.phase == "done" and not now.cancelled else now.step / max(1, now.total)
-    return _shown(words, fraction, now.image, now.total, history, now.best_step, scores)
-
-
-def _shown(
-    words: str,
-    fraction: float,
-    image: np.ndarray,
-    total: int,
-    history: History,
-    best: int = 0,
-    scores: Sequence[tuple[str, str, str]] = (),
-) -> dict[str, Any]:
-    """What guided.js draws."""
     curves = history.shown()
     return {
-        "fraction": fraction,
+        "fraction": 1.0 if now.phase == "done" and not now.cancelled else now.step / max(1, now.total),
         "words": words,
-        "image": pictures.jpeg(image),
-        "total": total,
-        "best": best if curves["steps"] else None,
-        "scores": list(scores),
+        "image": pictures.jpeg(now.image),
+        "total": now.total,
+        "best": now.best_step if curves["steps"] else None,
+        "scores": scores,
         **curves,
     }

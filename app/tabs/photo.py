@@ -11,10 +11,9 @@ import gradio as gr
 
 from app import pictures, uploads, widgets
 from app.guard import refuse, tell
-from app.pace import Pace
 from app.queue import LONG, call_behind, call_owner
 from app.shell import Shell, number, record
-from app.tasks import Task
+from app.tasks import Pace, Task
 from app.visit import Rebuilding, Visit
 from editing.errors import EditingError
 from editing.guidance.likeness import SAME_PERSON, SIMILAR

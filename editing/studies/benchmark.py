@@ -29,12 +29,12 @@ from editing.errors import EditingError
 from editing.guidance import registry, standard
 from editing.guidance.clip import ImageTextJudge, build_judge
 from editing.guidance.identity import IdentityNet
-from editing.photo.detect import Detection
 from editing.results import InversionProgress
 from editing.service import EditingService
 from editing.sliders.directions import Slider, SliderSet
 from editing.text.results import TextProgress
 from memorygan.analysis.benchmark import HEADINGS, TITLE, kind_of, machine
+from memorygan.analysis.blocks import markdown_table
 from memorygan.analysis.sections import write_section
 from memorygan.command import command
 from memorygan.config import PRESETS
@@ -148,11 +148,6 @@ def untrained_judge() -> ImageTextJudge:
     return build_judge("untrained", "an untrained network of the bundled judge's shape", config, weights)
 
 
-def _no_faces(pixels: np.ndarray) -> list[Detection]:
-    """In place of the face detector, which is not what is measured: photos are cut out by hand."""
-    return []
-
-
 def _median(action: Callable[[float], object], repeats: int) -> float:
     """Milliseconds of an action that is given another slider value every time."""
     seconds = []
@@ -250,31 +245,21 @@ def report(name: str, speeds: Speeds, repeats: int, on: Sequence[str], judge: st
         on: what it was measured on, see :func:`memorygan.analysis.benchmark.machine`.
         judge: what judged the sentence; "" if nothing did.
     """
-    lines = [
-        f"## Editing, {name} ({speeds.size} pixels), on {HEADINGS[kind_of(speeds.device)]}",
-        "",
-        *(f"- {line}" for line in on),
-        "",
-    ]
-    lines += [f"Median of {repeats}, through the whole service.", ""]
-    lines += [
-        "| What a person waits for | Milliseconds | Promised for 128 pixels on two cores |",
-        "| --- | ---: | ---: |",
-    ]
+    heading = f"## Editing, {name} ({speeds.size} pixels), on {HEADINGS[kind_of(speeds.device)]}"
+    lines = [heading, "", *(f"- {line}" for line in on), "", f"Median of {repeats}, through the whole service.", ""]
+    waits = []
     binding = speeds.size == 128 and speeds.device == "cpu"
     for key, text in ROWS.items():
         measured = f"{speeds.milliseconds[key]:.0f}" if key in speeds.milliseconds else "not measured"
         promised = f"{TARGETS[key]:.0f}" if key in TARGETS else ""
         if binding and key in TARGETS and key in speeds.milliseconds:
             promised += f", {verdict(speeds.milliseconds[key] <= TARGETS[key])}"
-        lines.append(f"| {text.format(preview=speeds.preview_size)} | {measured} | {promised} |")
+        waits.append((text.format(preview=speeds.preview_size), measured, promised))
+    columns = ("What a person waits for", "Milliseconds", "Promised for 128 pixels on two cores")
+    lines += [markdown_table(columns, waits), ""]
     each = 1e3 / speeds.previews
-    lines += ["", f"| Previews of {USERS} people | Milliseconds per preview |", "| --- | ---: |"]
-    lines += [
-        f"| one after another | {speeds.alone * each:.1f} |",
-        f"| all at once | {speeds.together * each:.1f} |",
-        "",
-    ]
+    people = [("one after another", f"{speeds.alone * each:.1f}"), ("all at once", f"{speeds.together * each:.1f}")]
+    lines += [markdown_table((f"Previews of {USERS} people", "Milliseconds per preview"), people), ""]
     lines.append(
         f"At once they are served {speeds.alone / speeds.together:.2f} times as fast as one after another; "
         f"each of them sees a picture every {speeds.together * each * USERS:.0f} ms."
@@ -325,7 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     on = machine(device)
     assets = with_sliders(assets or untrained_assets(options.preset, device))
     guides = AnyJudge(options.text_judge, options.identity_judge)
-    with EditingService(assets, detector=_no_faces, guides=guides) as service:
+    # No face detector, which is not what is measured: photos are cut out by hand.
+    with EditingService(assets, detector=lambda pixels: [], guides=guides) as service:
         speeds = measure(service, options.repeats)
     if device.type == "cuda":
         with EditingService(with_sliders(untrained_assets(LONG_PRESET, device)), guides=LargeJudge()) as service:

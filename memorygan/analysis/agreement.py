@@ -74,12 +74,6 @@ def agreement(confusion: Tensor, names: Sequence[str]) -> Agreement:
 
 
 def parser_ids(ids: Tensor, parser_parts: PartScheme, parts: PartScheme) -> Tensor:
-    """Renumbers the parser's ids to the generator's scheme, by part name; (B, H, W) int64.
-
-    Raises:
-        ValueError: if the parser knows a part that the generator lacks.
-    """
-    if missing := sorted(set(parser_parts.names) - set(parts.names)):
-        raise ValueError(f"this generator has no part {missing[0]!r}; its masks cannot be compared with the parser's")
+    """Renumbers the parser's ids to the generator's scheme, which has all of its parts, by name; (B, H, W) int64."""
     table = torch.tensor([parts.index(name) for name in parser_parts.names], device=ids.device)
     return table[ids.long()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from memorygan.analysis.blocks import Piece, Table, Text, number
 from memorygan.analysis.lab import Lab, StudyUnavailable
 from memorygan.analysis.plausibility import Plausibility, paired_difference
 from memorygan.analysis.study import Study
-from memorygan.controller import QueryCodes
+from memorygan.controller import Controller
 from memorygan.generator import Synthesis
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
@@ -25,19 +24,9 @@ SHOWN = 2
 CONDITIONAL, INDEPENDENT = "given the others", "on its own"
 
 
-class Conditional(Protocol):
-    """What the study needs of a controller."""
-
-    def condition(self, codes: Tensor) -> QueryCodes:
-        """The Gaussian of every code given the codes before it, see :class:`memorygan.controller.Controller`."""
-
-    def propose(self, codes: Tensor, slot: int, noise: Tensor) -> Tensor:
-        """Other codes for one slot, see there."""
-
-
 @torch.no_grad()
 def resample_given_others(
-    controller: Conditional,
+    controller: Controller,
     codes: Tensor,
     slot: int,
     random: torch.Generator,

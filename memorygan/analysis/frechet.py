@@ -15,12 +15,10 @@ class FeatureStatistics:
     Attributes:
         mean: (F,) float64.
         covariance: (F, F) float64, unbiased (divided by N − 1).
-        count: N.
     """
 
     mean: np.ndarray
     covariance: np.ndarray
-    count: int
 
 
 def feature_statistics(features: Tensor | np.ndarray) -> FeatureStatistics:
@@ -34,9 +32,7 @@ def feature_statistics(features: Tensor | np.ndarray) -> FeatureStatistics:
         raise ValueError(f"features must have shape (N, F) with N at least 2, got {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError("features hold values that are not finite numbers")
-    mean = values.mean(axis=0)
-    centred = values - mean
-    return FeatureStatistics(mean, centred.T @ centred / (len(values) - 1), len(values))
+    return FeatureStatistics(values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False)))
 
 
 def symmetric_sqrt(matrix: np.ndarray) -> np.ndarray:

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text, number
-from memorygan.analysis.diversity import diversity_ratio
-from memorygan.analysis.kernel import kernel_distance
+from memorygan.analysis.diversity import diversity_ratio, kernel_distance
 from memorygan.analysis.lab import Lab, StudyUnavailable
 from memorygan.analysis.probes import INPUT, LabelledPhotos, Probe, image_features
 from memorygan.analysis.study import Study
