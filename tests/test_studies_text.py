@@ -281,9 +281,7 @@ def test_the_chapter_and_that_a_finished_piece_is_reused(lab, few, calls, monkey
             assert picture.format == figure.file.rpartition(".")[2].upper() and min(picture.size) > 100
     wishes, ways = [block for block in piece.blocks if isinstance(block, Table)]
     assert [row[0] for row in wishes.rows] == [wish.prompt for wish in few]
-    assert [row[0] for row in ways.rows] == list(text_study.TITLES.values())[:1] + [
-        text_study.TITLES[ANYONE.name], text_study.TITLES[FREE.name]
-    ]  # fmt: skip
+    assert [row[0] for row in ways.rows] == [PARTS.title, ANYONE.title, FREE.title]
     assert [bar.limit for bar in piece.bars] == [80.0] * 4 + [4.0] * 2
     outside = [piece.numbers[f"text_{wish.word.replace(' ', '_')}_outside"] for wish in few]
     assert piece.bars[-2].measured == pytest.approx(np.mean(outside))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from editing.guidance.registry import Guides
-from editing.studies.text import TITLES, judges, moments
+from editing.studies.text import judges, moments
 from editing.studies.text_trials import FREE, PARTS, WISHES, Bench, Way, Wish, judges_for
 from memorygan.analysis import charts, grids
 from memorygan.analysis.blocks import Figure, Piece, Table, Text
@@ -89,9 +89,7 @@ def run(lab: Lab, samples: int) -> Piece:
     bench = Bench(lab, judge, identity, steps, moments(steps))
     edits = _try_all(lab, bench, samples)
     footer = lab.footer(samples, of=f"faces, {steps} steps per edit")
-    series = {
-        TITLES[way.name]: (_column(edits, way, "gain"), 100 * _column(edits, way, "unchanged")) for way in (PARTS, FREE)
-    }
+    series = {way.title: (_column(edits, way, "gain"), 100 * _column(edits, way, "unchanged")) for way in (PARTS, FREE)}
     picture = charts.courses(series, "gain of the judge's score", "preserved, % (complement of L1)", footer)
     caption = (
         "Preserved pixels against the gain of the judge's score: points are single edits after the last step, lines "

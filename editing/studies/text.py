@@ -6,7 +6,7 @@ generator knows nothing of.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -48,11 +48,6 @@ COMPARED_FACES = 4
 # What the project promises of edits by sentences.
 RIGHT_BAR, OUTSIDE_BAR = 80.0, 4.0
 PROMISED = ("hair colour", "smile", "lipstick", "beard")
-TITLES: Mapping[str, str] = {
-    PARTS.name: "only the parts of the sentence",
-    FREE.name: "all codes free",
-    ANYONE.name: "without the identity loss",
-}
 Edits = dict[tuple[str, Wish], list[Outcome]]
 
 
@@ -209,7 +204,7 @@ def _ways_table(trials: _Trials, footer: str) -> Table:
         found = verdict(edits, trials.spread)
         rows.append(
             (
-                TITLES[way.name],
+                way.title,
                 _spread_text(_column(edits, "identity")),
                 f"{found.right} of {found.judged}",
                 number(found.shift, 2),

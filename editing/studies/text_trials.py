@@ -88,16 +88,20 @@ class Way:
 
     Attributes:
         name: for results.
+        title: for people.
         every: whether all layers of all parts may change, instead of those of the parts that the sentence speaks of.
         identity: whether the identity loss counts.
     """
 
     name: str
+    title: str
     every: bool = False
     identity: bool = True
 
 
-PARTS, FREE, ANYONE = Way("parts"), Way("free", every=True), Way("anyone", identity=False)
+PARTS = Way("parts", "only the parts of the sentence")
+FREE = Way("free", "all codes free", every=True)
+ANYONE = Way("anyone", "without the identity loss", identity=False)
 
 
 @dataclass(frozen=True)

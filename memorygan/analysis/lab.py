@@ -273,8 +273,10 @@ class Lab:
                 name = f"{label.replace(' ', '-')}-{chosen[0]}-{chosen[-1]}-{len(chosen)}"
                 arrays = store.load(name) if store else None
                 if arrays is None:
-                    made = make(chosen).items()
-                    arrays = {key: torch.as_tensor(values).detach().cpu().numpy() for key, values in made}
+                    arrays = {
+                        key: values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+                        for key, values in make(chosen).items()
+                    }
                     if store:
                         store.save(name, arrays)
                 found.append(arrays)
