@@ -94,7 +94,7 @@ class RemoteJobs(ABC):
             if now.proposal is None:
                 return now
             # It was made for a session of the other process.
-            return replace(now, proposal=replace(now.proposal, session=session, revision=view.revision))
+            return replace(now, proposal=replace(now.proposal, session=session))
 
         steps = self._stream("describe", recipe, asked, cancel or CancelToken(), waiting)
         return (of_session(now) for now, _ in steps)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from editing.device.loading import Assets
-from editing.device.renderer import CACHE_BYTES, PreviewRequest, Rendered, Renderer
+from editing.device.renderer import CACHE_BYTES, PreviewRequest, Rendered, Renderer, together
 from editing.device.turns import Turnstile
-from editing.device.worker import Interactive, Worker
+from editing.device.worker import Worker
 from editing.errors import EditingError, UnknownSessionError, quoted
+from editing.face.codes import Codes
 from editing.face.edits import SliderEdit, SwapEdit, TextEdit
 from editing.face.fields import between
 from editing.face.measure import change_between
@@ -22,23 +23,23 @@ from editing.face.photo_ref import PhotoRef
 from editing.face.recipe import Recipe
 from editing.face.session import Edits, Session, describe
 from editing.face.sources import CodesSource, SeedSource, Source
-from editing.face.state import FaceEditor, parts_source
+from editing.face.state import FaceEditor, differing, parts_source
 from editing.face.store import SessionStore
 from editing.guidance.registry import Guides
 from editing.photo.decode import Photo, PhotoLimits
 from editing.photo.detect import Detector, MtcnnDetector
 from editing.photo.face import PREVIEW_FIELD_SIDE, PREVIEW_SIDE, PhotoFace, look, plan_of, shares_of
 from editing.photo.faces import PhotoFaces, asks_for_colour
-from editing.photo.inversion import IdentityJudge
 from editing.photo.original import Original
 from editing.photo.store import PhotoStore
 from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.transfer import Plan
-from editing.results import Change, FaceView
-from editing.text.optimize import Spreads
-from editing.text.results import TextProgress
+from editing.results import CancelToken, Change, FaceView, JobState
+from editing.text.optimize import Described, Spreads, optimize
+from editing.text.results import TextProgress, TextProposal
 from editing.text.seen import seen
+from editing.text.wish import Wish
 from memorygan.config import GeneratorConfig
 from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.latents import Latents
@@ -61,7 +62,6 @@ class Limits:
         max_batch: previews computed together.
         batch_window: seconds a preview waits for companions.
         max_jobs, max_waiting_jobs: reconstructions and edits by sentences that run and that wait.
-        max_jobs_of_owner: of these, running and waiting, of one owner.
         max_decodes: uploads unpacked at the same time, each up to some hundred megabytes.
     """
 
@@ -78,7 +78,6 @@ class Limits:
     batch_window: float = 0.003
     max_jobs: int = 2
     max_waiting_jobs: int = 16
-    max_jobs_of_owner: int = 4
     max_decodes: int = 2
 
 
@@ -90,14 +89,13 @@ class ServiceCore:
         assets: Assets,
         limits: Limits | None = None,
         detector: Detector | None = None,
-        identity: IdentityJudge | None = None,
         guides: Guides | None = None,
         renderer: Renderer | None = None,
         threads: int = 1,
     ) -> None:
         self.limits = limits or Limits()
         self._guides, self._spreads = guides, Spreads()
-        self._assets, self._identity, self._detector = assets, identity, detector
+        self._assets, self._detector = assets, detector
         self._missing = dict(assets.missing)
         self._notices = [assets.notice] if assets.notice else []
         self._started = time.monotonic()
@@ -112,7 +110,7 @@ class ServiceCore:
             self.limits.batch_window,
             threads,
         )
-        self._editor = FaceEditor(assets.generator, assets.sliders, Interactive(self._worker))
+        self._editor = FaceEditor(assets.generator, assets.sliders, lambda work: self._worker.call("sample", work))
         self._store = SessionStore(
             self._editor,
             self.limits.max_sessions,
@@ -122,7 +120,7 @@ class ServiceCore:
             self._forget,
         )
         self._photos = PhotoStore(self.limits.max_photos, self.limits.photo_age)
-        self._jobs = Turnstile(self.limits.max_jobs, self.limits.max_waiting_jobs, self.limits.max_jobs_of_owner)
+        self._jobs = Turnstile(self.limits.max_jobs, self.limits.max_waiting_jobs)
         self._decoding = threading.BoundedSemaphore(self.limits.max_decodes)
         self._unwanted: set[str] = set()  # photos that are to go with the last face that is edited in them
         self._faces = PhotoFaces(self._photos, self._scheme, self._parse if self._parses else None, self._decoding)
@@ -245,6 +243,62 @@ class ServiceCore:
             self._store.close(opened.id)
             raise
 
+    def _follow(
+        self, wish: Wish, face: Described, before: Rendered, cancel: CancelToken, owner: str, resume: JobState | None
+    ) -> Generator[TextProgress, None, None]:
+        """Waits for its turn and follows a wish; yields after every step, and last with a proposal.
+
+        Args:
+            wish, face: what is wanted, and of which face.
+            before: the full picture of it.
+            cancel: ends it within a step.
+            owner: whose job it is.
+            resume: where it stood when it was cut off.
+
+        Raises:
+            BusyError: if too many jobs are waiting.
+        """
+        source, edit = self._editor.codes(face.state), wish.edit
+        waiting = TextProgress("waiting", 0, edit.steps, before.image, before.part_map, notices=wish.notices)
+        work = optimize(
+            lambda: self._renderer.of(face.generator),
+            wish.judge,
+            wish.identity,
+            source,
+            edit.parts,
+            edit.prompt,
+            edit.neutral,
+            wish.settings,
+            lambda step: self._worker.step(owner, step),
+            cancel,
+            edit.seed,
+            self._spreads,
+            wish.notices,
+            wish.shown,
+            edit.layers,
+            resume,
+        )
+        result = yield from self._jobs.in_turn(owner, cancel, waiting, work)
+        if result is None:
+            return
+        last = result.progress
+        if not last.best_step:
+            nothing = "Nothing better than the face as it is was found; allow other parts, or try another strength."
+            yield replace(last, notices=(*wish.notices, nothing))
+            return
+        # What a recipe keeps lacks the sliders that stay on top of it; codes that were frozen are kept as 0.
+        under, chosen = self._editor.under_text(face.state, edit.parts, edit.layers)
+        moved = torch.where(chosen[None, :, :, None], under.anchor.w + (result.w - source.w), 0.0)
+        codes = Codes.of(moved[0, [self._scheme.index(part) for part in edit.parts]])
+        edit = replace(edit, steps=last.step, codes=codes)
+        latents = self._editor.codes(self._editor.apply(face.state, edit))
+        after = self._worker.call(
+            "render", lambda: self._renderer.render(face.session, latents, generator=face.generator)
+        )
+        change = change_between(before, after, differing(source, latents), self._scheme)
+        proposal = TextProposal(face.session, face.edits, edit, after.image, after.part_map, change)
+        yield replace(last, image=after.image, part_map=after.part_map, proposal=proposal)
+
     def _followed(
         self, session: str, edit: TextEdit, steps: Generator[TextProgress, None, None]
     ) -> Iterator[TextProgress]:
@@ -286,8 +340,8 @@ class ServiceCore:
         if session.photo is not None and session.photo_token:
             self._faces.edited(session.photo_token, session.photo.frame, session.id)
 
-    def _preview(self, session: str, kind: str, edits: Callable[[Session], Edits], size: int | None) -> FaceView:
-        side = self._side(self.preview_size if size is None else size)
+    def _preview(self, session: str, kind: str, edits: Callable[[Session], Edits]) -> FaceView:
+        side = self._side(self.preview_size)
         with self._store.using(session) as found:
             wanted = edits(found)
             state = found.state(wanted, remember=False)
@@ -296,30 +350,25 @@ class ServiceCore:
             face = self._photo_face(found)
             beginning = None if face is None else (self._rendered(found, ()), found.latents(()))
             lent = () if face is None else self._lent(found, wanted, PREVIEW_FIELD_SIDE)
-        # Waits outside the lock: a newer preview of the same face, kind and size may then replace this one.
+        # Waits outside the lock: a newer preview of the same face and kind may then replace this one.
         # What is said of it travels along, so that whoever asked first gets sliders that fit the picture.
-        made: Previewed = self._worker.preview(
-            (session, kind, side), (side, id(request.generator)), Previewed(request, view, wanted)
-        ).result()
-        picture = made.picture
+        asked = self._worker.preview((session, kind), id(request.generator), (request, view, wanted))
+        picture, request, view, wanted = asked.result()
         if face is not None and beginning is not None:
-            picture = self._in_photo(face, *beginning, picture, made.request.latents, made.edits, lent)
-        return replace(made.view, image=picture.image, part_map=picture.part_map, preview=True)
+            picture = self._in_photo(face, *beginning, picture, request.latents, wanted, lent)
+        return replace(view, image=picture.image, part_map=picture.part_map, preview=True)
 
-    def _preview_batch(self, asked: Sequence[Previewed]) -> list[Previewed]:
-        """Pictures for previews of the same size and generator; called on the device thread."""
-        pictures = self._renderer.preview_batch([one.request for one in asked])
-        return [replace(one, rendered=picture) for one, picture in zip(asked, pictures, strict=True)]
+    def _preview_batch(
+        self, asked: Sequence[tuple[PreviewRequest, FaceView, Edits]]
+    ) -> list[tuple[Rendered, PreviewRequest, FaceView, Edits]]:
+        """Pictures for previews with the same generator, before what was asked for; called on the device thread."""
+        pictures = self._renderer.preview_batch([request for request, *_ in asked])
+        return [(picture, *one) for one, picture in zip(asked, pictures, strict=True)]
 
-    def _batch(
-        self, latents: Sequence[Latents], size: int | None, generator: ComposedGenerator | None = None
-    ) -> list[Rendered]:
+    def _batch(self, latents: Sequence[Latents], generator: ComposedGenerator | None = None) -> list[Rendered]:
         """Small pictures of several faces."""
-        side = self._side(self.preview_size if size is None else size)
-        together = Latents(
-            torch.cat([face.w for face in latents]), latents[0].config, all(face.shared_base for face in latents)
-        )
-        return self._worker.call("batch_render", lambda: self._renderer.render_batch(together, side, generator))
+        faces, side = together(latents), self._side(self.preview_size)
+        return self._worker.call("batch_render", lambda: self._renderer.render_batch(faces, side, generator))
 
     def _picture(self, session: Session, edits: Edits) -> Rendered:
         """The full picture of a face, in its photo if it comes from one; the session is locked."""
@@ -428,12 +477,6 @@ class ServiceCore:
         before, after = self._picture(session, since), self._picture(session, session.edits)
         return change_between(before, after, parts, self._scheme)
 
-    def _identity_judge(self) -> IdentityJudge | None:
-        """The one that was given, else the registry's."""
-        if self._identity is not None or self._guides is None:
-            return self._identity
-        return self._guides.identity()
-
     def _describe(self, session: Session, edits: Edits, sliders: Mapping[str, float]) -> FaceView:
         """A view without its picture; the session is locked."""
         source = session.source if isinstance(session.source, SeedSource) else None
@@ -508,34 +551,6 @@ class ServiceCore:
                 module.to("cpu")
         self._notices.append("The graphics card ran out of memory, so the work goes on, more slowly, on the processor.")
         return True
-
-
-@dataclass(frozen=True)
-class Previewed:
-    """A preview that is asked for, and what came of it.
-
-    Attributes:
-        request: of the renderer.
-        view: what is said of it.
-        edits: that are shown.
-        rendered: the picture, once it is there.
-    """
-
-    request: PreviewRequest
-    view: FaceView
-    edits: Edits
-    rendered: Rendered | None = None
-
-    @property
-    def picture(self) -> Rendered:
-        """The picture.
-
-        Raises:
-            RuntimeError: before it is there.
-        """
-        if self.rendered is None:
-            raise RuntimeError("this preview was not rendered yet")
-        return self.rendered
 
 
 def lent_by(edits: Edits) -> tuple[PhotoRef, ...]:

@@ -9,13 +9,12 @@ from dataclasses import replace
 import numpy as np
 
 from editing.core import ServiceCore, lent_by
-from editing.device.worker import Background
 from editing.errors import EditingError, UnknownSessionError
 from editing.face.fields import between
 from editing.face.photo_ref import PhotoRef
 from editing.photo.align import Frame, thumbnail
 from editing.photo.decode import decode
-from editing.photo.face import PhotoFace
+from editing.photo.face import PhotoFace, ref_of
 from editing.photo.inversion import InversionSettings, invert
 from editing.photo.original import Original
 from editing.photo.store import Square
@@ -116,36 +115,28 @@ class OwnPhotos(ServiceCore):
             BusyError: on the first step, if too many jobs are waiting.
         """
         settings = InversionSettings(steps=steps, tune_steps=tune_steps)
-        pixels = self.framed(photo, face, crop)
-        frame = self._photos.frame(photo, face, crop)
-        return self._inverting(pixels, settings, cancel or CancelToken(), owner or photo, photo, frame, resume)
+        frame, pixels = self._photos.frame(photo, face, crop), self.framed(photo, face, crop)
+        token, whose = cancel or CancelToken(), owner or photo
 
-    def _inverting(
-        self,
-        pixels: np.ndarray,
-        settings: InversionSettings,
-        cancel: CancelToken,
-        owner: str,
-        photo: str,
-        frame: Frame,
-        resume: JobState | None,
-    ) -> Iterator[InversionProgress]:
-        waiting = InversionProgress("waiting", 0, settings.steps + settings.tune_steps, pixels, pixels)
-        work = invert(
-            self._assets.generator,
-            self._assets.encoder,
-            self._assets.parser,
-            pixels,
-            settings,
-            Background(self._worker, owner),
-            cancel,
-            self._identity_judge(),
-            resume,
-        )
-        result = yield from self._jobs.in_turn(owner, cancel, waiting, work)
-        if result is not None:
-            opened = self._store.open(result.source(), result.generator)
-            yield replace(result.progress, view=self._placed(opened.id, photo, frame))
+        def progress() -> Iterator[InversionProgress]:
+            waiting = InversionProgress("waiting", 0, steps + tune_steps, pixels, pixels)
+            work = invert(
+                self._assets.generator,
+                self._assets.encoder,
+                self._assets.parser,
+                pixels,
+                settings,
+                lambda step: self._worker.step(whose, step),
+                token,
+                None if self._guides is None else self._guides.identity(),
+                resume,
+            )
+            result = yield from self._jobs.in_turn(whose, token, waiting, work)
+            if result is not None:
+                opened = self._store.open(result.source(), result.generator)
+                yield replace(result.progress, view=self._placed(opened.id, photo, frame))
+
+        return progress()
 
     def place(self, session: str, photo: str, face: int = 0, crop: Square | None = None) -> FaceView:
         """Puts a face that was rebuilt elsewhere into the photo it was rebuilt from; :meth:`invert` does so itself.
@@ -246,10 +237,9 @@ class OwnPhotos(ServiceCore):
 
     def _placed(self, session: str, photo: str, frame: Frame) -> FaceView:
         found = self._photos.photo(photo)
-        place = (frame.left, frame.top, frame.across, frame.down)
         self._photos.number(photo, frame)
         with self._store.using(session) as face:
-            face.photo = PhotoRef(found.sha256, found.width, found.height, found.turns, place)
+            face.photo = ref_of(found, frame)
             face.photo_token, face.others = photo, ()
             if face.edits:
                 self._note(face)

@@ -5,7 +5,7 @@ Public methods are safe to call from many threads; pictures are uint8 numpy arra
 - what there is: ``open``, ``parts``, ``sliders``, ``capabilities``, ``guidance``, ``likeness``, ``health``, ``close``,
   and the attributes ``notice``, ``size``, ``kind``, ``config``
 - faces: ``new_face``, ``gallery``, ``candidates``, ``open_recipe``, ``duplicate``, ``close_session``, ``view``,
-  ``before``, ``part_at``, ``change``
+  ``before``, ``change``
 - edits, each one undo step, with ``preview_*`` twins that commit nothing and render smaller and faster:
   ``set_sliders``, ``swap``, ``blend``, ``variants`` and ``apply_variant``, ``apply_edits``, ``undo``, ``redo``,
   ``reset_part``, ``reset_all``
@@ -24,7 +24,7 @@ waiting, :class:`UnknownSessionError` when the session is gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,6 @@ from PIL import Image
 
 from editing.core import Limits, lent_by
 from editing.device.loading import choose_device, load_assets
-from editing.device.worker import Background, Interactive
 from editing.errors import EditingError, UnknownSessionError, quoted
 from editing.face.codes import Codes
 from editing.face.compare import diff
@@ -53,7 +52,6 @@ from editing.guidance.likeness import SCALES, LikenessScale
 from editing.guidance.registry import Guides
 from editing.own_photo import OwnPhotos
 from editing.photo.face import places
-from editing.photo.inversion import IdentityJudge
 from editing.photo.project import is_project, pack, unpack
 from editing.photo.save import SavedPhoto, save, save_rows
 from editing.results import (
@@ -72,9 +70,8 @@ from editing.sliders.directions import Slider
 from editing.text.optimize import Described
 from editing.text.results import TextProgress, TextProposal
 from editing.text.subjects import Subject, subject_of
-from editing.text.wish import check_wish, follow, read_wish
-from memorygan.baseline import SemanticStyleGAN
-from memorygan.generator import ComposedGenerator, MemoryGAN
+from editing.text.wish import check_wish, read_wish
+from memorygan.generator import ComposedGenerator
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
 
@@ -93,7 +90,6 @@ class EditingService(OwnPhotos):
         assets: what to work with, see :func:`editing.device.loading.load_assets`.
         limits: what to take on.
         detector: finds faces in photos; None for MTCNN, made when the first photo comes.
-        identity: judges whether two (S, S, 3) uint8 faces are the same person, cosine in [−1, 1]; None for the guides'.
         guides: judges of words and identity, loaded when first needed; None for none.
         renderer: makes the pictures; None for one on the generator's device.
         threads: that ask the renderer; more than one only if others do its work.
@@ -105,14 +101,13 @@ class EditingService(OwnPhotos):
         checkpoint: str | Path | None = None,
         device: str = "auto",
         limits: Limits | None = None,
-        identity: IdentityJudge | None = None,
         text_judge: str = "auto",
         identity_judge: str = "auto",
     ) -> EditingService:
         """A service for a checkpoint (default: the bundled one, or an untrained stand-in with a notice).
 
         Args:
-            checkpoint, device, limits, identity: see there.
+            checkpoint, device, limits: see there.
             text_judge: "auto", "openai" or "bundled", see :mod:`editing.guidance.registry`.
             identity_judge: "auto", "vggface2", "bundled" or "none".
 
@@ -121,7 +116,7 @@ class EditingService(OwnPhotos):
         """
         path = None if checkpoint is None else Path(checkpoint)
         guides = Guides(text_judge, identity_judge)
-        return cls(load_assets(path, choose_device(device)), limits, identity=identity, guides=guides)
+        return cls(load_assets(path, choose_device(device)), limits, guides=guides)
 
     def close(self) -> None:
         """Ends the device thread; every later call is refused."""
@@ -145,15 +140,12 @@ class EditingService(OwnPhotos):
         """Capability → "" if available, else one sentence that says why not."""
         names = ("sliders", "resample", "photo", "align", "parse", "encode", "text", "identity", "mp4")
         reasons = dict(self._missing)
-        if not isinstance(self._assets.generator, (MemoryGAN, SemanticStyleGAN)):
-            reasons["resample"] = "This kind of model cannot draw new parts."
         absent = {
             "text": "No judge of words is in use, so faces cannot be edited by sentences.",
             "identity": "No identity judge is in use, so identity similarity is not reported.",
         }
         for kind, reason in absent.items():
-            if not (kind == "identity" and self._identity is not None):
-                reasons[kind] = reason if self._guides is None else self._guides.problem(kind)
+            reasons[kind] = reason if self._guides is None else self._guides.problem(kind)
         return {name: reasons.get(name, "") for name in names}
 
     def sliders(self, part: str | None = None) -> tuple[Slider, ...]:
@@ -180,7 +172,7 @@ class EditingService(OwnPhotos):
     def likeness_scale(self) -> LikenessScale | None:
         """How the cosines of the identity judge are read; None without one, or for one whose scale is not known."""
         judge = self.guidance().identity
-        return None if judge is None or self._identity is not None else SCALES.get(judge.name)
+        return None if judge is None else SCALES.get(judge.name)
 
     def likeness(self, cosine: float) -> Likeness | None:
         """What a progress's ``identity`` means in words; None where the scale is not known."""
@@ -230,25 +222,22 @@ class EditingService(OwnPhotos):
         """
         return self._open(Recipe(self.checkpoint, SeedSource(checked_seed(seed), truncation)))
 
-    def candidates(
-        self, count: int = 12, seed: int | None = None, truncation: float = 0.7, size: int | None = None
-    ) -> tuple[Candidate, ...]:
+    def candidates(self, count: int = 12, seed: int | None = None, truncation: float = 0.7) -> tuple[Candidate, ...]:
         """Small pictures of faces to choose from.
 
         Args:
             count: 1 to 64.
             seed: same seed, same candidates; None for random ones.
             truncation: psi, 0 to 1.
-            size: side in pixels, rounded up to one the model renders; None for the preview size.
 
         Raises:
             EditingError: for a value out of range.
         """
         between(count, "count", 1, _MAX_CANDIDATES)
         draws = np.random.default_rng(checked_seed(seed)).integers(0, 2**31, count)
-        return self.faces_of([int(draw) for draw in draws], truncation, size)
+        return self.faces_of([int(draw) for draw in draws], truncation)
 
-    def faces_of(self, seeds: Sequence[int], truncation: float = 0.7, size: int | None = None) -> tuple[Candidate, ...]:
+    def faces_of(self, seeds: Sequence[int], truncation: float = 0.7) -> tuple[Candidate, ...]:
         """Small pictures of given faces, for example of :meth:`gallery`.
 
         Raises:
@@ -257,7 +246,7 @@ class EditingService(OwnPhotos):
         between(len(seeds), "the number of seeds", 1, _MAX_CANDIDATES)
         sources = [SeedSource(seed, truncation) for seed in seeds]
         latents = [self._editor.start(source).anchor for source in sources]
-        pictures = self._batch(latents, size)
+        pictures = self._batch(latents)
         return tuple(
             Candidate(source.seed, source.truncation, picture.image)
             for source, picture in zip(sources, pictures, strict=True)
@@ -317,19 +306,6 @@ class EditingService(OwnPhotos):
                 now, image=picture.image, part_map=picture.part_map, sliders={}, history=(), change=None, notice=None
             )
 
-    def part_at(self, session: str, x: float, y: float) -> str:
-        """Name of the part at a pixel of the full picture, x from the left and y from the top.
-
-        Raises:
-            EditingError: for a point outside the picture.
-        """
-        with self._store.using(session) as found:
-            part_map = self._picture(found, found.edits).part_map
-        side = len(part_map)
-        if not (0 <= x < side and 0 <= y < side):
-            raise EditingError(f"the point ({x:g}, {y:g}) lies outside the picture; use 0 to {side - 1}")
-        return self._scheme.names[int(part_map[int(y), int(x)])]
-
     def change(self, session: str, since: str = "previous") -> Change | None:
         """How the face differs from the one before the last edit ("previous") or before every edit ("source").
 
@@ -359,10 +335,10 @@ class EditingService(OwnPhotos):
         checked = self._slider_values(values)
         return self._commit(session, lambda found: found.with_sliders(checked))
 
-    def preview_sliders(self, session: str, values: Mapping[str, float], size: int | None = None) -> FaceView:
+    def preview_sliders(self, session: str, values: Mapping[str, float]) -> FaceView:
         """What :meth:`set_sliders` would show: smaller, faster, not committed; the newest preview of a face wins."""
         checked = self._slider_values(values)
-        return self._preview(session, "sliders", lambda found: found.with_sliders(checked), size)
+        return self._preview(session, "sliders", lambda found: found.with_sliders(checked))
 
     def swap(
         self, session: str, other: str, parts: Sequence[str] | None = None, group: str = "all", amount: float = 1.0
@@ -383,29 +359,21 @@ class EditingService(OwnPhotos):
         return self._commit(session, lambda found: (*found.edits, edit))
 
     def preview_swap(
-        self,
-        session: str,
-        other: str,
-        parts: Sequence[str] | None = None,
-        group: str = "all",
-        amount: float = 1.0,
-        size: int | None = None,
+        self, session: str, other: str, parts: Sequence[str] | None = None, group: str = "all", amount: float = 1.0
     ) -> FaceView:
         """What :meth:`swap` would show: smaller, faster, not committed."""
         edit = self._swap_edit(session, other, parts, group, amount)
-        return self._preview(session, "swap", lambda found: (*found.edits, edit), size)
+        return self._preview(session, "swap", lambda found: (*found.edits, edit))
 
     def blend(self, session: str, other: str, amount: float, parts: Sequence[str] | None = None) -> FaceView:
         """Interpolates every layer of some parts (default: all) towards another face; otherwise as :meth:`swap`."""
         edit = self._swap_edit(session, other, parts, "every", amount)
         return self._commit(session, lambda found: (*found.edits, edit))
 
-    def preview_blend(
-        self, session: str, other: str, amount: float, parts: Sequence[str] | None = None, size: int | None = None
-    ) -> FaceView:
+    def preview_blend(self, session: str, other: str, amount: float, parts: Sequence[str] | None = None) -> FaceView:
         """What :meth:`blend` would show: smaller, faster, not committed."""
         edit = self._swap_edit(session, other, parts, "every", amount)
-        return self._preview(session, "blend", lambda found: (*found.edits, edit), size)
+        return self._preview(session, "blend", lambda found: (*found.edits, edit))
 
     def variants(
         self, session: str, part: str, count: int = 6, seed: int | None = None, group: str = "all"
@@ -426,9 +394,11 @@ class EditingService(OwnPhotos):
         seed = checked_seed(seed)
         with self._store.using(session) as found:
             state, revision, own = found.state(), found.revision, found.generator
-        edits, scores = variant_edits(self._editor, state, part, count, seed, group, Interactive(self._worker))
+        edits, scores = variant_edits(
+            self._editor, state, part, count, seed, group, lambda draw: self._worker.call("sample", draw)
+        )
         latents = [self._editor.codes(self._editor.apply(state, edit)) for edit in edits]
-        pictures = self._batch(latents, None, own)
+        pictures = self._batch(latents, own)
         with self._store.using(session) as found:
             if (shown := self._photo_face(found)) is not None:
                 start = self._rendered(found, ()), found.latents(())
@@ -468,15 +438,15 @@ class EditingService(OwnPhotos):
 
     def undo(self, session: str) -> FaceView:
         """One step back; nothing happens at the beginning."""
-        with self._store.using(session) as found:
-            found.undo()
-            self._note(found)
-            return self._view(found)
+        return self._move(session, Session.undo)
 
     def redo(self, session: str) -> FaceView:
         """One undone step forward again; nothing happens at the end."""
+        return self._move(session, Session.redo)
+
+    def _move(self, session: str, move: Callable[[Session], object]) -> FaceView:
         with self._store.using(session) as found:
-            found.redo()
+            move(found)
             self._note(found)
             return self._view(found)
 
@@ -545,21 +515,9 @@ class EditingService(OwnPhotos):
             raise EditingError(self.capabilities["text"])
         wish = read_wish(self._guides, self._scheme, settings, seed, prompt, parts, neutral, layers)
         with self._store.using(session) as found:
-            face = Described(session, found.revision, found.edits, found.state(), found.generator)
+            face = Described(session, found.edits, found.state(), found.generator)
             before = self._rendered(found, found.edits)
-        followed = follow(
-            wish,
-            face,
-            before,
-            self._editor,
-            self._renderer,
-            self._worker,
-            self._jobs,
-            self._spreads,
-            cancel or CancelToken(),
-            owner or session,
-            resume,
-        )
+        followed = self._follow(wish, face, before, cancel or CancelToken(), owner or session, resume)
         return self._followed(session, wish.edit, followed)
 
     def apply_description(self, session: str, proposal: TextProposal) -> FaceView:
@@ -603,7 +561,7 @@ class EditingService(OwnPhotos):
         def provide() -> tuple[ComposedGenerator, Retrieved]:
             return self._renderer.of(own), self._renderer.retrieve(session, latents)
 
-        return frames_of(provide, latents, names, side, Background(self._worker, session))
+        return frames_of(provide, latents, names, side, lambda work: self._worker.step(session, work))
 
     def export_gif(self, session: str, order: Order = None, rows: Rows = PICTURE, frame_ms: int = 400) -> bytes:
         """An endless GIF of the composition; ``rows`` ("image", "mask", "depth") lie side by side.

@@ -16,7 +16,7 @@ from PIL import Image
 from editing.errors import EditingError
 from editing.face.codes import Codes
 from editing.face.compare import diff
-from editing.face.edits import ResampleEdit, SliderEdit, SwapEdit, TextEdit
+from editing.face.edits import ResampleEdit, SliderEdit, SwapEdit, TextEdit, edit_dict
 from editing.face.embedded import embed, extract, read_recipe
 from editing.face.fields import MAX_BYTES
 from editing.face.recipe import VERSION, Recipe
@@ -122,9 +122,9 @@ def changed(**values) -> str:
         (changed(source={"kind": "dream"}), "does not know"),
         (changed(source=None), "source is missing"),
         (changed(checkpoint="abc"), "checkpoint is missing"),
-        (changed(edits=[{**example().edits[1].to_dict(), "parts": []}]), "list of parts"),
-        (changed(edits=[{**example().edits[1].to_dict(), "group": "most"}]), "layer group"),
-        (changed(edits=[{**example().edits[1].to_dict(), "amount": float("nan")}]), "amount"),
+        (changed(edits=[{**edit_dict(example().edits[1]), "parts": []}]), "list of parts"),
+        (changed(edits=[{**edit_dict(example().edits[1]), "group": "most"}]), "layer group"),
+        (changed(edits=[{**edit_dict(example().edits[1]), "amount": float("nan")}]), "amount"),
     ],
 )
 def test_damaged_recipes(text, part_of_answer):

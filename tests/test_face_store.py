@@ -47,9 +47,7 @@ def test_an_old_archive_is_refused():
     with toy_service(Limits(max_sessions=1, session_age=HOUR)) as service:
         first = service.new_face(1).session
         service.new_face(2)
-        store = service._store
-        archive, used = store._archived[first]
-        store._archived[first] = (archive, used - 2 * HOUR)
+        service._store._archived[first].last_used -= 2 * HOUR
         with pytest.raises(UnknownSessionError, match="no longer here"):
             service.view(first)
         assert service.health()["archived"] == 0

@@ -19,7 +19,7 @@ from ray import serve
 from app.remote import carry_out
 from editing.device.loading import Assets, choose_device, load_assets
 from editing.device.renderer import PreviewRequest, Rendered, Renderer
-from editing.device.worker import Background, Worker
+from editing.device.worker import Worker
 from editing.face.sequence import frames_of
 from editing.guidance.registry import Guides
 from editing.results import CancelToken, CompositionFrame
@@ -141,7 +141,7 @@ class Pictures:
         def provide() -> tuple[ComposedGenerator, Retrieved]:
             return self._renderer.generator, self._renderer.retrieve(owner, latents)
 
-        return frames_of(provide, latents, names, size, Background(self._worker, owner))
+        return frames_of(provide, latents, names, size, lambda work: self._worker.step(owner, work))
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT)
     async def preview(self, asked: list[Preview]) -> list[Rendered]:

@@ -217,13 +217,13 @@ class Renderer:
         """
         first = requests[0]
         generator = self.of(first.generator)
-        latents = _together([request.latents for request in requests], self.device)
+        latents = together([request.latents for request in requests]).to(self.device)
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, request in enumerate(requests):
+            rows_of.setdefault(request.changed, []).append(row)
         found: dict[int, Retrieved] = {}
-        for changed, rows in _by_changed_parts(requests).items():
-            for row, part in zip(
-                rows, self._retrieved(generator, [requests[row] for row in rows], changed), strict=True
-            ):
-                found[row] = part
+        for changed, rows in rows_of.items():
+            found.update(zip(rows, self._retrieved(generator, [requests[row] for row in rows], changed), strict=True))
         parts = [found[row] for row in range(len(requests))]
         retrieved = Retrieved(torch.cat([part.hidden for part in parts]), torch.cat([part.depth for part in parts]))
         return rendered(generator.compose(retrieved, latents, size=first.size))
@@ -232,9 +232,11 @@ class Renderer:
         self, generator: ComposedGenerator, requests: Sequence[PreviewRequest], changed: tuple[int, ...]
     ) -> list[Retrieved]:
         """All parts of each face, of which only those that all of the faces change are asked for."""
-        latents = _together([request.latents for request in requests], self.device)
+        latents = together([request.latents for request in requests]).to(self.device)
         if len(changed) == latents.config.part_count:
-            return _one_by_one(generator.retrieve(latents))
+            new = generator.retrieve(latents)
+            pairs = zip(new.hidden.split(1), new.depth.split(1), strict=True)
+            return [Retrieved(hidden, depth) for hidden, depth in pairs]
         known = [self.retrieve(request.owner, request.committed) for request in requests]
         if changed:
             new, which = generator.retrieve(latents, changed), list(changed)
@@ -243,25 +245,10 @@ class Renderer:
         return known
 
 
-def _by_changed_parts(requests: Sequence[PreviewRequest]) -> dict[tuple[int, ...], list[int]]:
-    """Rows of the faces that change the same parts."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for row, request in enumerate(requests):
-        groups.setdefault(request.changed, []).append(row)
-    return groups
-
-
-def _together(latents: Sequence[Latents], device: torch.device) -> Latents:
-    return Latents(
-        torch.cat([face.w for face in latents]).to(device),
-        latents[0].config,
-        all(face.shared_base for face in latents),
-    )
-
-
-def _one_by_one(retrieved: Retrieved) -> list[Retrieved]:
-    rows = range(len(retrieved.hidden))
-    return [Retrieved(retrieved.hidden[row : row + 1], retrieved.depth[row : row + 1]) for row in rows]
+def together(latents: Sequence[Latents]) -> Latents:
+    """The codes of several faces as one batch."""
+    w = torch.cat([face.w for face in latents])
+    return Latents(w, latents[0].config, all(face.shared_base for face in latents))
 
 
 def with_render(generator: ComposedGenerator, render: RenderNet) -> ComposedGenerator:

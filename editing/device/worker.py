@@ -299,23 +299,3 @@ def _fail(batch: Sequence[_Preview], error: BaseException) -> None:
 
 def _no_memory() -> EditingError:
     return EditingError("the device ran out of memory; close other faces or start the program with --device cpu")
-
-
-class Interactive:
-    """Runs functions on the device thread as interactive work."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-
-    def __call__(self, function: Callable[[], T]) -> T:
-        return self._worker.call("sample", function)
-
-
-class Background:
-    """Runs functions on the device thread as steps of a long job."""
-
-    def __init__(self, worker: Worker, owner: str) -> None:
-        self._worker, self._owner = worker, owner
-
-    def __call__(self, function: Callable[[], T]) -> T:
-        return self._worker.step(self._owner, function)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 from typing import Any, ClassVar
 
 from editing.errors import EditingError, quoted
@@ -18,7 +19,7 @@ from editing.face.fields import (
     read_text,
     read_whole,
 )
-from editing.face.sources import Source, read_source
+from editing.face.sources import CodesSource, SeedSource, Source, read_source
 from editing.results import MAX_SEED
 
 PART_LAYERS = ("all", "shape", "texture")
@@ -42,13 +43,6 @@ class SliderEdit:
     @property
     def parts(self) -> tuple[str, ...]:
         return (self.slider.split(".", 1)[0],)
-
-    def without(self, part: str) -> SliderEdit | None:
-        """The edit with ``part`` left alone; None if nothing is left of it."""
-        return None if part in self.parts else self
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"op": self.op, "slider": self.slider, "value": self.value}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SliderEdit:
@@ -78,23 +72,6 @@ class SwapEdit:
     group: str = "all"
     amount: float = 1.0
     base: bool = False
-
-    def without(self, part: str) -> SwapEdit | None:
-        """The edit with ``part`` left alone; None if nothing is left of it."""
-        if part not in self.parts:
-            return self
-        left = tuple(name for name in self.parts if name != part)
-        return replace(self, parts=left) if left else None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "op": self.op,
-            "face": self.face.to_dict(),
-            "parts": list(self.parts),
-            "group": self.group,
-            "amount": self.amount,
-            "base": self.base,
-        }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SwapEdit:
@@ -132,20 +109,6 @@ class ResampleEdit:
     @property
     def parts(self) -> tuple[str, ...]:
         return (self.part,)
-
-    def without(self, part: str) -> ResampleEdit | None:
-        """The edit with ``part`` left alone; None if nothing is left of it."""
-        return None if part == self.part else self
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "op": self.op,
-            "part": self.part,
-            "code": self.code.text,
-            "seed": self.seed,
-            "group": self.group,
-            "truncation": self.truncation,
-        }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ResampleEdit:
@@ -192,31 +155,6 @@ class TextEdit:
     judges: tuple[tuple[str, str], ...] = ()
     layers: str = "all"
 
-    def without(self, part: str) -> TextEdit | None:
-        """The edit with ``part`` left alone; None if nothing is left of it."""
-        if part not in self.parts:
-            return self
-        left = tuple(name for name in self.parts if name != part)
-        if not left:
-            return None
-        rows = [self.parts.index(name) for name in left]
-        return replace(self, parts=left, codes=Codes.of(self.codes.tensor()[rows]))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "op": self.op,
-            "prompt": self.prompt,
-            "neutral": self.neutral,
-            "parts": list(self.parts),
-            "codes": self.codes.text,
-            "strength": self.strength,
-            "weights": dict(self.weights),
-            "steps": self.steps,
-            "seed": self.seed,
-            "judges": dict(self.judges),
-            "layers": self.layers,
-        }
-
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> TextEdit:
         weights = read_mapping(fields.get("weights", {}), "loss weights")
@@ -261,6 +199,38 @@ def read_edit(data: Any) -> Edit:
             f"the recipe holds an edit of an unknown kind ({quoted(op)}); update this program to open it"
         )
     return EDITS[op](fields)
+
+
+def edit_dict(edit: Edit) -> dict[str, Any]:
+    """An edit as JSON types, which :func:`read_edit` reads."""
+    data = {"op": edit.op} | {item.name: _plain(getattr(edit, item.name)) for item in fields_of(edit)}
+    if isinstance(edit, TextEdit):
+        data |= {"weights": dict(edit.weights), "judges": dict(edit.judges)}
+    return data
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Codes():
+            return value.text
+        case SeedSource() | CodesSource():
+            return value.to_dict()
+        case tuple():
+            return list(value)
+    return value
+
+
+def without(edit: Edit, part: str) -> Edit | None:
+    """An edit that leaves a part (or "base") alone; None if nothing is left of it."""
+    if part not in edit.parts:
+        return edit
+    rows = [row for row, name in enumerate(edit.parts) if name != part]
+    if isinstance(edit, (SliderEdit, ResampleEdit)) or not rows:
+        return None
+    parts = tuple(edit.parts[row] for row in rows)
+    if isinstance(edit, SwapEdit):
+        return replace(edit, parts=parts)
+    return replace(edit, parts=parts, codes=Codes.of(edit.codes.tensor()[rows]))
 
 
 def _title(part: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from editing.errors import EditingError, quoted
-from editing.face.edits import Edit, SliderEdit, SwapEdit, read_edit
+from editing.face.edits import Edit, SliderEdit, SwapEdit, edit_dict, read_edit
 from editing.face.fields import MAX_BYTES, MAX_EDITS, read_mapping, read_text
 from editing.face.photo_ref import PhotoRef, read_photo_ref
 from editing.face.sources import Source, read_source
@@ -51,7 +51,7 @@ class Recipe:
             "sliders": self.sliders,
             "tuned": self.tuned,
             "source": self.source.to_dict(),
-            "edits": [edit.to_dict() for edit in self.edits],
+            "edits": [edit_dict(edit) for edit in self.edits],
         }
         if self.photo is not None:
             data["photo"] = self.photo.to_dict()

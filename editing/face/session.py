@@ -5,46 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from editing.device.renderer import Rendered
 from editing.errors import EditingError
-from editing.face.edits import Edit, SliderEdit
+from editing.face.edits import Edit, SliderEdit, without
 from editing.face.fields import MAX_EDITS
 from editing.face.photo_ref import PhotoRef
 from editing.face.recipe import Recipe
 from editing.face.sources import Source
-from editing.face.state import FaceEditor, FaceState
+from editing.face.state import FaceEditor, FaceState, differing
 from memorygan.generator import ComposedGenerator
 from memorygan.latents import Latents
 
 Edits = tuple[Edit, ...]
 # Of each face: the present, what undo and redo lead to, and what a drag of a slider starts from.
 _REMEMBERED = 4
-
-
-@dataclass(frozen=True)
-class Archive:
-    """What is kept of a face that has not been used for a while: its recipes, a few kilobytes.
-
-    Attributes:
-        source: where the face comes from.
-        steps: the edits in force after each step of the history.
-        position: the step it stands at.
-        revision: see :attr:`Session.revision`.
-        tuned: it had a render net of its own, which is gone.
-        photo, photo_token, others, lenders: see :class:`Session`.
-    """
-
-    source: Source
-    steps: tuple[Edits, ...]
-    position: int
-    revision: int
-    tuned: bool
-    photo: PhotoRef | None = None
-    photo_token: str = ""
-    others: tuple[Recipe, ...] = ()
-    lenders: tuple[tuple[PhotoRef, str], ...] = ()
 
 
 class Session:
@@ -58,7 +33,6 @@ class Session:
         generator: with the render net tuned to this face's photo; None for the common one.
         revision: grows with every committed change.
         last_used: monotonic seconds.
-        evicted: stored as recipes meanwhile; the store has or makes another object for the same token.
         photo: where in which photo the face is, or None; the photo itself is kept elsewhere, and may be gone.
         photo_token: of that photo in its store, or "" while it is not there.
         others: recipes of other faces of that photo, which were opened with this one.
@@ -75,7 +49,6 @@ class Session:
     ) -> None:
         self.id, self.source, self.generator = token, source, generator
         self.lock = threading.Lock()
-        self.evicted = False
         self.revision = 0
         self.last_used = time.monotonic()
         self.lost_tuning = False
@@ -170,7 +143,7 @@ class Session:
 
     def without(self, part: str) -> Edits:
         """The edits in force, with one part (or "base") left alone by all of them."""
-        left = (edit.without(part) for edit in self.edits)
+        left = (without(edit, part) for edit in self.edits)
         return tuple(edit for edit in left if edit is not None)
 
     # --- codes and pictures
@@ -190,7 +163,9 @@ class Session:
             self._states.move_to_end(wanted)
             return known
         done = max((k for k in self._states if wanted[: len(k)] == k), key=len, default=())
-        state = self._states[done] if done else self._beginning()
+        if self._start is None:
+            self._start = self._editor.start(self.source)
+        state = self._states[done] if done else self._start
         for edit in wanted[len(done) :]:
             state = self._editor.apply(state, edit)
         if wanted and remember:
@@ -198,11 +173,6 @@ class Session:
             while len(self._states) > _REMEMBERED:
                 self._states.popitem(last=False)
         return state
-
-    def _beginning(self) -> FaceState:
-        if self._start is None:
-            self._start = self._editor.start(self.source)
-        return self._start
 
     def latents(self, edits: Edits | None = None) -> Latents:
         """(1, K, L, D) codes to render after some edits (default: those in force)."""
@@ -221,42 +191,23 @@ class Session:
 
     def edited_parts(self, before: Edits, after: Edits) -> tuple[str, ...]:
         """Names of the parts whose codes differ between two sets of edits, in the scheme's order."""
-        first, second = self.latents(before).w, self.latents(after).w
-        changed = (first != second).flatten(2).any(dim=2)[0].tolist()
-        return tuple(name for name, differs in zip(self._editor.config.parts.names, changed, strict=True) if differs)
+        return differing(self.latents(before), self.latents(after))
 
     # --- storage
 
-    def archive(self) -> Archive:
-        """What has to be kept so that :meth:`restore` gives the same face and history."""
-        tuned = self.generator is not None or self.lost_tuning
-        return Archive(
-            self.source,
-            tuple(self._steps),
-            self._position,
-            self.revision,
-            tuned,
-            self.photo,
-            self.photo_token,
-            self.others,
-            tuple(self.lenders.items()),
-        )
-
-    @classmethod
-    def restore(cls, token: str, editor: FaceEditor, archive: Archive, undo_depth: int = 100) -> Session:
-        """The session an archive was made of."""
-        session = cls(token, editor, archive.source, undo_depth)
-        session._steps, session._position = list(archive.steps), archive.position
-        session.revision, session.lost_tuning = archive.revision, archive.tuned
-        session.photo, session.photo_token, session.others = archive.photo, archive.photo_token, archive.others
-        session.lenders = dict(archive.lenders)
-        return session
+    def lighten(self) -> None:
+        """Keeps a few kilobytes, what the face and its history can be made of again; its own render net is lost."""
+        self.lost_tuning = self.generator is not None or self.lost_tuning
+        self.generator = self._start = None
+        self._states.clear()
+        self._pictures.clear()
 
     def duplicate(self, token: str) -> Session:
         """An independent session with the same face, history and render net."""
-        copy = Session.restore(token, self._editor, self.archive(), self._undo_depth)
-        copy.generator, copy.lost_tuning = self.generator, self.lost_tuning
-        copy.revision = 0
+        copy = Session(token, self._editor, self.source, self._undo_depth, self.generator)
+        copy._steps, copy._position = list(self._steps), self._position
+        copy.lost_tuning, copy.photo, copy.photo_token = self.lost_tuning, self.photo, self.photo_token
+        copy.others, copy.lenders = self.others, dict(self.lenders)
         return copy
 
 

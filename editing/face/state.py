@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 import torch
@@ -82,8 +81,8 @@ class FaceEditor:
         run: Runner = run_here,
     ) -> None:
         self.generator, self.sliders = generator, sliders
-        self._run, self._lock = run, threading.Lock()
-        self._sources: OrderedDict[Source, FaceState] = OrderedDict()
+        self._run = run
+        self._started = lru_cache(_REMEMBERED_SOURCES)(self._start)
 
     @property
     def config(self) -> GeneratorConfig:
@@ -95,26 +94,10 @@ class FaceEditor:
         Raises:
             EditingError: for codes of another generator.
         """
-        with self._lock:
-            if (known := self._sources.get(source)) is not None:
-                return known
-        state = self._run(lambda: self._sampled(source)) if isinstance(source, SeedSource) else self._decoded(source)
-        with self._lock:
-            self._sources[source] = state
-            while len(self._sources) > _REMEMBERED_SOURCES:
-                self._sources.popitem(last=False)
-        return state
+        return self._started(source)
 
-    def replay(self, source: Source, edits: Sequence[Edit]) -> FaceState:
-        """The face after the edits.
-
-        Raises:
-            EditingError: for an edit that does not fit this generator or its sliders.
-        """
-        state = self.start(source)
-        for edit in edits:
-            state = self.apply(state, edit)
-        return state
+    def _start(self, source: Source) -> FaceState:
+        return self._run(lambda: self._sampled(source)) if isinstance(source, SeedSource) else self._decoded(source)
 
     def apply(self, state: FaceState, edit: Edit) -> FaceState:
         """The face after one more edit.
@@ -154,10 +137,8 @@ class FaceEditor:
             codes = generator.sample_queries([source.seed]).codes
             latents = generator.map(codes).truncate(generator.mean_latents, source.truncation).expand(self.config)
             return FaceState(latents.to("cpu"), codes.cpu(), {}, source.truncation)
-        if isinstance(generator, SemanticStyleGAN):
-            latents = generator.sample([source.seed], source.truncation)
-            return FaceState(latents.to("cpu"), None, {}, source.truncation)
-        raise EditingError(f"a {type(generator).__name__} cannot draw new faces; open a photo or another model")
+        latents = generator.sample([source.seed], source.truncation)
+        return FaceState(latents.to("cpu"), None, {}, source.truncation)
 
     def _decoded(self, source: CodesSource) -> FaceState:
         if source.parts is not None:
@@ -167,26 +148,13 @@ class FaceEditor:
 
     def _checked(self, source: CodesSource, parts: int) -> Tensor:
         """(P, L, D)."""
-        w = source.codes.tensor()
-        expected = (parts, self.config.local_layers, self.config.style_dim)
-        if tuple(w.shape) != expected:
-            raise EditingError(
-                f"the recipe's codes have shape {tuple(w.shape)}, this model needs {expected}; use its own model"
-            )
-        return w
+        return _read(source.codes, "codes have", (parts, self.config.local_layers, self.config.style_dim))
 
     def _checked_queries(self, source: CodesSource, parts: int) -> Tensor | None:
         """(1, 1 + P, Q)."""
         if source.queries is None:
             return None
-        queries = source.queries.tensor()
-        expected = (1 + parts, self.config.query_dim)
-        if tuple(queries.shape) != expected:
-            raise EditingError(
-                f"the recipe's query codes have shape {tuple(queries.shape)}, this model needs {expected}; "
-                "use its own model"
-            )
-        return queries[None]
+        return _read(source.queries, "query codes have", (1 + parts, self.config.query_dim))[None]
 
     # --- edits
 
@@ -258,12 +226,8 @@ class FaceEditor:
         return queries
 
     def _text(self, state: FaceState, edit: TextEdit) -> FaceState:
-        w = edit.codes.tensor()
         expected = (len(edit.parts), self.config.local_layers, self.config.style_dim)
-        if tuple(w.shape) != expected:
-            raise EditingError(
-                f"the recipe's codes have shape {tuple(w.shape)}, this edit needs {expected}; use its own model"
-            )
+        w = _read(edit.codes, "codes have", expected, "this edit")
         under, chosen = self.under_text(state, edit.parts, edit.layers)
         full = torch.zeros_like(under.anchor.w)
         full[0, [self.config.parts.index(part) for part in edit.parts]] = w
@@ -319,21 +283,30 @@ class FaceEditor:
     @torch.no_grad()
     def _mapped(self, edit: ResampleEdit) -> Tensor:
         """(D,) latent code of a drawn query code."""
-        generator, code = self.generator, edit.code.tensor()
-        if tuple(code.shape) != (self.config.query_dim,):
-            raise EditingError(
-                f"the recipe's query code has shape {tuple(code.shape)}, this model needs ({self.config.query_dim},); "
-                "use its own model"
-            )
-        code = code[None].to(generator.device)
+        generator = self.generator
+        code = _read(edit.code, "query code has", (self.config.query_dim,))[None].to(generator.device)
         if isinstance(generator, MemoryGAN):
             slot = 0 if edit.part == BASE else 1 + self.config.parts.index(edit.part)
             w, mean = generator.mapping(code), generator.mean_w[slot]
-        elif isinstance(generator, SemanticStyleGAN):
-            w, mean = generator.map(code), generator.mean_w[0]
         else:
-            raise EditingError(f"a {type(generator).__name__} cannot draw new parts; use a slider or a swap")
+            assert isinstance(generator, SemanticStyleGAN)
+            w, mean = generator.map(code), generator.mean_w[0]
         return torch.lerp(mean.to(w), w[0], edit.truncation).cpu()
+
+
+def _read(codes: Codes, name: str, expected: tuple[int, ...], needs: str = "this model") -> Tensor:
+    found = codes.tensor()
+    if tuple(found.shape) != expected:
+        raise EditingError(
+            f"the recipe's {name} shape {tuple(found.shape)}, {needs} needs {expected}; use its own model"
+        )
+    return found
+
+
+def differing(before: Latents, after: Latents) -> tuple[str, ...]:
+    """Names of the parts whose codes (1, K, L, D) differ, in the scheme's order."""
+    changed = (before.w != after.w).flatten(2).any(dim=2)[0].tolist()
+    return tuple(name for name, differs in zip(after.config.parts.names, changed, strict=True) if differs)
 
 
 def parts_source(state: FaceState, codes: Latents, parts: Sequence[str]) -> CodesSource:

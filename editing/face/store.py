@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from editing.errors import UnknownSessionError
-from editing.face.session import Archive, Session
+from editing.face.session import Session
 from editing.face.sources import Source
 from editing.face.state import FaceEditor
 from memorygan.generator import ComposedGenerator
@@ -77,7 +77,7 @@ class SessionStore:
         self.max_live, self.max_archived, self.max_age, self.undo_depth = max_live, max_archived, max_age, undo_depth
         self._lock = threading.Lock()
         self._live: OrderedDict[str, Session] = OrderedDict()
-        self._archived: OrderedDict[str, tuple[Archive, float]] = OrderedDict()
+        self._archived: OrderedDict[str, Session] = OrderedDict()
         keep_expiring(self)
 
     def __len__(self) -> int:
@@ -110,26 +110,17 @@ class SessionStore:
         while True:
             session = self._get(token)
             with session.lock:
-                if not session.evicted:  # it may have been, between the look-up and the lock
+                if token not in self._archived:  # it may have been put there between the look-up and the lock
                     yield session
                     return
 
     def _get(self, token: str) -> Session:
-        """A session by its token, restored from its recipes if need be.
-
-        Raises:
-            UnknownSessionError: if it never existed, was closed, or has expired.
-        """
-        evicted: list[str] = []
         self.expire()
         with self._lock:
-            session = self._live.get(token)
+            session = self._live.get(token) or self._archived.pop(token, None)
             if session is None:
-                archive, _ = self._archived.pop(token, (None, 0.0))
-                if archive is None:
-                    raise UnknownSessionError("this face is no longer here; open its saved recipe, or start a new one")
-                session = Session.restore(token, self._editor, archive, self.undo_depth)
-                self._live[token] = session
+                raise UnknownSessionError("this face is no longer here; open its saved recipe, or start a new one")
+            self._live[token] = session
             session.last_used = time.monotonic()
             self._live.move_to_end(token)
             evicted = self._evict()
@@ -139,12 +130,8 @@ class SessionStore:
     def photos(self) -> set[str]:
         """Tokens of the photos that the sessions edit."""
         with self._lock:
-            used: set[str] = set()
-            for session in self._live.values():
-                used |= {session.photo_token, *session.lenders.values()}
-            for archive, _ in self._archived.values():
-                used |= {archive.photo_token, *(token for _, token in archive.lenders)}
-            return used
+            sessions = (*self._live.values(), *self._archived.values())
+            return {token for one in sessions for token in (one.photo_token, *one.lenders.values())}
 
     def close(self, token: str) -> None:
         """Forgets a session; nothing happens if it is gone already."""
@@ -160,7 +147,7 @@ class SessionStore:
             old = [token for token, session in self._live.items() if session.last_used < deadline]
             for token in old:
                 del self._live[token]
-            for token in [token for token, (_, used) in self._archived.items() if used < deadline]:
+            for token in [token for token, session in self._archived.items() if session.last_used < deadline]:
                 del self._archived[token]
         self._release(old)
 
@@ -179,9 +166,8 @@ class SessionStore:
             if not session.lock.acquire(blocking=False):
                 continue  # in use right now, so not the one to go
             try:
-                self._archived[token] = (session.archive(), session.last_used)
-                session.evicted = True
-                del self._live[token]
+                session.lighten()
+                self._archived[token] = self._live.pop(token)
                 evicted.append(token)
             finally:
                 session.lock.release()

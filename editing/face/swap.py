@@ -12,7 +12,6 @@ from editing.errors import EditingError, quoted
 from editing.face.codes import Codes
 from editing.face.edits import PART_LAYERS, ResampleEdit
 from editing.face.state import BASE, FaceEditor, FaceState, Runner
-from memorygan.baseline import SemanticStyleGAN
 from memorygan.controller import Controller
 from memorygan.generator import ComposedGenerator, MemoryGAN
 
@@ -108,10 +107,8 @@ def draw_variants(generator: ComposedGenerator, queries: Tensor | None, slot: in
         with torch.no_grad():
             codes = generator.sample_queries(seeds).codes[:, slot].cpu()
         return Draws(codes, torch.zeros(count))
-    if isinstance(generator, SemanticStyleGAN):
-        noise = np.random.default_rng(seed).standard_normal((count, generator.config.query_dim), dtype=np.float32)
-        return Draws(torch.from_numpy(noise), torch.zeros(count))
-    raise EditingError(f"a {type(generator).__name__} cannot draw new parts; use a slider or a swap")
+    noise = np.random.default_rng(seed).standard_normal((count, generator.config.query_dim), dtype=np.float32)
+    return Draws(torch.from_numpy(noise), torch.zeros(count))
 
 
 def variant_edits(

@@ -60,9 +60,7 @@ class PhotoFace:
     @property
     def ref(self) -> PhotoRef:
         """What a recipe keeps."""
-        photo, frame = self.photo, self.frame
-        place = (frame.left, frame.top, frame.across, frame.down)
-        return PhotoRef(photo.sha256, photo.width, photo.height, photo.turns, place)
+        return ref_of(self.photo, self.frame)
 
     def fields(
         self, before: Rendered, after: Rendered, plan: Plan, size: int, coloured: bool = True, lent: Sequence[Lent] = ()
@@ -120,6 +118,12 @@ class PhotoFace:
         """As :meth:`put_back`, for the photo as (h, w, 3) uint8 sRGB of any size."""
         frame = self.frame.scaled(pixels.shape[1] / self.photo.width)
         return apply(pixels, fields, places(frame))[0]
+
+
+def ref_of(photo: Photo, frame: Frame) -> PhotoRef:
+    """What a recipe keeps of a face in a photo."""
+    place = (frame.left, frame.top, frame.across, frame.down)
+    return PhotoRef(photo.sha256, photo.width, photo.height, photo.turns, place)
 
 
 def look(picture: Rendered) -> Look:

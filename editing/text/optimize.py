@@ -27,14 +27,12 @@ import torch
 from torch import Tensor
 
 from editing.errors import EditingError, quoted
-from editing.face.codes import Codes
-from editing.face.edits import TextEdit
 from editing.face.fields import read_number, read_whole
 from editing.face.session import Edits
-from editing.face.state import ALL_LAYERS, GROUPS, FaceEditor, FaceState, Runner
+from editing.face.state import ALL_LAYERS, GROUPS, FaceState, Runner
 from editing.guidance.clip import ImageTextJudge
 from editing.guidance.identity import IdentityNet
-from editing.results import MAX_SEED, CancelToken, JobState
+from editing.results import CancelToken, JobState
 from editing.text.losses import (
     Words,
     change_loss,
@@ -103,13 +101,10 @@ class TextSettings:
         """The settings of a strength, with some of them changed.
 
         Raises:
-            EditingError: for an unknown strength or setting, or a value out of range.
+            EditingError: for an unknown strength, or a value out of range.
         """
         if name not in STRENGTHS:
             raise EditingError(f"the strength is {quoted(name)}; use one of {', '.join(STRENGTHS)}")
-        known = set(cls.__dataclass_fields__) - {"strength"}
-        if unknown := sorted(set(changes) - known):
-            raise EditingError(f"there is no setting {quoted(unknown[0])}; use any of {', '.join(sorted(known))}")
         return replace(cls(strength=name, reach=_REACH[name], **STRENGTHS[name]), **changes)  # type: ignore[arg-type]
 
     @property
@@ -167,30 +162,16 @@ class Described:
     """What of a session an edit by a sentence starts from.
 
     Attributes:
-        session, revision: token, and its revision.
+        session: token.
         edits: in force.
         state: the face after them.
         generator: with a render net of its own, or None.
     """
 
     session: str
-    revision: int
     edits: Edits
     state: FaceState
     generator: ComposedGenerator | None
-
-    def codes(self, editor: FaceEditor, source: Latents, w: Tensor, edit: TextEdit) -> Codes:
-        """What a recipe keeps of an optimised face: (P, L, D), without the sliders that stay on top of it.
-
-        Args:
-            editor: of the face.
-            source: (1, K, L, D) codes the optimisation started from.
-            w: the same after it.
-            edit: with the names of the P parts, and their layers; those that were frozen are kept as 0.
-        """
-        under, chosen = editor.under_text(self.state, edit.parts, edit.layers)
-        moved = torch.where(chosen[None, :, :, None], under.anchor.w + (w - source.w), 0.0)
-        return Codes.of(moved[0, [editor.config.parts.index(part) for part in edit.parts]])
 
 
 # --- The optimisation -------------------------------------------------------------------------------------------------
@@ -410,7 +391,7 @@ def optimize(
         provide: gives the generator, parameters without gradients; asked again at every step, as it may move.
         judge, identity: moved to the generator's device; without an identity judge that loss is 0.
         source: (1, K, L, D) codes of the face, any device.
-        parts: names of those that may change.
+        parts: names of those that may change, each once.
         prompt, neutral: what the face should look like, and what it looks like now or "".
         settings: see there.
         run: how each step gets to the device.
@@ -425,22 +406,11 @@ def optimize(
         resume: where the same job stood when it was cut off; it goes on from its best.
 
     Raises:
-        EditingError: for an unknown part or choice of layers, no part, sentences that mean the same, or the state of
-            another job.
+        EditingError: for sentences that mean the same, or the state of another job.
+        ValueError: for an unknown part.
     """
-    if not parts:
-        raise EditingError("no part may change; choose at least one")
-    if not 0 <= seed <= MAX_SEED:
-        raise EditingError(f"seed is {quoted(seed)}; use a value from 0 to {MAX_SEED}")
-    if layers not in GROUPS:
-        raise EditingError(f"the layers are {quoted(layers)}; use one of {', '.join(GROUPS)}")
-    scheme = source.config.parts
-    try:
-        names = tuple(dict.fromkeys(parts))
-        indices, visible = (sorted(scheme.index(name) for name in of) for of in (names, shown or names))
-        free = source.selection(names, GROUPS[layers]).cpu()
-    except ValueError as error:
-        raise EditingError(str(error)) from error
+    indices, visible = (sorted(map(source.config.parts.index, of)) for of in (parts, shown or parts))
+    free = source.selection(parts, GROUPS[layers]).cpu()
     known = spreads if spreads is not None else Spreads()
     descent = run(
         lambda: _Descent(

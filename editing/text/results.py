@@ -16,7 +16,7 @@ class TextProposal:
     """What a sentence led to; :meth:`EditingService.apply_description` takes it over.
 
     Attributes:
-        session, revision: the face it was made for.
+        session: the face it was made for.
         since: the edits in force when it was made; it fits no other face.
         edit: what is added to them.
         image: (S, S, 3) uint8 RGB, exactly what taking it over shows.
@@ -25,7 +25,6 @@ class TextProposal:
     """
 
     session: str
-    revision: int
     since: tuple[Edit, ...]
     edit: TextEdit
     image: np.ndarray
