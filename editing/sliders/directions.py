@@ -163,7 +163,7 @@ class SliderSet:
             raise EditingError(
                 f"{path.name} is damaged ({error}); run 'python -m editing.sliders.fit' again"
             ) from error
-        found = cls(sliders, directions, checkpoint, _digest(path))
+        found = cls(sliders, directions, checkpoint, hashlib.sha256(path.read_bytes()).hexdigest())
         rows = {BASE: (1, len(parts) - 1)} | dict.fromkeys(parts.names, (1,))
         if directions.shape[1] != style_dim or any(slider.rows not in rows.get(slider.part, ()) for slider in sliders):
             raise EditingError(f"{path.name} does not fit this model; run 'python -m editing.sliders.fit' again")
@@ -183,7 +183,3 @@ def _slider(row: Mapping[str, Any]) -> Slider:
     if not all(math.isfinite(value) for value in asdict(slider).values() if isinstance(value, float)):
         raise ValueError("a measured value is not finite")
     return slider
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

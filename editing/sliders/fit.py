@@ -40,6 +40,8 @@ from memorygan.training.grow import ENCODER_FILE
 
 # Mean change in 8-bit steps outside the part, above which the report names a slider.
 _FAR = 2.0
+# Of the first face, and psi of all of them.
+_SEED, _TRUNCATION = 100_000, 0.8
 # Photos that are read: enough for a hundred gray ones.
 LABELLED = 2_000
 
@@ -57,9 +59,6 @@ class SliderFitter:
         log: gets a line now and then.
         people: photographed ones, for what samples hardly show: without them, there are no sliders of age, beard and
             gray hair, and glasses and hats have those of a generator that hardly draws them.
-
-    Raises:
-        EditingError: if the generator cannot sample faces.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class SliderFitter:
         self.worn: dict[str, Tensor] = people.worn() if people else {}
         self.left_out: list[str] = []
         self.settings = settings or FitSettings()
-        self.probe = Probe(generator, self.settings.size, self.settings.batch, self.settings.truncation)
+        self.probe = Probe(generator, self.settings.size, self.settings.batch, _TRUNCATION)
 
     @torch.no_grad()
     def fit(self, targets: Sequence[str] | None = None) -> SliderSet:
@@ -89,8 +88,8 @@ class SliderFitter:
         """
         settings = self.settings
         self.left_out.clear()
-        faces = self.probe.sample(settings.seed, settings.faces)
-        tests = self.probe.sample(settings.seed + settings.faces, settings.test_faces)
+        faces = self.probe.sample(_SEED, settings.faces)
+        tests = self.probe.sample(_SEED + settings.faces, settings.test_faces)
         found: list[tuple[Slider, Tensor]] = []
         for target in (*self.probe.generator.config.parts.names, BASE) if targets is None else targets:
             started = time.perf_counter()

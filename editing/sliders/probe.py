@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editing.errors import EditingError
 from editing.sliders.directions import BASE
 from editing.sliders.properties import Property, measure, scene
 from memorygan.fast.folding import fold
@@ -64,26 +63,20 @@ class Probe:
         size: side at which pictures are measured; None for half the full size, at least 128.
         batch: faces rendered together.
         truncation: psi of all faces.
-
-    Raises:
-        EditingError: if the generator cannot sample faces.
     """
 
     def __init__(self, generator: ComposedGenerator, size: int | None, batch: int, truncation: float) -> None:
-        if not hasattr(generator, "sample"):
-            raise EditingError(f"sliders need sampled faces, which a {type(generator).__name__} cannot draw")
         self.generator, self.batch, self.truncation = fold(generator), batch, truncation
         self.size = size or max(min(128, generator.config.size), generator.config.size // 2)
 
     def sample(self, seed: int, count: int) -> Faces:
         """Faces of seeds from ``seed`` on."""
-        draw = getattr(self.generator, "sample")  # noqa: B009 - not part of every generator
         config = self.generator.config
         keep = 2 * count * config.part_count * config.coarse_size**2 * config.local_channels <= _KEEP_BYTES
         hidden, depth, codes, dtype = [], [], [], self.generator.compute_dtype
         for start in range(0, count, self.batch):
             seeds = range(seed + start, seed + min(count, start + self.batch))
-            latents: Latents = draw(seeds, truncation=self.truncation)
+            latents = self.generator.sample(seeds, self.truncation)
             codes.append(latents.w.cpu())
             if keep:
                 retrieved = self.generator.retrieve(latents)
@@ -127,11 +120,6 @@ class Probe:
             return found.hidden.half().to(found.hidden.dtype), found.depth
         return faces.retrieved.hidden[rows].to(device, faces.dtype), faces.retrieved.depth[rows].to(device)
 
-    def _indices(self, target: str) -> list[int]:
-        """The parts whose codes a target moves."""
-        config = self.generator.config
-        return list(range(1, config.part_count)) if target == BASE else [config.parts.index(target)]
-
     def render(
         self,
         faces: Faces,
@@ -150,7 +138,9 @@ class Probe:
             change: (N, D), or (N, K − 1, D) where every foreground part changes in its own way; None for none.
         """
         config, device = self.generator.config, self.generator.device
-        indices, layers = self._indices(target), config.layer_range(group)
+        # The parts whose codes the target moves.
+        indices = list(range(1, config.part_count)) if target == BASE else [config.parts.index(target)]
+        layers = config.layer_range(group)
         for start in range(0, len(faces.own), self.batch):
             rows = list(range(start, min(start + self.batch, len(faces.own))))
             w = faces.latents.w[rows].to(device)

@@ -150,30 +150,37 @@ def _area(scene: Scene, weight: Tensor) -> Tensor:
 _EXTENT = math.sqrt(12.0)
 
 
+def _extent(values: Tensor, weight: Tensor) -> Tensor:
+    return _if_present(_EXTENT * _deviation(values, weight), weight)
+
+
 def _width(scene: Scene, weight: Tensor) -> Tensor:
-    return _if_present(_EXTENT * _deviation(scene.x.expand_as(weight), weight), weight)
+    return _extent(scene.x, weight)
 
 
 def _height(scene: Scene, weight: Tensor) -> Tensor:
-    return _if_present(_EXTENT * _deviation(scene.y.expand_as(weight), weight), weight)
+    return _extent(scene.y, weight)
 
 
 def _upward(scene: Scene, weight: Tensor) -> Tensor:
-    return _if_present(100.0 - _mean(scene.y.expand_as(weight), weight), weight)
+    return _if_present(100.0 - _mean(scene.y, weight), weight)
 
 
 def _rightward(scene: Scene, weight: Tensor) -> Tensor:
-    return _if_present(_mean(scene.x.expand_as(weight), weight), weight)
+    return _if_present(_mean(scene.x, weight), weight)
+
+
+def _halves(scene: Scene, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The left and the right one of a pair."""
+    left = scene.x < _mean(scene.x, weight)[:, None]
+    return weight * left, weight * ~left
 
 
 def _openness(scene: Scene, weight: Tensor) -> Tensor:
     """Height over width, in percent, each side of a pair by itself."""
-    centre = _mean(scene.x.expand_as(weight), weight)[:, None]
-    values = []
-    for half in (weight * (scene.x < centre), weight * (scene.x >= centre)):
-        x, y = scene.x.expand_as(half), scene.y.expand_as(half)
-        values.append(_deviation(y, half) / _deviation(x, half).clamp_min(1e-3))
-    return _if_present(100.0 * (values[0] + values[1]) / 2, weight)
+    halves = _halves(scene, weight)
+    ratios = [_deviation(scene.y, half) / _deviation(scene.x, half).clamp_min(1e-3) for half in halves]
+    return _if_present(100.0 * (ratios[0] + ratios[1]) / 2, weight)
 
 
 def _thickness(scene: Scene, weight: Tensor) -> Tensor:
@@ -187,24 +194,22 @@ def _aspect(scene: Scene, weight: Tensor) -> Tensor:
 
 def _smile(scene: Scene, weight: Tensor) -> Tensor:
     """How far the corners lie above the parabola's vertex: slope of y on the squared distance from the middle."""
-    x, y = scene.x.expand_as(weight), scene.y.expand_as(weight)
+    x, y = scene.x, scene.y
     u = ((x - _mean(x, weight)[:, None]) / _deviation(x, weight).clamp_min(1e-3)[:, None]).square()
     return _if_present(-_covariance(u, y, weight) / _covariance(u, u, weight).clamp_min(1e-3) * 3.0, weight)
 
 
 def _arch(scene: Scene, weight: Tensor) -> Tensor:
     """Slope of y on the distance from the middle of the face: inner ends low is positive."""
-    x, y = scene.x.expand_as(weight), scene.y.expand_as(weight)
+    x, y = scene.x, scene.y
     u = (x - _mean(x, weight)[:, None]).abs()
     return _if_present(-100.0 * _covariance(u, y, weight) / _covariance(u, u, weight).clamp_min(1e-3), weight)
 
 
 def _gaze(scene: Scene, weight: Tensor) -> Tensor:
     """How far the dark of each eye lies to the right of its middle, in percent of the eye's width."""
-    centre = _mean(scene.x.expand_as(weight), weight)[:, None]
-    values = []
-    for half in (weight * (scene.x < centre), weight * (scene.x >= centre)):
-        x, light = scene.x.expand_as(half), scene.lab[:, 0]
+    x, light, values = scene.x, scene.lab[:, 0], []
+    for half in _halves(scene, weight):
         dark = half * (_mean(light, half)[:, None] - light).clamp_min(0)
         width = _EXTENT * _deviation(x, half)
         values.append((_mean(x, dark) - _mean(x, half)) / width.clamp_min(1e-3))
@@ -220,16 +225,14 @@ def _teeth(scene: Scene, weight: Tensor) -> Tensor:
 def _bangs(scene: Scene, weight: Tensor) -> Tensor:
     """How little forehead shows between the brows and the hair above them."""
     brows, face = scene.of("eyebrows"), scene.of(*FACE)
-    x = scene.x.expand_as(brows)
-    middle, spread = _mean(x, brows)[:, None], _deviation(x, brows)[:, None]
-    forehead = face * ((x - middle).abs() < spread)
-    shown = _mean(scene.y.expand_as(brows), brows) - _quantile_row(scene, forehead, 0.02)
+    middle, spread = _mean(scene.x, brows)[:, None], _deviation(scene.x, brows)[:, None]
+    forehead = face * ((scene.x - middle).abs() < spread)
+    shown = _mean(scene.y, brows) - _quantile_row(scene, forehead, 0.02)
     return _if_present(-shown, weight, brows, forehead)
 
 
 def _spacing(scene: Scene, weight: Tensor) -> Tensor:
-    x = scene.x.expand_as(weight)
-    return _if_present(2.0 * _mean((x - _mean(x, weight)[:, None]).abs(), weight), weight)
+    return _if_present(2.0 * _mean((scene.x - _mean(scene.x, weight)[:, None]).abs(), weight), weight)
 
 
 def _quantile_row(scene: Scene, weight: Tensor, share: float) -> Tensor:
@@ -250,25 +253,25 @@ def _below_chin(scene: Scene, weight: Tensor) -> Tensor:
 
 def _above_eyes(scene: Scene, weight: Tensor) -> Tensor:
     eyes = scene.of("eyes", "eyebrows")
-    return _if_present(_mean(scene.y.expand_as(eyes), eyes) - _quantile_row(scene, weight, 0.03), weight, eyes)
+    return _if_present(_mean(scene.y, eyes) - _quantile_row(scene, weight, 0.03), weight, eyes)
 
 
 def _yaw(scene: Scene, weight: Tensor) -> Tensor:
     nose, face = scene.of("nose"), scene.of(*FACE)
-    shift = _mean(scene.x.expand_as(nose), nose) - _mean(scene.x.expand_as(face), face)
-    width = _EXTENT * _deviation(scene.x.expand_as(face), face)
+    shift = _mean(scene.x, nose) - _mean(scene.x, face)
+    width = _EXTENT * _deviation(scene.x, face)
     return _if_present(100.0 * shift / width.clamp_min(1e-3), nose, face)
 
 
 def _pitch(scene: Scene, weight: Tensor) -> Tensor:
     nose, eyes, mouth = scene.of("nose"), scene.of("eyes", "eyebrows"), scene.of("mouth")
-    top, middle, bottom = (_mean(scene.y.expand_as(part), part) for part in (eyes, nose, mouth))
+    top, middle, bottom = (_mean(scene.y, part) for part in (eyes, nose, mouth))
     return _if_present(-100.0 * (middle - top) / (bottom - top).clamp_min(1e-3), nose, eyes, mouth)
 
 
 def _roll(scene: Scene, weight: Tensor) -> Tensor:
     eyes = scene.of("eyes", "eyebrows")
-    x, y = scene.x.expand_as(eyes), scene.y.expand_as(eyes)
+    x, y = scene.x, scene.y
     slope = _covariance(x, y, eyes) / _covariance(x, x, eyes).clamp_min(1e-3)
     return _if_present(torch.rad2deg(torch.atan(slope)), eyes)
 
@@ -278,24 +281,9 @@ def _face_size(scene: Scene, weight: Tensor) -> Tensor:
     return _if_present(100.0 * face.mean(dim=-1).sqrt(), face)
 
 
-def _face_right(scene: Scene, weight: Tensor) -> Tensor:
-    return _rightward(scene, scene.of(*FACE))
-
-
-def _face_up(scene: Scene, weight: Tensor) -> Tensor:
-    return _upward(scene, scene.of(*FACE))
-
-
-def _lightness(scene: Scene, weight: Tensor) -> Tensor:
-    return _if_present(_mean(scene.lab[:, 0], weight), weight)
-
-
-def _redness(scene: Scene, weight: Tensor) -> Tensor:
-    return _if_present(_mean(scene.lab[:, 1], weight), weight)
-
-
-def _yellowness(scene: Scene, weight: Tensor) -> Tensor:
-    return _if_present(_mean(scene.lab[:, 2], weight), weight)
+def _channel(number: int) -> Callable[[Scene, Tensor], Tensor]:
+    """The mean of L*, a* or b*."""
+    return lambda scene, weight: _if_present(_mean(scene.lab[:, number], weight), weight)
 
 
 def _saturation(scene: Scene, weight: Tensor) -> Tensor:
@@ -322,9 +310,9 @@ HEIGHT = Property("height", "Height", _S, "shorter", "taller", _LENGTH, _height)
 WORN = Property("worn", "Off – on", _OWN_LAYERS, "off", "on", "% of the picture", _area, asked=True)
 UP = Property("position", "Height in the face", _S, "lower", "higher", _LENGTH, _upward)
 COLOURS = (
-    Property("lightness", "Lightness", _T, "darker", "lighter", "L*", _lightness),
-    Property("redness", "Red–green", _T, "greener", "redder", "a*", _redness),
-    Property("warmth", "Yellow–blue", _T, "bluer", "yellower", "b*", _yellowness),
+    Property("lightness", "Lightness", _T, "darker", "lighter", "L*", _channel(0)),
+    Property("redness", "Red–green", _T, "greener", "redder", "a*", _channel(1)),
+    Property("warmth", "Yellow–blue", _T, "bluer", "yellower", "b*", _channel(2)),
     Property("hue", "Hue", _T, "towards red", "towards yellow", "degrees", _hue, 360.0),
     Property("saturation", "Saturation", _T, "paler", "more vivid", "chroma", _saturation),
     Property("contrast", "Contrast", _T, "flatter", "more contrast", "L* deviation", _contrast),
@@ -334,8 +322,8 @@ BASE_PROPERTIES = (
     Property("pitch", "Nod", _B, "down", "up", "% of eyes to mouth", _pitch, asked=True),
     Property("tilt", "Tilt", _B, "anticlockwise", "clockwise", "degrees", _roll),
     Property("size", "Closeness", _B, "further", "closer", _LENGTH, _face_size),
-    Property("right", "Left–right", _B, "left", "right", _LENGTH, _face_right),
-    Property("up", "Up–down", _B, "lower", "higher", _LENGTH, _face_up),
+    Property("right", "Left–right", _B, "left", "right", _LENGTH, lambda scene, _: _rightward(scene, scene.of(*FACE))),
+    Property("up", "Up–down", _B, "lower", "higher", _LENGTH, lambda scene, _: _upward(scene, scene.of(*FACE))),
 )
 _OWN: Mapping[str, tuple[Property, ...]] = {
     "background": (),

@@ -22,10 +22,6 @@ class Principal:
     to_z: Tensor
     back: Tensor
 
-    def to_w(self, z: Tensor) -> Tensor:
-        """(R,) → (D,)."""
-        return z @ self.back
-
 
 def principal(codes: Tensor, count: int) -> Principal:
     """The first principal components of (N, D) codes, at most ``count`` and a quarter of N."""
@@ -97,18 +93,12 @@ def quieter(slope: Tensor, leaks: Tensor) -> Tensor:
 
 def components(taken: Sequence[Tensor], scale: Principal, count: int) -> Iterator[Tensor]:
     """Unit z directions of the largest spread in w, orthogonal to those taken."""
-    rank = len(scale.back)
-    basis = torch.eye(rank, dtype=scale.back.dtype)
-    done = list(taken)
-    for axis in basis:  # principal components come sorted
+    done, room = list(taken), len(taken) + count
+    for axis in torch.eye(len(scale.back), dtype=scale.back.dtype):  # principal components come sorted
         direction = orthogonal(axis, done)
-        if direction is None:
-            continue
-        done.append(direction)
-        yield direction
-        count -= 1
-        if count == 0:
-            return
+        if direction is not None and len(done) < room:
+            done.append(direction)
+            yield direction
 
 
 def correlation(x: Tensor, y: Tensor) -> float:

@@ -49,24 +49,20 @@ class FitSettings:
     Attributes:
         faces: sampled for the regression.
         test_faces: further ones on which sliders are tried.
-        truncation: psi of all of them.
         components: principal components of the codes that directions may use.
         size: side at which pictures are measured; None for half the full size, at least 128.
         batch: faces rendered together.
         min_correlation: between slider value and property on the test faces; below it the slider is left out.
         min_strength: change of the property from −3 to +3, in standard deviations among faces; below it, left out.
-        seed: of the first face.
     """
 
     faces: int = 512
     test_faces: int = 48
-    truncation: float = 0.8
     components: int = 48
     size: int | None = None
     batch: int = 16
     min_correlation: float = 0.6
     min_strength: float = 0.5
-    seed: int = 100_000
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ class Trial:
     """What a direction did to the held-out faces.
 
     Attributes:
-        effects: slider value → (N, number of properties) changes.
+        effects: slider value → (N,) changes of a property, if one was looked at.
         inside, outside: sum of |Δ| in 8-bit steps and number of pixels, in and outside the part, at the ends.
     """
 
@@ -179,7 +175,7 @@ class TargetFit:
             if float(directions[0] @ directions[-1]) > _SAME:
                 directions = directions[:1]
             direction, trial = self._most_local(slider, directions, item, spread)
-            w, trial = self._within_reach(slider, self.scale.to_w(direction), trial, (item,))
+            w, trial = self._within_reach(slider, direction @ self.scale.back, trial, item)
             if item.asked and group != LayerGroup.OWN:
                 w, trial = self._stretched(slider, w, trial, item, spread)
             if group == LayerGroup.OWN:
@@ -203,7 +199,7 @@ class TargetFit:
             if item.group != group:
                 continue
             slider = self._slider(item, rows=1 if w.ndim == 1 else len(w))
-            w, trial = self._within_reach(slider, w, self._trial(group, w, (item,), _ENDS), (item,))
+            w, trial = self._within_reach(slider, w, self._trial(group, w, item, _ENDS), item)
             spread = item.deviation(before[:, self.properties.index(item)])
             if tried := self._tried(slider, w, trial, item, spread, _ALLOWANCE):
                 kept.append((tried, w))
@@ -214,7 +210,7 @@ class TargetFit:
     ) -> Slider | None:
         """The slider with what a unit step ``w``, whose ends were tried, was measured to do; None for too little."""
         settings = self.settings
-        middle = self._trial(slider.group, w, (item,), _MIDDLE)
+        middle = self._trial(slider.group, w, item, _MIDDLE)
         tried = self._described(slider, replace(trial, effects={**trial.effects, **middle.effects}), item, spread)
         reasons = [
             f"correlation {tried.correlation:.2f}" if tried.correlation < settings.min_correlation - allowance else "",
@@ -235,7 +231,7 @@ class TargetFit:
         """
         found = []
         for direction in directions:
-            trial = self._trial(slider.group, self.scale.to_w(direction), (item,), _ENDS)
+            trial = self._trial(slider.group, direction @ self.scale.back, item, _ENDS)
             found.append((direction, trial, self._described(slider, trial, item, spread)))
         least = _KEPT_STRENGTH * found[0][2].strength
         good = [entry for entry in found if entry[2].strength >= least > 0.0] or found[:1]
@@ -246,9 +242,7 @@ class TargetFit:
         """Mean change outside in 8-bit steps, above which no slider of the target may go."""
         return _FARTHEST_OF_ALL if self.target == BASE else _FARTHEST
 
-    def _within_reach(
-        self, slider: Slider, w: Tensor, trial: Trial, properties: tuple[Property, ...]
-    ) -> tuple[Tensor, Trial]:
+    def _within_reach(self, slider: Slider, w: Tensor, trial: Trial, item: Property | None) -> tuple[Tensor, Trial]:
         """The (D,) step that a unit of the slider is, and what its ends do.
 
         That is ``w``, whose ends ``trial`` tried, or less of it where they change too much outside the part.
@@ -256,7 +250,7 @@ class TargetFit:
         limit = self.farthest
         while (outside := self._described(slider, trial).outside) > limit:
             w = w * (0.97 * limit / outside)
-            trial = self._trial(slider.group, w, properties, _ENDS)
+            trial = self._trial(slider.group, w, item, _ENDS)
         return w, trial
 
     def _stretched(
@@ -270,13 +264,13 @@ class TargetFit:
         factor = min(_STRETCH, _WANTED / now) if now > 0 else 1.0
         if factor <= 1.0:
             return w, trial
-        longer = self._trial(slider.group, factor * w, (item,), _ENDS)
+        longer = self._trial(slider.group, factor * w, item, _ENDS)
         then = self._described(slider, longer, item, spread)
         return (factor * w, longer) if then.strength > now and then.outside <= self.farthest else (w, trial)
 
     def _put_on(self, slider: Slider, w: Tensor, trial: Trial, item: Property, spread: float) -> tuple[Tensor, Trial]:
         """A step after which nearly all wear something at +3, if it can be, and no more of it than that takes."""
-        before = torch.cat([batch.measures for batch in self.start])[:, self.properties.index(item)]
+        before = self._before(item)
         worn = _WORN * float(before.sort().values[len(before) // 2 :].median())  # every second one was lent some
         bare = before < worn
 
@@ -284,16 +278,16 @@ class TargetFit:
             return self._described(slider, tried, item, spread).strength
 
         def enough(tried: Trial) -> bool:
-            after = before + tried.effects[_ENDS[1]][:, 0]
+            after = before + tried.effects[_ENDS[1]]
             return float((after[bare] >= worn).float().mean()) >= _PUT_ON
 
         while not enough(trial):
-            further = self._trial(slider.group, 1.1 * w, (item,), _ENDS)
+            further = self._trial(slider.group, 1.1 * w, item, _ENDS)
             far = self._described(slider, further).outside > self.farthest
             if far or not strength(trial) < strength(further) <= _MOST_WORN:
                 break
             w, trial = 1.1 * w, further
-        while enough(shorter := self._trial(slider.group, 0.9 * w, (item,), _ENDS)) or strength(trial) > _MOST_WORN:
+        while enough(shorter := self._trial(slider.group, 0.9 * w, item, _ENDS)) or strength(trial) > _MOST_WORN:
             w, trial = 0.9 * w, shorter
         return w, trial
 
@@ -310,9 +304,9 @@ class TargetFit:
         for direction in components(taken, self.scale, wanted + 4):
             letter = NEUTRAL_NAMES[sum(not slider.measured for slider, _ in result[group])]
             name = f"{self.target}.{group.value}_{letter.lower()}"
-            w = self.scale.to_w(direction)
+            w = direction @ self.scale.back
             slider = Slider(name, self.target, f"{group.value.capitalize()} {letter}", group)
-            w, trial = self._within_reach(slider, w, self._trial(group, w, (), _ENDS), ())
+            w, trial = self._within_reach(slider, w, self._trial(group, w, None, _ENDS), None)
             tried = self._described(slider, trial)
             if tried.inside >= _VISIBLE:  # one that changes nothing to be seen would be a dead control
                 result[group].append((tried, w))
@@ -321,24 +315,20 @@ class TargetFit:
             if wanted == 0:
                 return
 
-    def _trial(
-        self, group: LayerGroup, direction: Tensor, properties: tuple[Property, ...], values: Sequence[float]
-    ) -> Trial:
+    def _before(self, item: Property) -> Tensor:
+        """(N,) what is measured of the faces of trials as they are."""
+        return torch.cat([batch.measures[:, self.properties.index(item)] for batch in self.start])
+
+    def _trial(self, group: LayerGroup, direction: Tensor, item: Property | None, values: Sequence[float]) -> Trial:
         """What a (D,) or (rows, D) direction does to faces that were not used to find it."""
-        before = torch.cat([batch.measures for batch in self.start])
         effects, inside, outside = {}, [0.0, 0.0], [0.0, 0.0]
+        properties = () if item is None else (item,)
         for value in values:
             change = (value * direction).float().expand(len(self.tests.own), *direction.shape)
             after = list(self.probe.render(self.tests, self.target, group, properties, change))
-            measures = torch.cat([batch.measures for batch in after])
-            effects[value] = torch.stack(
-                [
-                    item.difference(measures[:, number], before[:, self.properties.index(item)])
-                    for number, item in enumerate(properties)
-                ]
-                or [torch.zeros(len(measures))],
-                dim=1,
-            )
+            if item is not None:
+                changed = torch.cat([batch.measures[:, 0] for batch in after])
+                effects[value] = item.difference(changed, self._before(item))
             for old, new in zip(self.start, after, strict=True):
                 difference, region = (new.images - old.images).abs().mean(dim=1), old.region | new.region
                 inside = [inside[0] + float(difference[region].sum()), inside[1] + float(region.sum())]
@@ -355,7 +345,7 @@ class TargetFit:
         if item is None:
             return slider
         tried = sorted(trial.effects)
-        effect = torch.stack([trial.effects[value][:, 0] for value in tried])  # (values, faces)
+        effect = torch.stack([trial.effects[value] for value in tried])  # (values, faces)
         if slider.group != LayerGroup.OWN:  # what is put on is there or not: nothing broke where most stay as they are
             effect = unbroken(effect.T).T
         effect = effect[:, torch.isfinite(effect).all(dim=0)]
