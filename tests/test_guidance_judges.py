@@ -20,7 +20,6 @@ from editing.guidance.captions import (
     SIZES,
     VOCABULARY,
     WEAK,
-    Caption,
     alternatives,
     compose,
     hard_negative,
@@ -200,23 +199,6 @@ def test_a_classifier_settles_what_pixels_do_not() -> None:
     assert describe(raw, p_man=0.9)["person"] == "man"
     assert describe(raw, p_man=0.1)["beard"] == "none"
     assert describe(raw, p_man=0.9)["beard"] == "beard"
-    assert describe(raw, p_happy=0.9)["smile"] == "smile"
-    assert describe(raw, p_happy=0.1)["smile"] is None
-
-
-@pytest.mark.parametrize(
-    ("image", "ids"),
-    [
-        (np.zeros((64, 64, 3), np.float32), np.zeros((64, 64), np.uint8)),
-        (np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)),
-        (np.zeros((64, 64, 3), np.uint8), np.zeros((32, 32), np.uint8)),
-        (np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.float32)),
-        (np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8)),
-    ],
-)
-def test_measure_refuses_what_is_no_picture(image: np.ndarray, ids: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        measure(image, ids)
 
 
 def test_every_word_has_phrases() -> None:
@@ -255,10 +237,6 @@ def test_hard_negatives_change_one_attribute() -> None:
         assert differing == [changed]
         assert other.text != caption.text
         assert other.layout == caption.layout
-    with pytest.raises(ValueError, match="claims nothing"):
-        hard_negative(Caption(()), dice)
-    with pytest.raises(ValueError, match="says nothing"):
-        Caption((("nose", "big"),)).changed("hat", "hat")
 
 
 def test_alternatives_differ_in_the_word_alone() -> None:
@@ -351,8 +329,6 @@ def test_what_else_decides_a_word_decides_how_a_face_leans() -> None:
     assert lean(turned)["nose"] is None
     assert lean(turned | {"pose.turn": 0.0})["nose"] == pytest.approx((0.5, 0.5))
     assert lean({"beard.strength": 8.5}, p_man=0.1)["beard"] == (1.0, 0.0)
-    half = lean({"smile.strength": 5.0}, p_happy=0.0)["smile"]
-    assert half == pytest.approx((0.5, 0.5), abs=0.01), "measure and classifier disagree"
 
 
 def test_captions_fit_the_context() -> None:

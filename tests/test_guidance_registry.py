@@ -184,7 +184,7 @@ def test_the_bundled_judges_are_used_where_there_are_no_others(machine, caplog):
     assert caplog.messages == [], "nobody is told of values that were overwritten"
     assert torch.equal(torch.get_rng_state(), state), "nor do they cost random numbers"
     assert judge.closed
-    assert judge.unknown_words("a woman with a zeppelin") == ("zeppelin",)
+    assert judge.language.unknown("a woman with a zeppelin") == ("zeppelin",)
     assert judge.encode_text(["a man", "a woman"]).shape == (2, 128)
     face = np.zeros((64, 64, 3), dtype=np.uint8)
     net = guides.identity()

@@ -21,7 +21,7 @@ from editing.face.edits import TextEdit, without
 from editing.face.recipe import Recipe
 from editing.face.sources import SeedSource
 from editing.face.state import run_here
-from editing.guidance.clip import ImageTextJudge
+from editing.guidance.clip import ImageTextJudge, Language
 from editing.guidance.identity import IdentityNet
 from editing.guidance.registry import Guides
 from editing.results import CancelToken, GuidanceInfo
@@ -71,7 +71,7 @@ def colour_judge(closed: bool = True) -> ImageTextJudge:
 
     return ImageTextJudge(
         "colours", "Colour judge", Colours(), Tokens(), 6, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0),
-        unknown if closed else None, frozenset(("a", "with")),
+        Language(unknown, frozenset(("a", "with"))) if closed else None,
     )  # fmt: skip
 
 
@@ -117,6 +117,10 @@ def tiny():
     return untrained_generator()[0]
 
 
+def settings_of(steps=10, reach=0.45, **weights) -> TextSettings:
+    return dataclasses.replace(TextSettings.preset("normal", steps, **weights), reach=reach)
+
+
 def follow(
     generator, parts=("hair",), prompt="red", neutral="", judge=None, cancel=None, seed=0, face=4, shown=None,
     layers="all", **settings,
@@ -125,7 +129,7 @@ def follow(
         source = generator.sample([face])
     steps = optimize(
         lambda: generator, judge or colour_judge(), identity_net(), source, parts, prompt, neutral,
-        TextSettings(**{"steps": 10, **settings}), run_here, cancel or CancelToken(), seed, shown=shown, layers=layers,
+        settings_of(**settings), run_here, cancel or CancelToken(), seed, shown=shown, layers=layers,
     )  # fmt: skip
     return source, steps
 
@@ -169,7 +173,7 @@ def test_directional_distance_compares_changes():
 
 def test_rivals_count_by_how_far_the_words_are_ahead_of_them():
     judge = colour_judge()
-    judge._rivals = lambda prompt: ("blue", "grey")
+    judge.language.rivals = lambda prompt: ("blue", "grey")
     words = Words(judge, "red")
     image = torch.stack([torch.full((16, 16), value) for value in (0.6, -0.2, 0.0)])[None]
     colour = np.array([0.8 + 0.1, 0.4 + 0.1, 0.5 + 0.1])
@@ -284,16 +288,17 @@ def test_what_a_sentence_calls_big_or_small_becomes_so(toy):
     before, found = area_of(toy, toy.sample([4]).w, "hair"), {}
     for sign in (1, -1):
         judge = colour_judge()
-        judge._sizes = lambda prompt, sign=sign: (("hair", sign), ("tail", 1)) if prompt == "red" else ()
+        said = {"red": (("hair", sign), ("tail", 1))}
+        judge.language.sizes = lambda prompt, said=said: said.get(prompt, ())  # type: ignore[misc]
         _, steps = follow(toy, judge=judge, steps=40)
         found[sign] = area_of(toy, finish(steps)[1].w, "hair")
-        assert Words(judge, "red", "grey").sizes == judge.sizes("red")
+        assert Words(judge, "red", "grey").sizes == judge.language.sizes("red")
     assert found[-1] < 0.95 * before < 1.05 * before < found[1]
 
 
 def test_a_size_that_the_face_is_said_to_have_already_asks_for_nothing():
     judge = colour_judge()
-    judge._sizes = lambda prompt: (("hair", 1),)
+    judge.language.sizes = lambda prompt: (("hair", 1),)
     assert Words(judge, "red", "grey").sizes == ()
 
 
@@ -332,8 +337,9 @@ def test_frozen_codes_are_bit_identical(tiny, parts):
     assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items()), "it is shared"
 
 
-def test_the_trust_region_bounds_every_layer(toy):
-    source, steps = follow(toy, steps=60, learning_rate=0.5, reach=0.3, latent=0.0)
+def test_the_trust_region_bounds_every_layer(toy, monkeypatch):
+    monkeypatch.setattr("editing.text.optimize._RATE", 0.5)
+    source, steps = follow(toy, steps=60, reach=0.3, latent=0.0)
     w = finish(steps)[1].w
     with torch.no_grad():
         faces = toy.sample(range(64)).w
@@ -387,19 +393,19 @@ def test_same_seed_same_result(toy):
 
 @pytest.mark.parametrize(
     "values",
-    [{"steps": 0}, {"steps": 10**6}, {"steps": 2.5}, {"crops": -1}, {"clip": -1.0}, {"latent": math.nan},
-     {"learning_rate": 0.0}, {"identity": True}, {"reach": math.inf}, {"segmentation": "much"}],
+    [{"steps": 0}, {"steps": 10**6}, {"steps": 2.5}, {"clip": -1.0}, {"latent": math.nan}, {"identity": True},
+     {"segmentation": "much"}],
 )  # fmt: skip
 def test_settings_out_of_range(values):
     with pytest.raises(EditingError, match=f"{next(iter(values))} is .*; use a"):
-        TextSettings(**values)
+        settings_of(**values)
 
 
 def test_presets_are_ordered_and_can_be_changed():
     subtle, normal, strong = (TextSettings.preset(name) for name in STRENGTHS)
     assert normal == TextSettings()
     assert subtle.reach < normal.reach < strong.reach
-    assert subtle.latent > normal.latent > strong.latent
+    assert subtle.weights["latent"] > normal.weights["latent"] > strong.weights["latent"]
     assert TextSettings.preset("strong", steps=5, clip=2.0).weights["clip"] == 2.0
     with pytest.raises(EditingError, match="'violent'; use one of subtle, normal, strong"):
         TextSettings.preset("violent")
@@ -438,10 +444,10 @@ def test_what_the_judge_does_not_read_is_said(service):
     long = next(service.describe(face, "red " * 9))
     assert "its end is not used" in long.notices[0]
     assert next(service.describe(face, "red hair")).notices == ()
-    service._guides.judge._weak = lambda prompt: ("red",) if "red" in prompt else ()
+    service._guides.judge.language.weak = lambda prompt: ("red",) if "red" in prompt else ()
     (notice,) = next(service.describe(face, "red hair")).notices
     assert "hardly sees “red”" in notice
-    service._guides.judge._weak = None
+    service._guides.judge.language.weak = lambda prompt: ()
     very_long = next(service.describe(face, "red hair " * 1111))
     assert "only its beginning is used" in very_long.notices[0]
 
@@ -654,7 +660,7 @@ def test_without_judges_sentences_are_off_and_say_so():
 
 def test_the_judges_work_in_inversion_too(service):
     assert service.capabilities["identity"] == ""
-    judge = service._identity_judge()
+    judge = service._guides.identity()
     first = np.zeros((32, 32, 3), dtype=np.uint8)
     first[:16] = 255
     assert judge(first, first) == pytest.approx(1.0, abs=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +19,30 @@ from memorygan.finite import check_finite
 _INITIALISED = "No pretrained weights loaded"
 
 
+@dataclass
+class Language:
+    """What a judge that was taught some words knows of sentences.
+
+    Attributes:
+        unknown: sentence → its words that the judge was never taught.
+        fillers: words that say nothing by themselves.
+        weak: sentence → what it says that the judge was taught and yet hardly tells apart.
+        rivals: sentence → sentences that say something else of the same: "black hair", … for "red hair".
+        sizes: sentence → (part, 1 or −1) for what it calls big or small, which is read off the masks.
+    """
+
+    unknown: Callable[[str], tuple[str, ...]] = lambda prompt: ()
+    fillers: frozenset[str] = frozenset()
+    weak: Callable[[str], tuple[str, ...]] = lambda prompt: ()
+    rivals: Callable[[str], tuple[str, ...]] = lambda prompt: ()
+    sizes: Callable[[str], tuple[tuple[str, int], ...]] = lambda prompt: ()
+
+
 class ImageTextJudge:
     """A CLIP behind two functions: pictures and sentences → unit vectors that are near if they fit.
+
+    Attributes:
+        closed: it knows only the words it was taught.
 
     Args:
         name, title: short name, and what a person calls it.
@@ -28,11 +51,7 @@ class ImageTextJudge:
         context: tokens it reads, two of them for start and end.
         image_size: side in pixels of the pictures it looks at.
         mean, std: of the pixels, per channel, that the model expects removed.
-        unknown: sentence → its words that the judge was never taught; None for a judge of open vocabulary.
-        fillers: words that say nothing by themselves.
-        weak: sentence → what it says that the judge was taught and hardly tells apart; None for nothing.
-        rivals: sentence → sentences that say something else of the same; None for none.
-        sizes: sentence → (part, 1 or −1) for what it calls big or small; None for nothing.
+        language: what it knows of sentences; None for a judge of open vocabulary.
     """
 
     def __init__(
@@ -45,22 +64,13 @@ class ImageTextJudge:
         image_size: int,
         mean: Sequence[float],
         std: Sequence[float],
-        unknown: Callable[[str], tuple[str, ...]] | None = None,
-        fillers: frozenset[str] = frozenset(),
-        weak: Callable[[str], tuple[str, ...]] | None = None,
-        rivals: Callable[[str], tuple[str, ...]] | None = None,
-        sizes: Callable[[str], tuple[tuple[str, int], ...]] | None = None,
+        language: Language | None = None,
     ) -> None:
         self.name, self.title, self.context, self.image_size = name, title, context, image_size
-        self._model = model.eval().requires_grad_(False)
-        self._tokenizer, self._unknown, self._fillers = tokenizer, unknown, fillers
-        self._weak, self._rivals, self._sizes = weak, rivals, sizes
+        self._model: Any = model.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self.closed, self.language = language is not None, language or Language()
         self._mean, self._std = (torch.tensor(list(values)).reshape(1, 3, 1, 1) for values in (mean, std))
-
-    @property
-    def closed(self) -> bool:
-        """Whether it knows only the words it was taught."""
-        return self._unknown is not None
 
     def to(self, device: torch.device | str) -> ImageTextJudge:
         """Moves it, in place."""
@@ -68,27 +78,11 @@ class ImageTextJudge:
         self._mean, self._std = self._mean.to(device), self._std.to(device)
         return self
 
-    def unknown_words(self, prompt: str) -> tuple[str, ...]:
-        """Words of a sentence that it was never taught; empty for a judge of open vocabulary."""
-        return () if self._unknown is None else self._unknown(prompt)
-
-    def weak_phrases(self, prompt: str) -> tuple[str, ...]:
-        """What a sentence says that the judge was taught and yet hardly tells apart."""
-        return () if self._weak is None else self._weak(prompt)
-
-    def rivals(self, prompt: str) -> tuple[str, ...]:
-        """Sentences that say something else of what a sentence speaks of: "black hair", … for "red hair"."""
-        return () if self._rivals is None else self._rivals(prompt)
-
-    def sizes(self, prompt: str) -> tuple[tuple[str, int], ...]:
-        """Parts that a sentence calls big (1) or small (−1), which it reads off the masks and not off the picture."""
-        return () if self._sizes is None else self._sizes(prompt)
-
     def understands(self, prompt: str) -> bool:
         """Whether anything in the sentence means something to it."""
-        if self._unknown is None:
+        if not self.closed:
             return self.length(prompt) > 0
-        return bool(set(split_words(prompt)) - set(self._unknown(prompt)) - self._fillers)
+        return bool(set(split_words(prompt)) - set(self.language.unknown(prompt)) - self.language.fillers)
 
     def length(self, prompt: str) -> int:
         """Tokens of a sentence, without start and end."""
@@ -99,7 +93,7 @@ class ImageTextJudge:
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """N sentences → (N, E) float32 unit vectors."""
         tokens = self._tokenizer(list(prompts)).to(self._mean.device)
-        return F.normalize(self._encode("encode_text", tokens).float(), dim=1)
+        return F.normalize(self._model.encode_text(tokens).float(), dim=1)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [−1, 1] → (B, E) float32 unit vectors; gradients reach the pictures."""
@@ -108,28 +102,16 @@ class ImageTextJudge:
             smaller = side < images.shape[-1]
             images = F.interpolate(images, (side, side), mode="bicubic", align_corners=False, antialias=smaller)
         pixels = (images.clamp(-1.0, 1.0) * 0.5 + 0.5 - self._mean) / self._std
-        return F.normalize(self._encode("encode_image", pixels).float(), dim=1)
-
-    def _encode(self, tower: str, inputs: Tensor) -> Tensor:
-        encoded: Tensor = getattr(self._model, tower)(inputs)
-        return encoded
+        return F.normalize(self._model.encode_image(pixels).float(), dim=1)
 
 
 def build_judge(
-    name: str,
-    title: str,
-    config: str | Path,
-    weights: dict[str, Tensor],
-    unknown: Callable[[str], tuple[str, ...]] | None = None,
-    fillers: frozenset[str] = frozenset(),
-    weak: Callable[[str], tuple[str, ...]] | None = None,
-    rivals: Callable[[str], tuple[str, ...]] | None = None,
-    sizes: Callable[[str], tuple[tuple[str, int], ...]] | None = None,
+    name: str, title: str, config: str | Path, weights: dict[str, Tensor], language: Language | None = None
 ) -> ImageTextJudge:
     """A judge from an open_clip model and its weights.
 
     Args:
-        name, title, unknown, fillers, weak, rivals, sizes: see :class:`ImageTextJudge`.
+        name, title, language: see :class:`ImageTextJudge`.
         config: name of an open_clip model, or the path of a JSON file that describes one.
         weights: its complete state dict; every tensor must fit.
 
@@ -163,11 +145,7 @@ def build_judge(
         int(size if isinstance(size, int) else size[0]),
         pixels["mean"],
         pixels["std"],
-        unknown,
-        fillers,
-        weak,
-        rivals,
-        sizes,
+        language,
     )
 
 

@@ -18,9 +18,6 @@ class LikenessScale:
         similar: likewise: from here on somebody similar; below, someone else.
         strangers, another_photo: means of photos of two people, and of two photos of one.
         measured: a plain sentence on how these numbers were found.
-
-    Raises:
-        ValueError: for numbers out of order.
     """
 
     same: float
@@ -28,10 +25,6 @@ class LikenessScale:
     strangers: float
     another_photo: float
     measured: str
-
-    def __post_init__(self) -> None:
-        if not -1 <= self.strangers < self.similar < self.same <= 1 or self.another_photo <= self.strangers:
-            raise ValueError(f"need strangers < similar < same within −1 and 1, got {self}")
 
     @property
     def meaning(self) -> str:

@@ -71,7 +71,6 @@ DIRECTIONS: Mapping[str, tuple[str, int]] = {
 
 _ID = {name: index for index, name in enumerate(FACE_PARTS.names)}
 _FACE_IDS = [_ID[name] for name in ("skin", "eyes", "eyebrows", "mouth", "nose")]
-MIN_SIZE = 32
 
 
 class _Face:
@@ -141,17 +140,7 @@ def measure(image: np.ndarray, part_ids: np.ndarray) -> Measures:
     Returns:
         the raw measures of :data:`MEASURES` (numbers) and the words of :func:`describe`; None where there is nothing
         to measure, or where the measure does not settle the word.
-
-    Raises:
-        ValueError: for another shape or type, or a picture below 32 pixels.
     """
-    image, part_ids = np.asarray(image), np.asarray(part_ids)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"the image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
-    if part_ids.shape != image.shape[:2] or part_ids.dtype.kind not in "ui":
-        raise ValueError(f"the part ids must be {image.shape[:2]} whole numbers, got {part_ids.shape} {part_ids.dtype}")
-    if min(part_ids.shape) < MIN_SIZE:
-        raise ValueError(f"the image must be at least {MIN_SIZE} pixels high and wide, got {part_ids.shape}")
     raw: dict[str, float | None] = dict.fromkeys(MEASURES)
     face = _Face(image, part_ids)
     if face.face_area >= 0.01 * face.pixels:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -19,7 +19,7 @@ import safetensors.torch
 
 from editing.errors import EditingError, quoted
 from editing.guidance import standard
-from editing.guidance.clip import ImageTextJudge, build_judge
+from editing.guidance.clip import ImageTextJudge, Language, build_judge
 from editing.guidance.identity import IdentityNet
 from editing.guidance.standard import StandardWeights, file_hash
 from editing.results import GuidanceInfo, JudgeInfo
@@ -50,61 +50,74 @@ class Chosen(Generic[Judge]):
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class _Kind(Generic[Judge]):
-    """How judges of one kind are found and built."""
+@dataclass
+class _Lazy(Generic[Judge]):
+    """The judge of one kind: how it is found and built, and, from its first use on, the judge itself.
 
+    A refusal is not remembered: the file or the network may be mended.
+    """
+
+    wanted: str
     kind: str
     variable: str
     names: tuple[str, ...]
     bundled_file: str
     bundled_title: str
     without: str
-    standard: Callable[[], StandardWeights]
+    standard: StandardWeights
     build: Callable[[StandardWeights, Path], Judge]
     build_bundled: Callable[[str, Path], Judge]
+    chosen: Chosen[Judge] | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        source = "" if self.wanted != "auto" else os.environ.get(self.variable, "").strip().lower()
+        self.wanted = source or self.wanted
+        if self.wanted not in self.names:
+            where = f"{self.variable} is" if source else f"the {self.kind} judge is"
+            raise EditingError(f"{where} {quoted(self.wanted)}; use one of {', '.join(self.names)}")
 
     @property
     def bundled(self) -> Path:
         return manifest.WEIGHTS_DIR / self.bundled_file
 
-    def wanted(self, name: str) -> str:
-        """The judge to use: the argument, else the environment variable, else "auto"."""
-        source = "" if name != "auto" else os.environ.get(self.variable, "").strip().lower()
-        chosen = source or name
-        if chosen not in self.names:
-            where = f"{self.variable} is" if source else f"the {self.kind} judge is"
-            raise EditingError(f"{where} {quoted(chosen)}; use one of {', '.join(self.names)}")
-        return chosen
-
-    def plan(self, wanted: str) -> Chosen[Judge]:
-        """What loading would most likely give, by file names alone."""
-        if wanted == "none":
+    def known(self) -> Chosen[Judge]:
+        """What is known of it without loading anything: what loading would most likely give, by file names alone."""
+        if self.chosen is not None:
+            return self.chosen
+        if self.wanted == "none":
             return Chosen(None, None, (), self.without)
-        known = self.standard()
-        present = known.present() if wanted in ("auto", "fetch", known.name) else ()
-        if present or wanted in ("fetch", known.name):
+        known = self.standard
+        present = known.present() if self.wanted in ("auto", "fetch", known.name) else ()
+        if present or self.wanted in ("fetch", known.name):
             path = present[0] if present else known.home / known.file
             return Chosen(None, JudgeInfo(self.kind, known.name, known.title, str(path)))
         if self.bundled.is_file():
             return Chosen(None, self._bundled_info(""))
         return Chosen(None, None, (), self._absent())
 
-    def load(self, wanted: str) -> Chosen[Judge]:
-        """Loads a judge, on the CPU.
+    def get(self) -> Chosen[Judge]:
+        """The judge, loaded if need be.
 
         Raises:
             EditingError: if one that was named cannot be used.
         """
-        if wanted == "none":
+        with self.lock:
+            if self.chosen is None:
+                self.chosen = self._load()
+            return self.chosen
+
+    def _load(self) -> Chosen[Judge]:
+        """Loads a judge, on the CPU."""
+        if self.wanted == "none":
             return Chosen(None, None, (self.without,), self.without)
         notes: list[str] = []
-        known = self.standard()
-        if wanted in ("auto", "fetch", known.name):
-            found = self._load_standard(known, notes, fetch=wanted != "auto", forced=wanted == known.name)
+        known = self.standard
+        if self.wanted in ("auto", "fetch", known.name):
+            found = self._load_standard(known, notes, fetch=self.wanted != "auto", forced=self.wanted == known.name)
             if found is not None:
                 return found
-        return self._load_bundled(notes, named=wanted == "bundled")
+        return self._load_bundled(notes, named=self.wanted == "bundled")
 
     def _load_standard(
         self, known: StandardWeights, notes: list[str], fetch: bool, forced: bool
@@ -180,7 +193,8 @@ def _face_text(title: str, path: Path) -> ImageTextJudge:
     from editing.guidance.captions import STOP_WORDS, rivals, sizes, unknown_words, weak_phrases
 
     weights = safetensors.torch.load_file(path)
-    return build_judge("bundled", title, _CONFIG, weights, unknown_words, STOP_WORDS, weak_phrases, rivals, sizes)
+    language = Language(unknown_words, STOP_WORDS, weak_phrases, rivals, sizes)
+    return build_judge("bundled", title, _CONFIG, weights, language)
 
 
 def _vggface2(known: StandardWeights, path: Path) -> IdentityNet:
@@ -202,48 +216,6 @@ def _face_net(title: str, path: Path) -> IdentityNet:
 
 
 _CONSEQUENCE = {"text": "sentences cannot be used", "identity": "identity is not judged"}
-_TEXT: _Kind[ImageTextJudge] = _Kind(
-    "text",
-    TEXT_VARIABLE,
-    TEXT_JUDGES,
-    TEXT_FILE,
-    "Bundled judge of faces and words",
-    "",
-    lambda: standard.OPENAI_CLIP,
-    _openai,
-    _face_text,
-)
-_IDENTITY: _Kind[IdentityNet] = _Kind(
-    "identity",
-    IDENTITY_VARIABLE,
-    IDENTITY_JUDGES,
-    IDENTITY_FILE,
-    "Bundled judge of identity",
-    "The identity judge is turned off.",
-    lambda: standard.VGGFACE2,
-    _vggface2,
-    _face_net,
-)
-
-
-class _Lazy(Generic[Judge]):
-    """One judge, loaded on its first use. A refusal is not remembered: the file or the network may be mended."""
-
-    def __init__(self, kind: _Kind[Judge], name: str) -> None:
-        self._kind: _Kind[Judge] = kind
-        self._wanted = kind.wanted(name)
-        self._lock = threading.Lock()
-        self._chosen: Chosen[Judge] | None = None
-
-    def known(self) -> Chosen[Judge]:
-        """What is known of it without loading anything."""
-        return self._chosen or self._kind.plan(self._wanted)
-
-    def get(self) -> Chosen[Judge]:
-        with self._lock:
-            if self._chosen is None:
-                self._chosen = self._kind.load(self._wanted)
-            return self._chosen
 
 
 class Guides:
@@ -258,7 +230,30 @@ class Guides:
     """
 
     def __init__(self, text: str = "auto", identity: str = "auto") -> None:
-        self._text, self._identity = _Lazy(_TEXT, text), _Lazy(_IDENTITY, identity)
+        self._text = _Lazy(
+            text,
+            "text",
+            TEXT_VARIABLE,
+            TEXT_JUDGES,
+            TEXT_FILE,
+            "Bundled judge of faces and words",
+            "",
+            standard.OPENAI_CLIP,
+            _openai,
+            _face_text,
+        )
+        self._identity = _Lazy(
+            identity,
+            "identity",
+            IDENTITY_VARIABLE,
+            IDENTITY_JUDGES,
+            IDENTITY_FILE,
+            "Bundled judge of identity",
+            "The identity judge is turned off.",
+            standard.VGGFACE2,
+            _vggface2,
+            _face_net,
+        )
 
     def text(self) -> ImageTextJudge:
         """The judge of picture and text, on the device where it was left.

@@ -54,10 +54,12 @@ class StandardWeights:
     @property
     def home(self) -> Path:
         """Where its library keeps the published file."""
-        return _clip_home() if self.name == "openai" else _torch_home() / "checkpoints"
+        if self.name == "openai":
+            return Path("~/.cache/clip").expanduser()  # open_clip does not ask XDG_CACHE_HOME
+        return Path(os.environ.get("TORCH_HOME") or _cache_home() / "torch").expanduser() / "checkpoints"
 
-    def places(self) -> tuple[Path, ...]:
-        """Where its files may lie, the safer format first."""
+    def present(self) -> tuple[Path, ...]:
+        """Its files that are there, the safer format first."""
         found: list[Path] = []
         if folder := os.environ.get(GUIDANCE_DIR_VARIABLE):
             names = dict.fromkeys(name for name in (self.safe_file, self.hub and self.hub[1], self.file) if name)
@@ -66,11 +68,7 @@ class StandardWeights:
             repository, name = self.hub
             snapshots = _hub_home() / f"models--{repository.replace('/', '--')}" / "snapshots"
             found += sorted(snapshots.glob(f"*/{name}"))
-        return (*found, self.home / self.file)
-
-    def present(self) -> tuple[Path, ...]:
-        """Those of :meth:`places` that are there."""
-        return tuple(path for path in self.places() if path.is_file())
+        return tuple(path for path in (*found, self.home / self.file) if path.is_file())
 
     def fetch(self) -> Path:
         """Downloads the published file to where its library looks for it.
@@ -103,7 +101,7 @@ class StandardWeights:
             raise ValueError("its sha256 is not the published one")
 
     def read(self, path: Path) -> dict[str, Tensor]:
-        """The state dict in one of :meth:`places`.
+        """The state dict in one of :meth:`present`.
 
         Raises:
             ValueError: if the file is damaged, or is not what was published.
@@ -160,14 +158,6 @@ def file_hash(path: Path) -> str:
 
 def _cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-
-
-def _clip_home() -> Path:
-    return Path("~/.cache/clip").expanduser()  # open_clip does not ask XDG_CACHE_HOME
-
-
-def _torch_home() -> Path:
-    return Path(os.environ.get("TORCH_HOME") or _cache_home() / "torch").expanduser()
 
 
 def _hub_home() -> Path:

@@ -72,13 +72,12 @@ _CUT: Mapping[str, tuple[str, float, float, tuple[str, str]]] = {
 }
 
 
-def describe(raw: Mapping[str, float | None], p_man: float | None = None, p_happy: float | None = None) -> Words:
+def describe(raw: Mapping[str, float | None], p_man: float | None = None) -> Words:
     """Puts measures into words.
 
     Args:
         raw: see :data:`editing.guidance.measures.MEASURES`; what is missing counts as None.
         p_man: probability from a classifier that this is a man, if one was asked; pixels alone do not tell.
-        p_happy: the same for a happy expression; the smile is then only named where both agree.
 
     Returns:
         attribute → word for every attribute of :data:`WORDS`; None where nothing can be said.
@@ -106,8 +105,6 @@ def describe(raw: Mapping[str, float | None], p_man: float | None = None, p_happ
         words["lipstick"] = None
     if p_man is not None and p_man < 0.2:
         words["beard"], words["moustache"] = "none", "none"
-    if p_happy is not None and words["smile"] is not None and (p_happy > 0.5) != (words["smile"] == "smile"):
-        words["smile"] = None
     tone = raw.get("skin.tone")
     if tone is not None and 18 < tone < 32:
         words["skin"] = "tanned"
@@ -132,18 +129,16 @@ _GRADUAL = (
 )  # fmt: skip
 
 
-def lean(
-    raw: Mapping[str, float | None], p_man: float | None = None, p_happy: float | None = None
-) -> dict[str, tuple[float, ...] | None]:
+def lean(raw: Mapping[str, float | None], p_man: float | None = None) -> dict[str, tuple[float, ...] | None]:
     """How far measures lean to each word, for training: a face between two words says something of both.
 
     Args:
-        raw, p_man, p_happy: as of :func:`describe`.
+        raw, p_man: as of :func:`describe`.
 
     Returns:
         attribute → shares in the order of its words, sum 1; None where nothing can be said.
     """
-    words = describe(raw, p_man, p_happy)
+    words = describe(raw, p_man)
     shares: dict[str, tuple[float, ...] | None] = {
         name: None if word is None else tuple(float(word == other) for other in WORDS[name])
         for name, word in words.items()
@@ -157,8 +152,6 @@ def lean(
         ends = [describe({**raw, measure: end}, p_man)[name] for end in (low - width, high + width)]
         if ends == list(pair):
             second = 1 / (1 + math.exp(-max(-20.0, min(20.0, 4 * (value - (low + high) / 2) / width))))
-            if name == "smile" and p_happy is not None:
-                second = (second + p_happy) / 2
             shares[name] = (1 - second, second)
     return shares
 
@@ -170,10 +163,15 @@ def _between(value: float | None, low: float, high: float, below: str, above: st
     return below if value < low else above if value > high else None
 
 
+def _lab(raw: Mapping[str, float | None], part: str) -> tuple[float, float, float] | None:
+    lightness, red, yellow = (raw.get(f"{part}.{name}") for name in ("lightness", "redness", "yellowness"))
+    return None if lightness is None or red is None or yellow is None else (lightness, red, yellow)
+
+
 def _hair_colour(raw: Mapping[str, float | None]) -> str | None:
-    lightness, red, yellow = (raw.get(f"hair.{name}") for name in ("lightness", "redness", "yellowness"))
-    if lightness is None or red is None or yellow is None:
+    if (colour := _lab(raw, "hair")) is None:
         return None
+    lightness, red, yellow = colour
     chroma, hue = math.hypot(red, yellow), math.degrees(math.atan2(yellow, red))
     if lightness < 9 and chroma < 9:
         return "black"
@@ -191,9 +189,9 @@ def _hair_colour(raw: Mapping[str, float | None]) -> str | None:
 
 
 def _eye_colour(raw: Mapping[str, float | None]) -> str | None:
-    lightness, red, yellow = (raw.get(f"eyes.{name}") for name in ("lightness", "redness", "yellowness"))
-    if lightness is None or red is None or yellow is None:
+    if (colour := _lab(raw, "eyes")) is None:
         return None
+    lightness, red, yellow = colour
     if lightness > 14 and yellow < 1.5 and red < 5:
         return "blue"
     if lightness > 16 and yellow > 3 and red < 1.5:
@@ -204,9 +202,9 @@ def _eye_colour(raw: Mapping[str, float | None]) -> str | None:
 
 
 def _colour_name(raw: Mapping[str, float | None], part: str) -> str | None:
-    lightness, red, yellow = (raw.get(f"{part}.{name}") for name in ("lightness", "redness", "yellowness"))
-    if lightness is None or red is None or yellow is None:
+    if (colour := _lab(raw, part)) is None:
         return None
+    lightness, red, yellow = colour
     chroma, hue = math.hypot(red, yellow), math.degrees(math.atan2(yellow, red)) % 360
     if chroma < 8:
         return "black" if lightness < 14 else "white" if lightness > 82 else "gray" if 30 < lightness < 72 else None

@@ -45,9 +45,9 @@ class Words:
         target = judge.encode_text([prompt, neutral] if neutral else [prompt])
         self.target = target[:1]
         self.directional = bool(neutral)
-        already = judge.sizes(neutral) if neutral else ()
-        self.sizes = tuple(size for size in judge.sizes(prompt) if size not in already)
-        others = () if neutral else judge.rivals(prompt)
+        already = judge.language.sizes(neutral) if neutral else ()
+        self.sizes = tuple(size for size in judge.language.sizes(prompt) if size not in already)
+        others = () if neutral else judge.language.rivals(prompt)
         self.rivals = judge.encode_text(others) if others else None
         if self.directional:
             change = target[:1] - target[1:]

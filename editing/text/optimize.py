@@ -10,7 +10,7 @@ may only help others to change. The masks do not see a background that turns red
 with the eyes.
 
 Squared norms are means over values, so that a weight means the same at every size. w moves in units of the spread that
-codes have among sampled faces (see :class:`Spread`), a layer group as one, within a trust region, so that the face
+codes have among sampled faces (see :func:`spread_of`), a layer group as one, within a trust region, so that the face
 stays one.
 """
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,8 +28,7 @@ from torch import Tensor
 
 from editing.errors import EditingError, quoted
 from editing.face.fields import read_number, read_whole
-from editing.face.session import Edits
-from editing.face.state import ALL_LAYERS, GROUPS, FaceState, Runner
+from editing.face.state import ALL_LAYERS, GROUPS, Runner
 from editing.guidance.clip import ImageTextJudge
 from editing.guidance.identity import IdentityNet
 from editing.results import CancelToken, JobState
@@ -58,6 +57,8 @@ STRENGTHS: Mapping[str, Mapping[str, float]] = {
     "strong": {"clip": 1.0, "latent": 0.02, "identity": 0.02, "segmentation": 0.1, "outside": 0.5},
 }
 _REACH = {"subtle": 0.3, "normal": 0.45, "strong": 0.6}
+# Learning rate in units of the codes' spread; random crops that the judge sees beside the whole picture, per step.
+_RATE, _CROPS = 0.05, 3
 _WARM_UP = 0.05
 _SPREAD_FACES, _SPREAD_BATCH, _DIRECTIONS = 256, 32, 48
 
@@ -68,9 +69,7 @@ class TextSettings:
 
     Attributes:
         steps: of Adam.
-        learning_rate: in units of the codes' spread.
-        clip, latent, identity, segmentation, outside: weights of the losses, 0 to 1000.
-        crops: random resized crops that the judge sees beside the whole picture, per step.
+        weights: of the losses, 0 to 1000.
         reach: how far the codes may go: root mean square over the directions of spread, in standard deviations.
         strength: name of the preset it came from.
 
@@ -79,55 +78,36 @@ class TextSettings:
     """
 
     steps: int = 300
-    learning_rate: float = 0.05
-    clip: float = 1.0
-    latent: float = 0.05
-    identity: float = 0.06
-    segmentation: float = 0.5
-    outside: float = 1.0
-    crops: int = 3
+    weights: Mapping[str, float] = field(default_factory=lambda: STRENGTHS["normal"])
     reach: float = 0.45
     strength: str = "normal"
 
     def __post_init__(self) -> None:
-        for name, least, most in (("steps", 1, MAX_STEPS), ("crops", 0, 64)):
-            read_whole(getattr(self, name), name, least, most)
-        limits = {"learning_rate": (1e-5, 10.0), "reach": (1e-3, 100.0)} | dict.fromkeys(LOSSES, (0.0, 1000.0))
-        for name, (low, high) in limits.items():
-            read_number(getattr(self, name), name, low, high)
+        read_whole(self.steps, "steps", 1, MAX_STEPS)
+        for name, weight in self.weights.items():
+            read_number(weight, name, 0.0, 1000.0)
 
     @classmethod
-    def preset(cls, name: str = "normal", **changes: float) -> TextSettings:
-        """The settings of a strength, with some of them changed.
+    def preset(cls, name: str = "normal", steps: int = 300, **weights: float) -> TextSettings:
+        """The settings of a strength, with some of the weights changed.
 
         Raises:
             EditingError: for an unknown strength, or a value out of range.
         """
         if name not in STRENGTHS:
             raise EditingError(f"the strength is {quoted(name)}; use one of {', '.join(STRENGTHS)}")
-        return replace(cls(strength=name, reach=_REACH[name], **STRENGTHS[name]), **changes)  # type: ignore[arg-type]
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weight of each loss."""
-        return {name: float(getattr(self, name)) for name in LOSSES}
+        return cls(steps, {**STRENGTHS[name], **weights}, _REACH[name], name)
 
 
 # --- Where codes may go -----------------------------------------------------------------------------------------------
 
 
-class Spread:
-    """How codes vary among sampled faces: principal directions, each one standard deviation long.
-
-    Args:
-        samples: (N, D) codes of one part in one layer.
-    """
-
-    def __init__(self, samples: Tensor) -> None:
-        centred = samples.float() - samples.float().mean(dim=0)
-        _, scale, rows = torch.linalg.svd(centred, full_matrices=False)
-        count = min(_DIRECTIONS, len(scale))
-        self.directions = rows[:count] * (scale[:count, None] / math.sqrt(max(1, len(samples) - 1)))  # (R, D)
+def spread_of(samples: Tensor) -> Tensor:
+    """(N, D) codes of one part in one layer → (R, D): their principal directions, each one standard deviation long."""
+    centred = samples.float() - samples.float().mean(dim=0)
+    _, scale, rows = torch.linalg.svd(centred, full_matrices=False)
+    count = min(_DIRECTIONS, len(scale))
+    return rows[:count] * (scale[:count, None] / math.sqrt(max(1, len(samples) - 1)))
 
 
 class Spreads:
@@ -149,29 +129,9 @@ class Spreads:
             layers: list[Tensor] = []
             for layer in range(sampled.shape[2]):
                 same = layer and torch.equal(sampled[:8, part, layer], sampled[:8, part, layer - 1])
-                layers.append(layers[-1] if same else Spread(sampled[:, part, layer]).directions)
+                layers.append(layers[-1] if same else spread_of(sampled[:, part, layer]))
             found.append(torch.stack(layers))
         return torch.stack(found)
-
-
-# --- A face as it was when the sentence was said ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Described:
-    """What of a session an edit by a sentence starts from.
-
-    Attributes:
-        session: token.
-        edits: in force.
-        state: the face after them.
-        generator: with a render net of its own, or None.
-    """
-
-    session: str
-    edits: Edits
-    state: FaceState
-    generator: ComposedGenerator | None
 
 
 # --- The optimisation -------------------------------------------------------------------------------------------------
@@ -223,7 +183,7 @@ class _Descent:
         self.group_of = [number for number, layers in enumerate(groups) for _ in layers]
         self.directions = spreads.of(provide(), self.parts)  # (P, L, R, D)
         self.random = torch.Generator().manual_seed(seed % 2**63)
-        self.rate, self.done, self.best_step = settings.learning_rate, 0, 0
+        self.rate, self.done, self.best_step = _RATE, 0, 0
         self.losses: dict[str, float] = {}
         self.begun = 0 if resume is None else resume.step
         self.best_shift = torch.zeros(len(self.parts), len(groups), self.directions.shape[2])
@@ -317,7 +277,7 @@ class _Descent:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
             made = self.synthesize(self.shift)
-            objective, parts = self._losses(made, self.shift, self.settings.crops)
+            objective, parts = self._losses(made, self.shift, _CROPS)
             if bool(torch.isfinite(objective)):
                 objective.backward()
         self._judge(made, parts)
@@ -432,8 +392,7 @@ def optimize(
 
 
 def _progress(descent: _Descent, phase: str, started: float, notices: tuple[str, ...]) -> TextProgress:
-    if descent.best_image is None or descent.best_map is None:
-        raise RuntimeError("nothing was rendered yet")
+    assert descent.best_image is not None and descent.best_map is not None
     total, done = descent.settings.steps, descent.done
     here = done - descent.begun
     left = (time.monotonic() - started) / here * (total - done) if here else None

@@ -44,7 +44,7 @@ def for_judge(judge: ImageTextJudge, prompt: str, name: str = "the description")
             if judge.closed
             else f"{name} holds no words; write a sentence such as 'a person with red hair'"
         )
-    unknown = judge.unknown_words(prompt)
+    unknown = judge.language.unknown(prompt)
     if unknown:
         shown = ", ".join(f"“{word[:_SHOWN_LETTERS]}”" for word in unknown[:_SHOWN_WORDS])
         more = " and others" if len(unknown) > _SHOWN_WORDS else ""
@@ -52,7 +52,7 @@ def for_judge(judge: ImageTextJudge, prompt: str, name: str = "the description")
         notices += (
             f"{judge.title} was not taught the word{plural} {shown}{more}; what it cannot read changes nothing.",
         )
-    if weak := judge.weak_phrases(prompt):
+    if weak := judge.language.weak(prompt):
         shown = ", ".join(f"“{phrase}”" for phrase in weak[:_SHOWN_WORDS])
         notices += (f"{judge.title} hardly sees {shown}; the edit may show little of it.",)
     if not judge.closed and any(c.isalpha() and not c.isascii() for c in prompt):

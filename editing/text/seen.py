@@ -24,7 +24,7 @@ def seen(
     """The same steps with other pictures.
 
     Args:
-        steps: of :meth:`editing.core.ServiceCore._follow`.
+        steps: of an edit by a sentence, waiting included.
         part_count: K.
         preview: what the model shows → what is to be seen; of the part shares only the largest is known.
         finish: of the last step, with its proposal.

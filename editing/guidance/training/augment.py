@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Of a face that is placed: share of the side to either side; the picture's width over the crop's; degrees.
+_SHIFT, _ZOOM, _TILT = 0.07, (0.85, 1.12), 8.0
+# Relative change of brightness and contrast, and of each colour channel: small, so that colours keep their names.
+_LIGHT, _CAST = 0.12, 0.04
 
-def place(
-    images: Tensor, size: int, dice: torch.Generator, *, flip: Tensor | None = None, shift: float = 0.07,
-    zoom: tuple[float, float] = (0.85, 1.12), tilt: float = 8.0,
-) -> Tensor:  # fmt: skip
+
+def place(images: Tensor, size: int, dice: torch.Generator, *, flip: Tensor | None = None) -> Tensor:
     """Moves, scales and tilts every face a little, and mirrors those marked.
 
     Args:
@@ -22,47 +24,39 @@ def place(
         size: side of the result.
         dice: source of randomness.
         flip: (B,) bool.
-        shift: share of the side to either side.
-        zoom: the picture's width over the crop's, smallest and largest.
-        tilt: degrees to either side.
 
     Returns:
         (B, 3, size, size); the border is reflected.
     """
     batch = len(images)
-
-    def spread(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=dice) * 2 - 1
-
-    angle = torch.deg2rad(tilt * spread(batch) * spread(batch).abs())
-    scale = 1 / (zoom[0] + (zoom[1] - zoom[0]) * torch.rand(batch, generator=dice))
+    angle = torch.deg2rad(_TILT * _spread(dice, batch) * _spread(dice, batch).abs())
+    scale = 1 / (_ZOOM[0] + (_ZOOM[1] - _ZOOM[0]) * torch.rand(batch, generator=dice))
     side = torch.ones(batch) if flip is None else torch.where(flip, -1.0, 1.0)
-    cos, sin, move = torch.cos(angle) * scale, torch.sin(angle) * scale, 2 * shift * spread(2, batch)
+    cos, sin, move = torch.cos(angle) * scale, torch.sin(angle) * scale, 2 * _SHIFT * _spread(dice, 2, batch)
     theta = torch.stack([cos * side, -sin, move[0], sin * side, cos, move[1]], dim=1).view(batch, 2, 3)
     grid = F.affine_grid(theta, [batch, 3, size, size], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def degrade(x: Tensor, dice: torch.Generator, light: float = 0.12, cast: float = 0.04) -> Tensor:
+def _spread(dice: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=dice) * 2 - 1
+
+
+def degrade(x: Tensor, dice: torch.Generator) -> Tensor:
     """Light, blur, low resolution and noise, each on some faces of a batch (B, 3, S, S) in [0, 1].
 
     Args:
         x: the faces; changed in place.
         dice: source of randomness.
-        light: relative change of brightness and contrast to either side.
-        cast: relative change of each colour channel; small, so that colours keep their names.
     """
     batch, size = len(x), x.shape[-1]
 
     def chosen(chance: float) -> Tensor:
         return torch.nonzero(torch.rand(batch, generator=dice) < chance).flatten()
 
-    def spread(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=dice) * 2 - 1
-
-    gain = 1 + light * spread(batch, 1, 1, 1) + cast * spread(batch, 3, 1, 1)
+    gain = 1 + _LIGHT * _spread(dice, batch, 1, 1, 1) + _CAST * _spread(dice, batch, 3, 1, 1)
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    x.sub_(mean).mul_(1 + light * spread(batch, 1, 1, 1)).add_(mean).mul_(gain)
+    x.sub_(mean).mul_(1 + _LIGHT * _spread(dice, batch, 1, 1, 1)).add_(mean).mul_(gain)
     # Lost detail: brought down to a third to nine tenths of the side and back, three sizes per batch.
     for part in chosen(0.5).chunk(3):
         if len(part):

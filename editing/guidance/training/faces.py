@@ -38,22 +38,12 @@ class LabelledFaces(HeldOut):
         name: of the set.
         images: (N, S, S, 3) uint8 RGB.
         labels: (N, A) int64, index into ``WORDS[ATTRIBUTES[a]]``, or UNKNOWN.
-        shares: (N, W) float32, how far a face leans to each word of each attribute, all in order; all 0 for an
-            attribute of which nothing is known. None: as the labels say.
+        leanings: (N, W) float32, how far a face leans to each word of each attribute, all in order; all 0 for an
+            attribute of which nothing is known.
     """
 
     labels: np.ndarray
-    shares: np.ndarray | None = None
-
-    @property
-    def leanings(self) -> np.ndarray:
-        """(N, W) shares; those of the labels if there are no others."""
-        if self.shares is not None:
-            return self.shares
-        return np.concatenate(
-            [column[:, None] == np.arange(len(WORDS[a])) for a, column in zip(ATTRIBUTES, self.labels.T, strict=True)],
-            axis=1,
-        ).astype(np.float32)
+    leanings: np.ndarray
 
 
 def held_out(name: str, stems: Sequence[str]) -> np.ndarray:
@@ -104,7 +94,7 @@ def load_source(folder: Path, cache: Path, size: int) -> Source:
 
 
 def changed_faces(
-    sources: Sequence[Source], told: Sequence[Sequence[Opinion]], count: int, cache: Path, held: bool, seed: int = 0
+    sources: Sequence[Source], told: Sequence[Sequence[Opinion]], count: int, cache: Path, held: bool
 ) -> LabelledFaces:
     """Faces of the sources with something changed on purpose, see :func:`change`.
 
@@ -114,9 +104,8 @@ def changed_faces(
         count: of faces.
         cache: folder for what was drawn and measured.
         held: of held-out faces, or of those trained on.
-        seed: of everything random.
     """
-    rng = np.random.default_rng([seed, held])
+    rng = np.random.default_rng([0, held])
     pool = [np.flatnonzero(source.held == held) for source in sources]
     usable = [k for k, rows in enumerate(pool) if len(rows)]
     picks = [(k, int(rng.choice(pool[k]))) for k in rng.choice(usable, count)]
@@ -126,7 +115,7 @@ def changed_faces(
     pairs = ((one.image, one.ids) for one in changed)
     size = sources[0].faces.images.shape[1]
     names = "-".join(f"{source.faces.name}{len(source.faces)}" for source in sources)
-    file = cache / f"changed-{'held-' * held}{count}-{names}-{size}-{seed}-measures.npz"
+    file = cache / f"changed-{'held-' * held}{count}-{names}-{size}-0-measures.npz"
     raw = _cached(file, lambda: _measure_all(pairs, count, "measuring changed faces"))
     opinions = [
         {name: words for name, words in told[k][row].items() if name not in one.silent} | one.told

@@ -82,7 +82,12 @@ class TaughtFaces:
         """(N,) bool: never trained on; the validation split, and all pictures that may show a real person in it."""
         if not self.real:
             return self.split
-        nearest = np.concatenate([(part @ self.codes[self.split].T).max(1, initial=-1) for part in _parts(self.codes)])
+        nearest = np.concatenate(
+            [
+                (part @ self.codes[self.split].T).max(1, initial=-1)
+                for part in np.split(self.codes, range(2048, len(self.codes), 2048))
+            ]
+        )
         return self.split | (nearest > PERHAPS_SAME)
 
 
@@ -268,10 +273,6 @@ class _Pool:
         found = [(self.sources[k], i - self.offsets[k]) for k, i in zip(which, picks, strict=True)]
         pictures = to_float(np.stack([source.pictures[i] for source, i in found]))
         return picks, (pictures, torch.from_numpy(np.stack([source.marks[i] for source, i in found])).float())
-
-
-def _parts(rows: np.ndarray, size: int = 2048) -> list[np.ndarray]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _shrunk(images: Tensor) -> np.ndarray:

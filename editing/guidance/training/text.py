@@ -140,15 +140,15 @@ class SmallTable:
         return table
 
 
-def even(leanings: np.ndarray, most: float = 8.0) -> Tensor:
+def even(leanings: np.ndarray) -> Tensor:
     """(N, W) → (N,) chances of being drawn, sum 1: half even among the faces, half even among all words.
 
-    A face counts for each of its words by its share of all who lean there, at most ``most`` times the mean.
+    A face counts for each of its words by its share of all who lean there, at most eight times the mean.
     """
     held = torch.from_numpy(leanings)
     shown = held.sum(dim=0)
     each = (held / shown.clamp_min(1e-6)).sum(dim=1) / (shown > 0).sum()
-    each = each.clamp_max(most / len(held))
+    each = each.clamp_max(8.0 / len(held))
     return 0.5 / len(held) + 0.5 * each / each.sum()
 
 
@@ -196,11 +196,8 @@ class TextTrainer:
         """Prepare a run from random weights, or from those of a file.
 
         Raises:
-            ValueError: if there is not one positive share per set.
             CheckpointError: if the file to start from cannot be read.
         """
-        if len(faces) != len(shares) or min(shares, default=0) <= 0:
-            raise ValueError(f"need one positive share per face set, got {list(shares)} for {len(faces)} sets")
         torch.manual_seed(config.seed)
         self.config, self.faces = config, faces
         self.images_before = int(load_module(start, KIND)[1]["provenance"]["images_seen"]) if start else 0

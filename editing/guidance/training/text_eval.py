@@ -17,12 +17,15 @@ from editing.guidance.captions import alternatives, compose, hard_negative
 from editing.guidance.training.augment import degrade
 from editing.guidance.training.faces import ATTRIBUTES, LabelledFaces, to_float
 from editing.guidance.words import WORDS
+from memorygan.analysis.blocks import markdown_table
 
 CHANGED = "one word changed"
 _MEAN, _STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 _PARAPHRASES = 5
 # A word that fewer faces show is not counted.
 _LEAST_FACES = 3
+# A word that is told apart no better than that above chance is weak.
+_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -99,21 +102,21 @@ def _images(model: Any, faces: LabelledFaces, dice: torch.Generator | None) -> T
     return torch.cat(features)
 
 
-def weak_words(scores: Sequence[Mapping[str, Score]], margin: float = 0.1) -> list[str]:
+def weak_words(scores: Sequence[Mapping[str, Score]]) -> list[str]:
     """Words of attributes that are told apart hardly better than by guessing, on average over face sets."""
     weak = []
     for attribute in ATTRIBUTES:
         found = [score[attribute] for score in scores if attribute in score]
         for word in WORDS[attribute]:
             gains = [score.words[word] - score.chance for score in found if word in score.words]
-            if gains and np.mean(gains) < margin:
+            if gains and np.mean(gains) < _MARGIN:
                 weak.append(f"{attribute}: {word}")
     return weak
 
 
 def format_table(results: Mapping[str, Mapping[str, Score]]) -> str:
     """A Markdown table of :func:`evaluate` per face set."""
-    rows = [["", *results], ["---", *("---:" for _ in results)]]
+    rows = []
     for name in (*ATTRIBUTES, CHANGED):
         found = [scores.get(name) for scores in results.values()]
         if any(found):
@@ -121,4 +124,4 @@ def format_table(results: Mapping[str, Mapping[str, Score]]) -> str:
                 "" if s is None else f"{100 * s.right:.0f} % of {s.faces}, chance {100 * s.chance:.0f} %" for s in found
             ]
             rows.append([name, *cells])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown_table(["", *results], rows)
