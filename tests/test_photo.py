@@ -485,12 +485,14 @@ def test_one_several_and_no_faces():
 
 def test_photos_are_forgotten():
     photo = decode(saved(halves(), "PNG"))
-    store = PhotoStore(max_photos=2)
+    store = PhotoStore()
+    store.max_photos = 2
     first, *_ = [store.add(photo, detector()).photo for _ in range(3)]
     assert len(store) == 2
     with pytest.raises(UnknownSessionError, match="upload it again"):
         store.framed(first, 0, (0, 0, 30), 32)
-    old = PhotoStore(max_age=0.0)
+    old = PhotoStore()
+    old.max_age = 0.0
     token = old.add(photo, detector()).photo
     with pytest.raises(UnknownSessionError):
         old.framed(token, 0, (0, 0, 30), 32)

@@ -157,12 +157,11 @@ def test_the_mask_steers_the_codes(generator, pixels):
     with torch.no_grad():
         made = generator.synthesize(generator.sample([1]))
     target = Target(pixels, ids)
-    settings = InversionSettings()
-    with_mask = objective(made, target.image(made.image.device), target.ids(made.image.device), settings)
-    assert with_mask > objective(made, target.image(made.image.device), None, settings)
+    with_mask = objective(made, target.image(made.image.device), target.ids(made.image.device))
+    assert with_mask > objective(made, target.image(made.image.device), None)
 
 
-def test_features_of_a_parser_steer_the_codes(generator, pixels):
+def test_features_of_a_parser_steer_the_codes(generator, pixels, monkeypatch):
     torch.manual_seed(0)
     parser = FaceParser(ParserConfig(64, (4, 8))).eval().requires_grad_(False)
     target = Target(pixels, None, parser)
@@ -177,11 +176,12 @@ def test_features_of_a_parser_steer_the_codes(generator, pixels):
     assert found.grad is not None and found.grad.abs().amax() > 0
     with torch.no_grad():
         made = generator.synthesize(generator.sample([1]))
-        plain, settings = objective(made, image, None, InversionSettings()), InversionSettings(perceptual=2.0)
-        assert objective(made, image, None, settings, perceptual) == plain + 2.0 * perceptual(made.image)
+        monkeypatch.setattr(inversion, "_PERCEPTUAL", 2.0)
+        assert objective(made, image, None, perceptual) == objective(made, image, None) + 2.0 * perceptual(made.image)
 
     def distance_after(weight):
-        settings = InversionSettings(steps=20, perceptual=weight)
+        monkeypatch.setattr(inversion, "_PERCEPTUAL", weight)
+        settings = InversionSettings(steps=20)
         _, result = finish(invert(generator, None, parser, pixels, settings, run_here, CancelToken()))
         return float(perceptual(generator.synthesize(result.latents).image))
 

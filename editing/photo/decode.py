@@ -123,7 +123,15 @@ def decode(data: bytes, limits: PhotoLimits | None = None) -> Photo:
     try:
         with _sentences(limits):
             found = _read(data, WORKING_SIDE, limits)
-            return _photo(data, found)
+            (width, height), pixels = found.size, found.original.reduced(WORKING_SIDE)
+            if min(pixels.shape[:2]) < MIN_SIDE:
+                raise EditingError(
+                    f"the picture is too narrow ({width} × {height} pixels); crop it around the face first"
+                )
+            notices, grey = found.notices, is_grey(pixels)
+            if grey:
+                notices += ("The picture is black and white; edits keep it so unless they ask for a colour.",)
+            return Photo(pixels, width, height, notices, data, found.kept, grey, streamed=found.streamed)
     finally:
         give_back()
 
@@ -171,17 +179,6 @@ class _Read:
     streamed: bool
 
 
-def _photo(data: bytes, found: _Read) -> Photo:
-    width, height = found.size
-    pixels = found.original.reduced(WORKING_SIDE)
-    if min(pixels.shape[:2]) < MIN_SIDE:
-        raise EditingError(f"the picture is too narrow ({width} × {height} pixels); crop it around the face first")
-    notices, grey = list(found.notices), is_grey(pixels)
-    if grey:
-        notices.append("The picture is black and white; edits keep it so unless they ask for a colour.")
-    return Photo(pixels, width, height, tuple(notices), data, found.kept, grey, streamed=found.streamed)
-
-
 def _read(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
     """Decodes a file: in full, or with a longer side of no less than ``side`` where that saves time."""
     if (full := filled_up(data)) is not None:
@@ -222,7 +219,7 @@ def _as_far_as_it_goes(data: bytes, full: bytes, side: int | None, limits: Photo
             known = int(np.argmin(same))
             break
     lines[known:] = found.original.white // 2
-    return replace(found, original=found.original.with_values(values))
+    return replace(found, original=replace(found.original, values=values))
 
 
 def _marks(values: np.ndarray) -> np.ndarray:

@@ -56,15 +56,10 @@ class Detection:
         left, top, right, bottom = self.box
         return max(right - left, bottom - top)
 
-    def scaled(self, ratio: float) -> Detection:
-        """The same face in the photo at another size."""
-        left, top, right, bottom = (value * ratio for value in self.box)
-        return replace(self, box=(left, top, right, bottom), landmarks=np.asarray(self.landmarks) * ratio)
-
-    def moved(self, by: float) -> Detection:
-        """The same face with all its places that much farther right and down."""
-        left, top, right, bottom = (value + by for value in self.box)
-        return replace(self, box=(left, top, right, bottom), landmarks=np.asarray(self.landmarks) + by)
+    def placed(self, ratio: float = 1.0, by: float = 0.0) -> Detection:
+        """The same face in the photo at another size, then that much farther right and down."""
+        left, top, right, bottom = (value * ratio + by for value in self.box)
+        return replace(self, box=(left, top, right, bottom), landmarks=np.asarray(self.landmarks) * ratio + by)
 
 
 class Detector(Protocol):
@@ -115,7 +110,7 @@ class MtcnnDetector:
                 found += [_turned_back(face, quarters, small.shape[1], small.shape[0]) for face in there]
             found = _surest(found)
         found = [self._straightened(small, face) for face in found]
-        return ranked(pixels, [face.scaled(1.0 / scale) for face in found if face.score >= _MIN_SCORE])
+        return ranked(pixels, [face.placed(1.0 / scale) for face in found if face.score >= _MIN_SCORE])
 
     def _find(self, pixels: np.ndarray) -> list[Detection]:
         with self._lock:
@@ -134,7 +129,7 @@ class MtcnnDetector:
     def _find_with_margin(self, pixels: np.ndarray) -> list[Detection]:
         margin = round(_MARGIN * min(pixels.shape[:2]))
         wide = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
-        return [face.moved(-margin) for face in self._find(wide)]
+        return [face.placed(by=-margin) for face in self._find(wide)]
 
     def _straightened(self, pixels: np.ndarray, face: Detection) -> Detection:
         """A tilted face as it is found when it is looked at upright, twice, since the first tilt is a guess."""

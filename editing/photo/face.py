@@ -21,6 +21,7 @@ from editing.photo.transfer.transfer import Plan, transfer
 from memorygan.config import GeneratorConfig
 from memorygan.parser import FaceParser
 from memorygan.parts import LayerGroup, PartScheme
+from memorygan.picture import from_uint8
 
 SHOWN_SIDE, PREVIEW_SIDE = 1024, 512
 FIELD_SIDE, PREVIEW_FIELD_SIDE = 512, 256
@@ -127,13 +128,8 @@ def ref_of(photo: Photo, frame: Frame) -> PhotoRef:
 
 
 def look(picture: Rendered) -> Look:
-    """What the transfer compares.
-
-    Raises:
-        ValueError: for a picture that was kept without shares.
-    """
-    if picture.shares is None:
-        raise ValueError("the picture was kept without the shares of its parts; render it again")
+    """What the transfer compares, of a picture that was kept with the shares of its parts."""
+    assert picture.shares is not None
     shares = picture.shares.astype(np.float32) + 1e-3
     return Look(picture.image, shares / shares.sum(axis=2, keepdims=True))
 
@@ -158,8 +154,7 @@ def places(frame: Frame) -> np.ndarray:
 def shares_of(parser: FaceParser, pixels: np.ndarray, device: torch.device) -> np.ndarray:
     """(N, N, 3) uint8 → (s, s, K) float32, how sure a parser is of each part."""
     small = cv2.resize(pixels, (_PARSED_SIDE, _PARSED_SIDE), interpolation=cv2.INTER_AREA)
-    image = torch.from_numpy(small).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1.0
-    return parser.parse(image).probabilities[0].permute(1, 2, 0).cpu().numpy()
+    return parser.parse(from_uint8(small, device)).probabilities[0].permute(1, 2, 0).cpu().numpy()
 
 
 def _framed(

@@ -19,18 +19,24 @@ from editing.errors import EditingError
 from editing.face.codes import Codes
 from editing.face.fields import read_whole
 from editing.face.sources import CodesSource
-from editing.face.state import Runner, run_here
+from editing.face.state import Runner
 from editing.results import CancelToken, InversionProgress, JobState
 from memorygan.encoder import PartEncoder
 from memorygan.generator import ComposedGenerator, MemoryGAN, Synthesis
 from memorygan.latents import Latents
 from memorygan.parser import FaceParser
 from memorygan.parts import FACE_PARTS
-from memorygan.picture import to_uint8
+from memorygan.picture import from_uint8, to_uint8
 from memorygan.style_space import restyle, style_directions
 
 IdentityJudge = Callable[[np.ndarray, np.ndarray], float]
 MAX_STEPS = 2000
+# Learning rates of the styles, which lie around 1, and of the render net.
+_RATE, _TUNE_RATE = 0.15, 1e-3
+# Weights of the losses beside the pixel loss.
+_POOLED, _GRADIENT, _MASK, _PERCEPTUAL = 1.0, 0.5, 0.1, 0.3
+# Weight of the mean squared distance to the codes it started from; they are the ones that edit well.
+_STAY = 0.1
 _WARM_UP = 0.05
 _STARTING_FACES = 16
 # The fine mask is near ±1; four times that is a confident logit.
@@ -43,25 +49,14 @@ class InversionSettings:
 
     Attributes:
         steps: Adam steps on the latent codes w of every part and layer (W+), along the memory's styles.
-        learning_rate: of the styles, which lie around 1.
-        stay: weight of the mean squared distance to the codes it started from; they are the ones that edit well.
         tune_steps: further Adam steps on the render net, for this face alone (pivotal tuning).
-        tune_learning_rate: of the render net.
-        pooled, gradient, mask, perceptual: weights of the losses beside the pixel loss.
 
     Raises:
         EditingError: for numbers out of range.
     """
 
     steps: int = 200
-    learning_rate: float = 0.15
-    stay: float = 0.1
     tune_steps: int = 0
-    tune_learning_rate: float = 1e-3
-    pooled: float = 1.0
-    gradient: float = 0.5
-    mask: float = 0.1
-    perceptual: float = 0.3
 
     def __post_init__(self) -> None:
         for name in ("steps", "tune_steps"):
@@ -84,7 +79,7 @@ class Target:
 
     def image(self, device: torch.device) -> Tensor:
         """(1, 3, S, S) float32 in [−1, 1]."""
-        return torch.from_numpy(self.pixels).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+        return from_uint8(self.pixels, device)
 
     def ids(self, device: torch.device) -> Tensor | None:
         """(1, S, S) int64."""
@@ -144,24 +139,18 @@ class Perceptual:
         ).mean()
 
 
-def objective(
-    synthesis: Synthesis,
-    image: Tensor,
-    ids: Tensor | None,
-    settings: InversionSettings,
-    perceptual: Perceptual | None = None,
-) -> Tensor:
+def objective(synthesis: Synthesis, image: Tensor, ids: Tensor | None, perceptual: Perceptual | None = None) -> Tensor:
     """Pixel L1 + 4×-pooled L1 (colours of areas) + L1 of differences (edges) + cross-entropy of the mask + features."""
     error = synthesis.image - image
-    loss = error.abs().mean() + settings.pooled * F.avg_pool2d(error, 4).abs().mean()
+    loss = error.abs().mean() + _POOLED * F.avg_pool2d(error, 4).abs().mean()
     edges = (error[..., :, 1:] - error[..., :, :-1]).abs().mean() + (
         error[..., 1:, :] - error[..., :-1, :]
     ).abs().mean()
-    loss = loss + settings.gradient * edges
+    loss = loss + _GRADIENT * edges
     if ids is not None:
-        loss = loss + settings.mask * F.cross_entropy(_MASK_LOGIT * synthesis.mask, ids)
+        loss = loss + _MASK * F.cross_entropy(_MASK_LOGIT * synthesis.mask, ids)
     if perceptual is not None:
-        loss = loss + settings.perceptual * perceptual(synthesis.image)
+        loss = loss + _PERCEPTUAL * perceptual(synthesis.image)
     return loss
 
 
@@ -176,10 +165,8 @@ class _Fit:
     begun = 0
     betas = (0.9, 0.99)
 
-    def __init__(
-        self, generator: ComposedGenerator, target: Target, settings: InversionSettings, steps: int, rate: float
-    ) -> None:
-        self.generator, self.target, self.settings, self.steps, self.rate = generator, target, settings, steps, rate
+    def __init__(self, generator: ComposedGenerator, target: Target, steps: int, rate: float) -> None:
+        self.generator, self.target, self.steps, self.rate = generator, target, steps, rate
         self.done = 0
         self.loss = self.best_loss = math.inf
         self.best_image: np.ndarray = target.pixels
@@ -235,7 +222,7 @@ class _Fit:
         return value
 
     def _objective(self, synthesis: Synthesis) -> Tensor:
-        return objective(synthesis, self.image, self.ids, self.settings, self.perceptual)
+        return objective(synthesis, self.image, self.ids, self.perceptual)
 
     def _follow(self) -> None:
         """To where the generator is: the service may have moved to another device meanwhile."""
@@ -258,12 +245,7 @@ class _Refinement(_Fit):
     betas = (0.9, 0.9)  # few steps: step sizes have to follow soon
 
     def __init__(
-        self,
-        generator: ComposedGenerator,
-        target: Target,
-        start: Latents,
-        settings: InversionSettings,
-        resume: JobState | None = None,
+        self, generator: ComposedGenerator, target: Target, start: Latents, steps: int, resume: JobState | None
     ) -> None:
         self.start = start.w.detach().cpu().clone()
         self.best, self.best_step = self.start.clone(), 0 if resume is None else resume.best_step
@@ -271,9 +253,9 @@ class _Refinement(_Fit):
             if resume.best.shape != tuple(self.start.shape):
                 raise EditingError("this state belongs to another job; begin this one anew")
             self.best = torch.from_numpy(resume.best.astype(np.float32))
-        super().__init__(generator, target, settings, settings.steps, settings.learning_rate)
+        super().__init__(generator, target, steps, _RATE)
         if resume is not None:
-            self.begun = self.done = min(resume.step, settings.steps)
+            self.begun = self.done = min(resume.step, steps)
 
     def _build(self) -> None:
         device = self.generator.device
@@ -292,7 +274,7 @@ class _Refinement(_Fit):
 
     def synthesize(self) -> tuple[Synthesis, Tensor]:
         latents = self.latents
-        return self.generator.synthesize(latents), self.settings.stay * (latents.w - self.origin).square().mean()
+        return self.generator.synthesize(latents), _STAY * (latents.w - self.origin).square().mean()
 
     def keep(self) -> None:
         self.best_moved = self.moved.detach().clone()
@@ -311,13 +293,11 @@ class _Refinement(_Fit):
 class _Tuning(_Fit):
     """Of the render net, with the codes fixed (the pivot)."""
 
-    def __init__(
-        self, generator: ComposedGenerator, target: Target, pivot: Latents, settings: InversionSettings
-    ) -> None:
+    def __init__(self, generator: ComposedGenerator, target: Target, pivot: Latents, steps: int) -> None:
         self.pivot = pivot
         generator.render.requires_grad_(True)
         self.best = _copied(generator.render.state_dict())
-        super().__init__(generator, target, settings, settings.tune_steps, settings.tune_learning_rate)
+        super().__init__(generator, target, steps, _TUNE_RATE)
 
     def _build(self) -> None:
         self.generator.render.to(self.generator.device)
@@ -354,39 +334,27 @@ def with_own_render(generator: ComposedGenerator) -> ComposedGenerator:
 
 
 def encode(
-    generator: ComposedGenerator,
-    encoder: PartEncoder | None,
-    target: Target,
-    settings: InversionSettings,
-    run: Runner = run_here,
+    generator: ComposedGenerator, encoder: PartEncoder | None, target: Target, run: Runner
 ) -> tuple[Latents, Tensor | None]:
     """Codes to start from: the encoder's, or else the nearest of the mean face and some sampled ones.
 
     Returns:
         (1, K, L, D) codes and (1, 1 + K, Q) query codes, both on the CPU; no query codes without an encoder.
-
-    Raises:
-        EditingError: without an encoder, for a generator that cannot draw faces.
     """
     if encoder is not None and target.part_ids is not None and isinstance(generator, MemoryGAN):
         return run(lambda: _encoded(generator, encoder, target))
-    sample = getattr(generator, "sample", None)
-    if sample is None:
-        raise EditingError(f"a {type(generator).__name__} cannot start from a photo; use another model")
 
-    def nearer(seed: int | None) -> tuple[float, Latents]:
-        with torch.no_grad():
-            face = sample([seed or 0], truncation=0.0 if seed is None else 0.7)
-            made = generator.synthesize(face)
-            loss = float(objective(made, target.image(generator.device), target.ids(generator.device), settings))
+    @torch.no_grad()
+    def nearness(seed: int, truncation: float) -> tuple[float, Latents]:
+        face = generator.sample([seed], truncation)
+        image, ids = target.image(generator.device), target.ids(generator.device)
+        loss = float(objective(generator.synthesize(face), image, ids))
         return loss if math.isfinite(loss) else math.inf, face.to("cpu")
 
+    faces = [(0, 0.0), *((seed, 0.7) for seed in range(_STARTING_FACES))]
     # One face at a time, so that other users get their turn in between.
-    best = run(lambda: nearer(None))
-    for seed in range(_STARTING_FACES):
-        found = run(functools.partial(nearer, seed))
-        best = min(best, found, key=lambda pair: pair[0])
-    return best[1], None
+    tried = [run(functools.partial(nearness, *face)) for face in faces]
+    return min(tried, key=lambda pair: pair[0])[1], None
 
 
 @torch.no_grad()
@@ -399,8 +367,7 @@ def _encoded(generator: MemoryGAN, encoder: PartEncoder, target: Target) -> tupl
 
 def find_parts(parser: FaceParser, pixels: np.ndarray, device: torch.device) -> np.ndarray:
     """(S, S, 3) uint8 → (S, S) uint8 part ids."""
-    image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1.0
-    return parser.parse(image).ids[0].cpu().numpy()
+    return parser.parse(from_uint8(pixels, device)).ids[0].cpu().numpy()
 
 
 def invert(
@@ -427,11 +394,8 @@ def invert(
         resume: where the same job stood when it was cut off; it goes on from its best. The render net is tuned anew.
 
     Raises:
-        EditingError: for a picture of another size, or the state of another job.
+        EditingError: for the state of another job.
     """
-    size = generator.config.size
-    if pixels.shape != (size, size, 3):
-        raise EditingError(f"the aligned photo has shape {pixels.shape}; this model needs ({size}, {size}, 3)")
     notices: list[str] = []
     ids = None
     if parser is not None and generator.config.parts.names != FACE_PARTS.names:
@@ -442,8 +406,8 @@ def invert(
     total = settings.steps + settings.tune_steps
     started = time.monotonic()
     progress = InversionProgress("encode", 0, total, pixels, pixels, notices=tuple(notices))
-    latents, queries = encode(generator, encoder, target, settings, run)
-    refinement = run(lambda: _Refinement(generator, target, latents, settings, resume))
+    latents, queries = encode(generator, encoder, target, run)
+    refinement = run(lambda: _Refinement(generator, target, latents, settings.steps, resume))
     run(refinement.measure)
     progress = _progress(
         progress, "encode", refinement.done, refinement, started, _similarity(refinement, identity, run)
@@ -461,7 +425,7 @@ def invert(
     fit: _Fit = refinement
     if settings.tune_steps and not cancel.cancelled:
         own = run(lambda: with_own_render(generator))
-        tuning = run(lambda: _Tuning(own, target, latents, settings))
+        tuning = run(lambda: _Tuning(own, target, latents, settings.tune_steps))
         tuning.begun = refinement.begun
         run(tuning.measure)
         fit = tuning

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 import zlib
 
+from editing.face.embedded import png_chunk
+
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _END_OF_JPEG = b"\xff\xd9"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -102,7 +104,7 @@ def _png(data: bytes) -> bytes | None:
         elif kind == b"IEND" or len(body) < length:
             break
         elif not pixels:
-            head.append(_chunk(kind, body))
+            head.append(png_chunk(kind, body))
         position += 12 + length
     if not pixels or not head or len(head[0]) != 25 or head[0][4:8] != b"IHDR":
         return None
@@ -131,7 +133,7 @@ def _png(data: bytes) -> bytes | None:
         packed.append(packer.compress(fill))
         done += len(fill)
     packed.append(packer.flush())
-    return _PNG + b"".join(head) + _chunk(b"IDAT", b"".join(packed)) + _chunk(b"IEND", b"")
+    return _PNG + b"".join(head) + png_chunk(b"IDAT", b"".join(packed)) + png_chunk(b"IEND", b"")
 
 
 def _raw_size(width: int, height: int, bits: int, interlaced: bool) -> int:
@@ -144,7 +146,3 @@ def _raw_size(width: int, height: int, bits: int, interlaced: bool) -> int:
         if columns > 0 and rows > 0:
             total += rows * (1 + -(-columns * bits // 8))
     return total
-
-
-def _chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))

@@ -13,7 +13,7 @@ from editing.photo.credits import credits_of
 
 # Opaque blocks of the camera's maker can hold a place as well; the rest says nothing of a saved copy.
 _DROPPED = (ExifTags.Base.MakerNote, ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
-_GPS, _EXIF, _INTEROPERABILITY = ExifTags.IFD.GPSInfo, ExifTags.IFD.Exif, ExifTags.IFD.Interop
+_EXIF, _INTEROPERABILITY = ExifTags.IFD.Exif, ExifTags.IFD.Interop
 # There cameras that make Adobe RGB say so, instead of with a profile (DCF 2.0).
 _COLOURS = (ExifTags.Interop.InteropIndex, ExifTags.Interop.InteropVersion)
 # Of the first directory: who, when, with what; not how the pixels of the old file are laid out.

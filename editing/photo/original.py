@@ -126,10 +126,6 @@ class Original:
         alpha = None if self.alpha is None else self.alpha[first:last]
         return replace(self, values=self.values[first:last], alpha=alpha)
 
-    def with_values(self, values: np.ndarray) -> Original:
-        """Other pixels, which mean the same."""
-        return replace(self, values=values)
-
     def turned(self, quarters: int) -> Original:
         """The photo turned anticlockwise by a number of right angles."""
         alpha = None if self.alpha is None else np.rot90(self.alpha, quarters)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -53,7 +53,7 @@ class Rows:
             self._end = last
             self._forget(top)
         parts = [strip.rows(max(0, top - at), bottom - at) for at, strip in self._strips if at < bottom]
-        return parts[0] if len(parts) == 1 else parts[0].with_values(np.concatenate([one.values for one in parts]))
+        return parts[0] if len(parts) == 1 else replace(parts[0], values=np.concatenate([one.values for one in parts]))
 
     def _forget(self, top: int) -> None:
         while self._strips and self._strips[0][0] + len(self._strips[0][1].values) <= top:

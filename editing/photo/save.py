@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
-from editing.face.embedded import KEY, SOFTWARE, as_xmp, in_jpeg, text_of
+from editing.face.embedded import KEY, SOFTWARE, as_xmp, in_jpeg, jpeg_segments, png_chunk, text_of
 from editing.face.recipe import Recipe
 from editing.photo.colour import ColourSpace
 from editing.photo.credits import iptc_segment, rdf
@@ -174,17 +174,13 @@ def _xmp(kept: Kept) -> dict[str, Any]:
 
 def _coded(data: bytes) -> int:
     """Where the coded pixels of a JPEG begin."""
-    at = 2
-    while data[at + 1] != 0xDA:
-        at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    at = 2 + sum(4 + len(content) for _, _, content in jpeg_segments(data))
     return at + 2 + int(struct.unpack_from(">H", data, at + 2)[0])
 
 
 def _with_height(head: bytes, height: int) -> bytes:
     """The segments of a JPEG before its pixels, for another number of rows."""
-    at = 2
-    while head[at + 1] not in (0xC0, 0xC1):
-        at += 2 + struct.unpack_from(">H", head, at + 2)[0]
+    at = next(at for marker, at, _ in jpeg_segments(head) if marker in (0xC0, 0xC1))
     return head[: at + 5] + struct.pack(">H", height) + head[at + 7 :]
 
 
@@ -228,12 +224,7 @@ def _tiff(image: Image.Image, original: Original, kept: Kept, text: str | None) 
 
 
 def _with_details(data: bytes, details: Mapping[int, Any]) -> bytes:
-    """A TIFF with EXIF's own directory, which libtiff writes for nobody: it and a new first one stand behind the rest.
-
-    Args:
-        data: of the file.
-        details: tags of EXIF and their values.
-    """
+    """A TIFF with EXIF's own directory, which libtiff does not write: it and a new first one stand behind the rest."""
     if not details:
         return data
     order = "<" if data.startswith(b"II") else ">"
@@ -297,8 +288,4 @@ def _deep_png(original: Original, kept: Kept, text: str | None) -> bytes:
     if kept.dpi is not None:
         x, y = (round(side / 0.0254) for side in kept.dpi)
         chunks.append((b"pHYs", struct.pack(">IIB", x, y, 1)))  # per metre
-    return data[:first] + b"".join(_chunk(name, body) for name, body in chunks) + data[first:]
-
-
-def _chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    return data[:first] + b"".join(png_chunk(name, body) for name, body in chunks) + data[first:]

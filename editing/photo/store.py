@@ -44,14 +44,19 @@ class _Kept:
 class PhotoStore:
     """Bounded, thread-safe; the least recently used photo goes first.
 
-    Args:
+    What takes a photo's token raises an :class:`UnknownSessionError` once that is gone.
+
+    Attributes:
         max_photos: kept at a time.
         max_age: seconds without use after which a photo is forgotten.
         max_bytes: of files and their small pictures, all together; the newest photo stays in any case.
     """
 
-    def __init__(self, max_photos: int = 24, max_age: float = 3600.0, max_bytes: int = 384 * 2**20) -> None:
-        self.max_photos, self.max_age, self.max_bytes = max_photos, max_age, max_bytes
+    max_photos = 24
+    max_age = 3600.0
+    max_bytes = 384 * 2**20
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._photos: OrderedDict[str, _Kept] = OrderedDict()
         keep_expiring(self)
@@ -66,7 +71,7 @@ class PhotoStore:
             photo: decoded.
             detector: or None; ``problem`` then says why.
         """
-        faces = [] if detector is None else [face.scaled(1.0 / photo.scale) for face in detector(photo.pixels)]
+        faces = [] if detector is None else [face.placed(1.0 / photo.scale) for face in detector(photo.pixels)]
         found, frames = [], []
         for face in faces:
             with suppress(EditingError):  # too small
@@ -81,11 +86,7 @@ class PhotoStore:
         return _view(token, kept)
 
     def view(self, token: str) -> PhotoView:
-        """A photo as :meth:`add` showed it.
-
-        Raises:
-            UnknownSessionError: if it is gone.
-        """
+        """A photo as :meth:`add` showed it."""
         return _view(token, self._use(token))
 
     def has(self, token: str) -> bool:
@@ -102,11 +103,7 @@ class PhotoStore:
         return next((token for token, one in reversed(kept.items()) if one.photo.sha256 == sha256), None)
 
     def number(self, token: str, frame: Frame) -> tuple[int, int]:
-        """Which face of a photo a frame is about, from 1, and how many there are: found ones, then framed by hand.
-
-        Raises:
-            UnknownSessionError: if the photo is gone.
-        """
+        """Which face of a photo a frame is about, from 1, and how many there are: found ones, then framed by hand."""
         kept = self._use(token)
         with self._lock:
             middles = [one.corners().mean(axis=0) for one in kept.frames]
@@ -119,18 +116,13 @@ class PhotoStore:
             return place + 1, len(kept.frames)
 
     def photo(self, token: str) -> Photo:
-        """The photo itself.
-
-        Raises:
-            UnknownSessionError: if it is gone.
-        """
+        """The photo itself."""
         return self._use(token).photo
 
     def frame(self, token: str, face: int, by_hand: Square | None) -> Frame:
         """The square around a found face, or one drawn by hand, in pixels of the full photo.
 
         Raises:
-            UnknownSessionError: if the photo is gone.
             EditingError: if there is no such face or the square is unusable.
         """
         kept = self._use(token)
@@ -143,11 +135,7 @@ class PhotoStore:
         return frame_of(kept.faces[face].landmarks)
 
     def framed(self, token: str, face: int, by_hand: Square | None, size: int) -> np.ndarray:
-        """(size, size, 3) uint8 sRGB: what lies in :meth:`frame`; what lies beyond the photo is filled neutrally.
-
-        Raises:
-            UnknownSessionError, EditingError: as there.
-        """
+        """(size, size, 3) uint8 sRGB: what lies in :meth:`frame`; what lies beyond the photo is filled neutrally."""
         frame, photo = self.frame(token, face, by_hand), self.photo(token)
         return framed(photo.pixels, frame.scaled(photo.scale), size)
 
@@ -186,7 +174,13 @@ def _view(token: str, kept: _Kept) -> PhotoView:
     for face in kept.faces:
         frame = frame_of(face.landmarks)
         picture = framed(photo.pixels, frame.scaled(photo.scale), _THUMBNAIL_SIDE)
-        found.append(FoundFace(len(found), face.box, face.score, picture, cut_by_border(photo, frame)))
+        beyond, notice = frame.outside(photo.width, photo.height), ""
+        if beyond > _CUT:
+            notice = (
+                f"The photo ends within this face’s frame ({beyond:.0%} of it lies outside). "
+                "What lies there is made up and never gets into the photo."
+            )
+        found.append(FoundFace(len(found), face.box, face.score, picture, notice))
     notices = list(photo.notices)
     if kept.problem:
         notices.append(kept.problem)
@@ -196,14 +190,3 @@ def _view(token: str, kept: _Kept) -> PhotoView:
         notices.append(f"{len(found)} faces were found; choose one.")
     shown = thumbnail(photo.pixels, _PREVIEW_SIDE)
     return PhotoView(token, shown, photo.width, photo.height, tuple(found), tuple(notices), photo.grey)
-
-
-def cut_by_border(photo: Photo, frame: Frame) -> str:
-    """One sentence if a good part of a frame lies beyond the photo, else ""."""
-    share = frame.outside(photo.width, photo.height)
-    if share <= _CUT:
-        return ""
-    return (
-        f"The photo ends within this face’s frame ({share:.0%} of it lies outside). "
-        "What lies there is made up and never gets into the photo."
-    )
