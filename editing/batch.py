@@ -7,6 +7,7 @@ same. What is in the output folder already is left alone, so that a run that was
 from __future__ import annotations
 
 import argparse
+import glob
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -100,7 +101,7 @@ def run(
     recipe.require(service.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     for file in photos_of(folder):
-        done = next(iter(sorted(out.glob(f"{_literal(file.name)}.*"))), None)
+        done = next(iter(sorted(out.glob(f"{glob.escape(file.name)}.*"))), None)
         if done is not None:
             yield Outcome(file.name, done)
             continue
@@ -125,10 +126,6 @@ def photos_of(folder: Path) -> list[Path]:
     """
     wanted = suffixes()
     return sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in wanted)
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 @command(interrupted="Stopped; the same command goes on from here.")

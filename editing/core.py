@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from editing.device.loading import Assets
-from editing.device.renderer import CACHE_BYTES, PreviewRequest, Rendered, Renderer, together
+from editing.device.renderer import PreviewRequest, Rendered, Renderer, together
 from editing.device.turns import Turnstile
 from editing.device.worker import Worker
 from editing.errors import EditingError, UnknownSessionError, quoted
 from editing.face.codes import Codes
-from editing.face.edits import SliderEdit, SwapEdit, TextEdit
+from editing.face.edits import SliderEdit, SwapEdit
 from editing.face.fields import between
 from editing.face.measure import change_between
 from editing.face.photo_ref import PhotoRef
@@ -36,7 +36,7 @@ from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.transfer import Plan
 from editing.results import CancelToken, Change, FaceView, JobState
-from editing.text.optimize import Described, Spreads, optimize
+from editing.text.optimize import Spreads, optimize
 from editing.text.results import TextProgress, TextProposal
 from editing.text.seen import seen
 from editing.text.wish import Wish
@@ -45,6 +45,9 @@ from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.latents import Latents
 from memorygan.parts import FACE_PARTS, PartScheme
 
+# Uploads unpacked at the same time, each up to some hundred megabytes.
+_DECODES = 2
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -52,33 +55,18 @@ class Limits:
 
     Attributes:
         max_sessions: faces kept ready; more are kept as recipes and restored on demand.
-        max_archived: faces kept as recipes.
-        session_age, photo_age: seconds without use after which a face or photo is forgotten.
-        undo_depth: steps of history per face.
-        max_photos: uploaded photos kept at a time.
         photo: size of uploads.
-        cache_bytes: of retrieved parts, all faces together.
-        max_queue: interactive requests that may wait.
         max_batch: previews computed together.
         batch_window: seconds a preview waits for companions.
         max_jobs, max_waiting_jobs: reconstructions and edits by sentences that run and that wait.
-        max_decodes: uploads unpacked at the same time, each up to some hundred megabytes.
     """
 
     max_sessions: int = 64
-    max_archived: int = 2000
-    session_age: float = 6 * 3600.0
-    photo_age: float = 3600.0
-    undo_depth: int = 100
-    max_photos: int = 24
     photo: PhotoLimits = field(default_factory=PhotoLimits)
-    cache_bytes: int = CACHE_BYTES
-    max_queue: int = 256
     max_batch: int = 8
     batch_window: float = 0.003
     max_jobs: int = 2
     max_waiting_jobs: int = 16
-    max_decodes: int = 2
 
 
 class ServiceCore:
@@ -100,28 +88,20 @@ class ServiceCore:
         self._notices = [assets.notice] if assets.notice else []
         self._started = time.monotonic()
         self._lock = threading.Lock()
-        self._renderer = renderer or Renderer(assets.generator, self.limits.cache_bytes)
+        self._renderer = renderer or Renderer(assets.generator)
         self._worker = Worker(
             self._preview_batch,
             self._leave_gpu,
             self._renderer.cache.clear,
-            self.limits.max_queue,
-            self.limits.max_batch,
-            self.limits.batch_window,
-            threads,
+            max_batch=self.limits.max_batch,
+            batch_window=self.limits.batch_window,
+            threads=threads,
         )
         self._editor = FaceEditor(assets.generator, assets.sliders, lambda work: self._worker.call("sample", work))
-        self._store = SessionStore(
-            self._editor,
-            self.limits.max_sessions,
-            self.limits.max_archived,
-            self.limits.session_age,
-            self.limits.undo_depth,
-            self._forget,
-        )
-        self._photos = PhotoStore(self.limits.max_photos, self.limits.photo_age)
+        self._store = SessionStore(self._editor, self.limits.max_sessions, self._forget)
+        self._photos = PhotoStore()
         self._jobs = Turnstile(self.limits.max_jobs, self.limits.max_waiting_jobs)
-        self._decoding = threading.BoundedSemaphore(self.limits.max_decodes)
+        self._decoding = threading.BoundedSemaphore(_DECODES)
         self._unwanted: set[str] = set()  # photos that are to go with the last face that is edited in them
         self._faces = PhotoFaces(self._photos, self._scheme, self._parse if self._parses else None, self._decoding)
 
@@ -243,80 +223,69 @@ class ServiceCore:
             self._store.close(opened.id)
             raise
 
-    def _follow(
-        self, wish: Wish, face: Described, before: Rendered, cancel: CancelToken, owner: str, resume: JobState | None
-    ) -> Generator[TextProgress, None, None]:
-        """Waits for its turn and follows a wish; yields after every step, and last with a proposal.
-
-        Args:
-            wish, face: what is wanted, and of which face.
-            before: the full picture of it.
-            cancel: ends it within a step.
-            owner: whose job it is.
-            resume: where it stood when it was cut off.
-
-        Raises:
-            BusyError: if too many jobs are waiting.
-        """
-        source, edit = self._editor.codes(face.state), wish.edit
-        waiting = TextProgress("waiting", 0, edit.steps, before.image, before.part_map, notices=wish.notices)
-        work = optimize(
-            lambda: self._renderer.of(face.generator),
-            wish.judge,
-            wish.identity,
-            source,
-            edit.parts,
-            edit.prompt,
-            edit.neutral,
-            wish.settings,
-            lambda step: self._worker.step(owner, step),
-            cancel,
-            edit.seed,
-            self._spreads,
-            wish.notices,
-            wish.shown,
-            edit.layers,
-            resume,
-        )
-        result = yield from self._jobs.in_turn(owner, cancel, waiting, work)
-        if result is None:
-            return
-        last = result.progress
-        if not last.best_step:
-            nothing = "Nothing better than the face as it is was found; allow other parts, or try another strength."
-            yield replace(last, notices=(*wish.notices, nothing))
-            return
-        # What a recipe keeps lacks the sliders that stay on top of it; codes that were frozen are kept as 0.
-        under, chosen = self._editor.under_text(face.state, edit.parts, edit.layers)
-        moved = torch.where(chosen[None, :, :, None], under.anchor.w + (result.w - source.w), 0.0)
-        codes = Codes.of(moved[0, [self._scheme.index(part) for part in edit.parts]])
-        edit = replace(edit, steps=last.step, codes=codes)
-        latents = self._editor.codes(self._editor.apply(face.state, edit))
-        after = self._worker.call(
-            "render", lambda: self._renderer.render(face.session, latents, generator=face.generator)
-        )
-        change = change_between(before, after, differing(source, latents), self._scheme)
-        proposal = TextProposal(face.session, face.edits, edit, after.image, after.part_map, change)
-        yield replace(last, image=after.image, part_map=after.part_map, proposal=proposal)
-
     def _followed(
-        self, session: str, edit: TextEdit, steps: Generator[TextProgress, None, None]
+        self, session: str, wish: Wish, cancel: CancelToken, owner: str, resume: JobState | None
     ) -> Iterator[TextProgress]:
         """The steps of an edit by a sentence, seen in the photo if the face comes from one."""
         with self._store.using(session) as found:
+            before, state, since, own = self._rendered(found, found.edits), found.state(), found.edits, found.generator
             face = self._photo_face(found)
-            if face is None:
-                return steps
-            before, start, codes, since = self._rendered(found, ()), found.latents(()), found.latents(), found.edits
-            shown = self._picture(found, since)
-        done = plan_of(start.w, codes.w, self.config)
+            seen_before = None
+            if face is not None:
+                seen_before = self._rendered(found, ()), found.latents(()), self._picture(found, since)
+        edit, source = wish.edit, self._editor.codes(state)
+
+        def steps() -> Generator[TextProgress, None, None]:
+            """Waits for its turn and follows the wish; yields after every step, and last with a proposal."""
+            waiting = TextProgress("waiting", 0, edit.steps, before.image, before.part_map, notices=wish.notices)
+            work = optimize(
+                lambda: self._renderer.of(own),
+                wish.judge,
+                wish.identity,
+                source,
+                edit.parts,
+                edit.prompt,
+                edit.neutral,
+                wish.settings,
+                lambda step: self._worker.step(owner, step),
+                cancel,
+                edit.seed,
+                self._spreads,
+                wish.notices,
+                wish.shown,
+                edit.layers,
+                resume,
+            )
+            result = yield from self._jobs.in_turn(owner, cancel, waiting, work)
+            if result is None:
+                return
+            last = result.progress
+            if not last.best_step:
+                nothing = "Nothing better than the face as it is was found; allow other parts, or try another strength."
+                yield replace(last, notices=(*wish.notices, nothing))
+                return
+            # What a recipe keeps lacks the sliders that stay on top of it; codes that were frozen are kept as 0.
+            under, free = self._editor.under_text(state, edit.parts, edit.layers)
+            moved = torch.where(free[None, :, :, None], under.anchor.w + (result.w - source.w), 0.0)
+            codes = Codes.of(moved[0, [self._scheme.index(part) for part in edit.parts]])
+            made = replace(edit, steps=last.step, codes=codes)
+            latents = self._editor.codes(self._editor.apply(state, made))
+            after = self._worker.call("render", lambda: self._renderer.render(session, latents, generator=own))
+            change = change_between(before, after, differing(source, latents), self._scheme)
+            proposal = TextProposal(session, since, made, after.image, after.part_map, change)
+            yield replace(last, image=after.image, part_map=after.part_map, proposal=proposal)
+
+        if face is None or seen_before is None:
+            return steps()
+        first, start, shown = seen_before
+        done = plan_of(start.w, source.w, self.config)
         chosen = {self._scheme.index(name) for name in edit.parts}
         textured = chosen if edit.layers != "shape" else set()
         shaped = chosen if edit.layers != "texture" else set()
         plan = Plan(tuple(sorted(textured | set(done.textured))), tuple(sorted(shaped | set(done.shaped))))
 
         def preview(picture: Rendered) -> Rendered:
-            return face.shown(face.fields(before, picture, plan, PREVIEW_FIELD_SIDE), PREVIEW_SIDE)
+            return face.shown(face.fields(first, picture, plan, PREVIEW_FIELD_SIDE), PREVIEW_SIDE)
 
         def finish(last: TextProgress) -> TextProgress:
             if last.proposal is None:
@@ -327,7 +296,7 @@ class ServiceCore:
             proposal = replace(last.proposal, image=after.image, part_map=after.part_map, change=change)
             return replace(last, image=after.image, part_map=after.part_map, proposal=proposal)
 
-        return seen(steps, len(self._scheme), preview, finish)
+        return seen(steps(), len(self._scheme), preview, finish)
 
     def _commit(self, session: str, edits: Callable[[Session], Edits]) -> FaceView:
         with self._store.using(session) as found:
@@ -426,12 +395,10 @@ class ServiceCore:
         """The photo's face a session edits; None without one, or while the photo is gone. The session is locked."""
         if session.photo is None or not session.photo_token:
             return None
-
-        def shares() -> np.ndarray:
-            return look(self._rendered(session, ())).parts
-
         try:
-            return self._faces.of(session.photo_token, session.photo.frame, shares)
+            return self._faces.of(
+                session.photo_token, session.photo.frame, lambda: look(self._rendered(session, ())).parts
+            )
         except UnknownSessionError:
             session.photo_token = ""
             return None
@@ -446,8 +413,7 @@ class ServiceCore:
 
     def _parse(self, pixels: np.ndarray) -> np.ndarray:
         parser = self._assets.parser
-        if parser is None:
-            raise EditingError(self._missing.get("parse", "No face parser is in use."))
+        assert parser is not None
         return self._worker.call("parse", lambda: shares_of(parser, pixels, self._renderer.device))
 
     def _forget(self, session: str) -> None:

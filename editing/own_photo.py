@@ -29,7 +29,10 @@ from editing.results import (
 
 
 class OwnPhotos(ServiceCore):
-    """The methods of :class:`editing.service.EditingService` that take or give a photo."""
+    """The methods of :class:`editing.service.EditingService` that take or give a photo.
+
+    What takes the token of a session or of a photo raises an :class:`UnknownSessionError` once that is gone.
+    """
 
     def open_photo(self, data: bytes, known: Iterable[str] = ()) -> PhotoView:
         """Decodes an upload and looks for faces; the photo is kept for a while under its token.
@@ -143,16 +146,11 @@ class OwnPhotos(ServiceCore):
 
         Raises:
             EditingError: for a face or crop that is not there.
-            UnknownSessionError: if the session or the photo is gone.
         """
         return self._placed(session, photo, self._photos.frame(photo, face, crop))
 
     def show_photo(self, photo: str) -> PhotoView:
-        """A photo that was opened, as :meth:`open_photo` showed it.
-
-        Raises:
-            UnknownSessionError: if it is gone.
-        """
+        """A photo that was opened, as :meth:`open_photo` showed it."""
         return self._photos.view(photo)
 
     def photos_of(self, session: str) -> tuple[str, ...]:
@@ -162,32 +160,20 @@ class OwnPhotos(ServiceCore):
             return tuple(dict.fromkeys(token for token in (found.photo_token, *found.lenders.values()) if token))
 
     def number_in_photo(self, session: str) -> tuple[int, int]:
-        """Which face of its photo a face is, from 1, and how many are known there; (0, 0) without its photo.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """Which face of its photo a face is, from 1, and how many are known there; (0, 0) without its photo."""
         with self._store.using(session) as found:
             if found.photo is None or self._photo_face(found) is None:
                 return 0, 0
             return self._photos.number(found.photo_token, Frame(*found.photo.frame))
 
     def beside(self, session: str) -> tuple[str, ...]:
-        """Sessions of the edited other faces of the photo of a face, in the order in which they were first edited.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """Sessions of the edited other faces of the photo of a face, in the order in which they were first edited."""
         with self._store.using(session) as found:
             token, ref = found.photo_token, found.photo
         return self._faces.others(token, ref.frame) if ref is not None and token else ()
 
     def awaits(self, session: str) -> tuple[PhotoRef, ...]:
-        """The photos that are not here: the one a face of a recipe belongs into, and those it took parts from.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """The photos that are not here: the one a face of a recipe belongs into, and those it took parts from."""
         with self._store.using(session) as found:
             return self._missing_photos(found)
 
@@ -202,7 +188,6 @@ class OwnPhotos(ServiceCore):
 
         Raises:
             EditingError: if the face belongs into no photo, or another one.
-            UnknownSessionError: if one of them is gone.
         """
         found = self._photos.photo(photo)
         with self._store.using(session) as face:
@@ -246,11 +231,7 @@ class OwnPhotos(ServiceCore):
             return self._view(face)
 
     def model_view(self, session: str) -> FaceView:
-        """The face as the model sees it: of a photo its rebuild; of any other face as :meth:`view`.
-
-        Raises:
-            UnknownSessionError: if the session is gone.
-        """
+        """The face as the model sees it: of a photo its rebuild; of any other face as :meth:`view`."""
         with self._store.using(session) as found:
             picture = self._rendered(found, found.edits)
             shown = replace(self._view(found), image=picture.image, part_map=picture.part_map, in_photo=False)
@@ -265,7 +246,6 @@ class OwnPhotos(ServiceCore):
 
         Raises:
             EditingError: if the face does not come from a photo, or the photo is not here.
-            UnknownSessionError: if the session is gone.
         """
         layers = self._layers(session)
         photo, frame = layers[-1][0].photo, layers[-1][0].frame
@@ -279,7 +259,6 @@ class OwnPhotos(ServiceCore):
 
         Raises:
             EditingError: if the face does not come from a photo, or the photo is not here.
-            UnknownSessionError: if the session is gone.
         """
         layers = self._layers(session)
         photo = self._original(layers[-1][0].photo)

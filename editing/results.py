@@ -17,12 +17,11 @@ class Change:
 
     Attributes:
         map: (S, S) float32, mean |Δ| over RGB per pixel in 8-bit steps, 0 to 255.
-        preserved: share of pixels, 0 to 1, in which no channel moved by more than ``tolerance`` 8-bit steps.
+        preserved: share of pixels, 0 to 1, in which no channel moved by more than two 8-bit steps.
         inside: mean |Δ| in 8-bit steps inside the edited parts (where they are, before or after).
         outside: the same outside them.
         area: share of the picture, 0 to 1, that counts as inside.
         parts: names of the edited parts; empty when nothing or everything counts as edited.
-        tolerance: see ``preserved``.
     """
 
     map: np.ndarray
@@ -31,7 +30,6 @@ class Change:
     outside: float
     area: float
     parts: tuple[str, ...] = ()
-    tolerance: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,6 @@ class FaceView:
     change: Change | None = None
     notice: str | None = None
     in_photo: bool = False
-
-    @property
-    def size(self) -> int:
-        """Side of the picture in pixels."""
-        return int(self.image.shape[0])
 
 
 @dataclass(frozen=True)
@@ -110,21 +103,6 @@ class Variant:
     code: np.ndarray
     likelihood: float
     image: np.ndarray
-
-
-@dataclass(frozen=True)
-class PartInfo:
-    """One editable part; the first of the list is the background, index = id in a part map.
-
-    Attributes:
-        name: identifier used in calls.
-        label: the word a person sees.
-        color: RGB in 0–255 for overlays.
-    """
-
-    name: str
-    label: str
-    color: tuple[int, int, int]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ waiting, :class:`UnknownSessionError` when the session is gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -63,17 +63,16 @@ from editing.results import (
     GuidanceInfo,
     JobState,
     Likeness,
-    PartInfo,
     Variant,
 )
 from editing.sliders.directions import Slider
-from editing.text.optimize import Described
 from editing.text.results import TextProgress, TextProposal
 from editing.text.subjects import Subject, subject_of
 from editing.text.wish import check_wish, read_wish
 from memorygan.generator import ComposedGenerator
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
+from memorygan.parts import Part
 
 __all__ = ["EditingService", "Limits"]
 
@@ -131,9 +130,9 @@ class EditingService(OwnPhotos):
     # --- what there is
 
     @property
-    def parts(self) -> tuple[PartInfo, ...]:
-        """The editable parts; index = id in a part map."""
-        return tuple(PartInfo(part.name, part.label, part.color) for part in self._scheme.parts)
+    def parts(self) -> tuple[Part, ...]:
+        """The editable parts, the background first; index = id in a part map."""
+        return self._scheme.parts
 
     @property
     def capabilities(self) -> dict[str, str]:
@@ -391,6 +390,8 @@ class EditingService(OwnPhotos):
             EditingError: for an unknown part or group, or a value out of range.
         """
         between(count, "count", 1, _MAX_VARIANTS)
+        if part != BASE:
+            self._part(part)
         seed = checked_seed(seed)
         with self._store.using(session) as found:
             state, revision, own = found.state(), found.revision, found.generator
@@ -438,15 +439,15 @@ class EditingService(OwnPhotos):
 
     def undo(self, session: str) -> FaceView:
         """One step back; nothing happens at the beginning."""
-        return self._move(session, Session.undo)
+        return self._moved(session, -1)
 
     def redo(self, session: str) -> FaceView:
         """One undone step forward again; nothing happens at the end."""
-        return self._move(session, Session.redo)
+        return self._moved(session, 1)
 
-    def _move(self, session: str, move: Callable[[Session], object]) -> FaceView:
+    def _moved(self, session: str, step: int) -> FaceView:
         with self._store.using(session) as found:
-            move(found)
+            found.move(step)
             self._note(found)
             return self._view(found)
 
@@ -514,11 +515,7 @@ class EditingService(OwnPhotos):
         if self._guides is None:
             raise EditingError(self.capabilities["text"])
         wish = read_wish(self._guides, self._scheme, settings, seed, prompt, parts, neutral, layers)
-        with self._store.using(session) as found:
-            face = Described(session, found.edits, found.state(), found.generator)
-            before = self._rendered(found, found.edits)
-        followed = self._follow(wish, face, before, cancel or CancelToken(), owner or session, resume)
-        return self._followed(session, wish.edit, followed)
+        return self._followed(session, wish, cancel or CancelToken(), owner or session, resume)
 
     def apply_description(self, session: str, proposal: TextProposal) -> FaceView:
         """Takes a proposal of :meth:`describe` over into the face, as one step that can be undone.

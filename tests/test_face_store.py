@@ -12,6 +12,7 @@ from test_photo import detector, halves, saved  # type: ignore[import-not-found]
 from toy import toy_service  # type: ignore[import-not-found]
 
 from editing.errors import UnknownSessionError
+from editing.face.store import SessionStore
 from editing.photo.decode import decode
 from editing.photo.store import PhotoStore
 from editing.service import EditingService, Limits
@@ -34,7 +35,8 @@ def aged(service: EditingService, token: str, seconds: float) -> None:
 
 
 def test_an_old_session_is_refused_though_no_other_face_was_opened():
-    with toy_service(Limits(session_age=HOUR)) as service:
+    with toy_service() as service:
+        service._store.max_age = HOUR
         old, young = (service.new_face(seed).session for seed in (1, 2))
         aged(service, old, 2 * HOUR)
         aged(service, young, HOUR / 2)
@@ -44,7 +46,8 @@ def test_an_old_session_is_refused_though_no_other_face_was_opened():
 
 
 def test_an_old_archive_is_refused():
-    with toy_service(Limits(max_sessions=1, session_age=HOUR)) as service:
+    with toy_service(Limits(max_sessions=1)) as service:
+        service._store.max_age = HOUR
         first = service.new_face(1).session
         service.new_face(2)
         service._store._archived[first].last_used -= 2 * HOUR
@@ -53,8 +56,10 @@ def test_an_old_archive_is_refused():
         assert service.health()["archived"] == 0
 
 
-def test_an_idle_server_forgets_faces_and_photos():
-    with toy_service(Limits(session_age=1.0, photo_age=1.0), detector=detector()) as service:
+def test_an_idle_server_forgets_faces_and_photos(monkeypatch):
+    for store in (SessionStore, PhotoStore):
+        monkeypatch.setattr(store, "max_age", 1.0)
+    with toy_service(detector=detector()) as service:
         token = service.new_face(1).session
         service.open_photo(saved(halves(), "JPEG"))
         assert eventually(lambda: service.health()["sessions"] == service.health()["photos"] == 0)
@@ -67,7 +72,7 @@ def test_the_thread_that_looks_ends_with_its_store():
         return {thread for thread in threading.enumerate() if thread.name == "expiry"}
 
     before = looking()
-    store = PhotoStore(max_age=HOUR)
+    store = PhotoStore()
     store.add(decode(saved(halves(), "PNG")), detector())
     (mine,) = looking() - before
     del store

@@ -109,7 +109,7 @@ class Pictures:
     def __init__(self, model: Model) -> None:
         assets = model.assets(model.device)
         self._sha256, self._config = assets.sha256, assets.generator.config
-        self._renderer = Renderer(assets.generator, Limits().cache_bytes)
+        self._renderer = Renderer(assets.generator)
         # Serve collects the batches.
         self._worker = Worker(lambda asked: asked, free_memory=self._renderer.cache.clear, max_batch=1)
 

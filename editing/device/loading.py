@@ -78,22 +78,16 @@ def load_assets(checkpoint: Path | None, device: torch.device) -> Assets:
     Raises:
         EditingError: if a checkpoint that was named cannot be used.
     """
-    notice = None
-    path = checkpoint
-    if path is None:
-        try:
-            path = default_checkpoint()
-        except CheckpointError as error:
-            notice = f"The bundled model cannot be used ({error}); an untrained one takes its place."
-    if path is None:
-        return _untrained(device, notice)
     try:
+        path = checkpoint or default_checkpoint()
+        if path is None:
+            return _untrained(device, None)
         loaded = load_generator(path, device)
     except CheckpointError as error:
         if checkpoint is not None:
             raise EditingError(str(error)) from error
         return _untrained(device, f"The bundled model cannot be used ({error}); an untrained one takes its place.")
-    generator = _frozen(loaded.generator)
+    generator = loaded.generator.eval().requires_grad_(False)
     missing: dict[str, str] = {}
     config, folder = generator.config, path.parent
     sliders = _optional(
@@ -120,12 +114,8 @@ def load_assets(checkpoint: Path | None, device: torch.device) -> Assets:
         _gallery(folder / GALLERY_NAME, loaded.sha256),
         {**missing, **_missing_packages()},
         True,
-        notice,
+        None,
     )
-
-
-def _frozen(generator: ComposedGenerator) -> ComposedGenerator:
-    return generator.eval().requires_grad_(False)
 
 
 def untrained_generator(device: torch.device | str = "cpu", preset: str = UNTRAINED_PRESET) -> tuple[MemoryGAN, str]:

@@ -165,18 +165,6 @@ class Renderer:
             found.append(part)
         return Retrieved(torch.cat([part.hidden for part in found], 1), torch.cat([part.depth for part in found], 1))
 
-    @torch.inference_mode()
-    def synthesize(
-        self,
-        owner: str,
-        latents: Latents,
-        size: int | None = None,
-        parts: Sequence[str | int] | None = None,
-        generator: ComposedGenerator | None = None,
-    ) -> Synthesis:
-        """One face, through the cache; arguments as in :meth:`ComposedGenerator.compose`."""
-        return self.of(generator).compose(self.retrieve(owner, latents), latents, parts, size)
-
     def of(self, own: ComposedGenerator | None) -> ComposedGenerator:
         """The folded generator, with a face's own render net if it has one; everything else is shared."""
         if own is None:
@@ -188,11 +176,12 @@ class Renderer:
             self._own[own] = folded
         return folded
 
+    @torch.inference_mode()
     def render(
         self, owner: str, latents: Latents, size: int | None = None, generator: ComposedGenerator | None = None
     ) -> Rendered:
         """The exact picture of one face: the same codes give the same bytes on the same device."""
-        return rendered(self.synthesize(owner, latents, size, generator=generator))[0]
+        return rendered(self.of(generator).compose(self.retrieve(owner, latents), latents, size=size))[0]
 
     @torch.inference_mode()
     def render_batch(

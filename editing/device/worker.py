@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +24,7 @@ class _Call:
 
     kind: str
     run: Callable[[], Any]
-    future: Future[Any]
+    futures: list[Future[Any]]
 
 
 @dataclass
@@ -34,7 +34,7 @@ class _Preview:
     slot: Hashable
     key: Hashable
     payload: Any
-    futures: list[Future[Any]] = field(default_factory=list)
+    futures: list[Future[Any]]
 
 
 class Worker:
@@ -95,7 +95,7 @@ class Worker:
         future: Future[T] = Future()
         with self._condition:
             self._check(len(self._interactive))
-            self._interactive.append(_Call(kind, run, future))
+            self._interactive.append(_Call(kind, run, [future]))
             self._condition.notify_all()
         return future.result()
 
@@ -132,7 +132,7 @@ class Worker:
         future: Future[T] = Future()
         with self._condition:
             self._check(0)
-            self._background.setdefault(owner, deque()).append(_Call("step", run, future))
+            self._background.setdefault(owner, deque()).append(_Call("step", run, [future]))
             self._condition.notify_all()
         return future.result()
 
@@ -183,7 +183,8 @@ class Worker:
                 while not (self._closed or self._interactive or self._background):
                     self._condition.wait()
                 if self._closed:
-                    return self._refuse_all()
+                    left = [*self._interactive, *(call for queue in self._background.values() for call in queue)]
+                    return _fail(left, EditingError("the service was closed; start the program again"))
                 task = self._next()
             if isinstance(task, _Preview):
                 self._previews(task)
@@ -208,10 +209,10 @@ class Worker:
             result = self._retrying(task.run)
         except BaseException as error:
             # KeyboardInterrupt does not reach this thread; whatever comes belongs to the caller.
-            task.future.set_exception(error)
+            _fail([task], error)
         else:
             self._record(task.kind, started)
-            task.future.set_result(result)
+            task.futures[0].set_result(result)
 
     def _previews(self, first: _Preview) -> None:
         with self._condition:
@@ -281,18 +282,9 @@ class Worker:
         with self._condition:
             self._times.setdefault(kind, deque(maxlen=_REMEMBERED_TIMES)).append(seconds)
 
-    def _refuse_all(self) -> None:
-        error = EditingError("the service was closed; start the program again")
-        for task in self._interactive:
-            for future in task.futures if isinstance(task, _Preview) else [task.future]:
-                future.set_exception(error)
-        for queue in self._background.values():
-            for call in queue:
-                call.future.set_exception(error)
 
-
-def _fail(batch: Sequence[_Preview], error: BaseException) -> None:
-    for task in batch:
+def _fail(tasks: Sequence[_Call | _Preview], error: BaseException) -> None:
+    for task in tasks:
         for future in task.futures:
             future.set_exception(error)
 

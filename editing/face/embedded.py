@@ -7,7 +7,9 @@ import io
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
+from itertools import takewhile
 
 from PIL import Image, PngImagePlugin
 
@@ -56,9 +58,8 @@ def text_of(recipe: Recipe) -> str:
 
 def in_jpeg(data: bytes, text: str, more: bytes = b"") -> bytes:
     """The same JPEG with a text in segments of their own, behind those that say what the file is; ``more`` first."""
-    position = 2
-    while data[position : position + 1] == b"\xff" and 0xE0 <= data[position + 1] <= 0xEF:
-        position += 2 + int(struct.unpack_from(">H", data, position + 2)[0])
+    heads = takewhile(lambda segment: 0xE0 <= segment[0] <= 0xEF, jpeg_segments(data))
+    position = 2 + sum(4 + len(content) for _, _, content in heads)
     body = text.encode("utf-8")
     pieces = [body[start : start + _SEGMENT] for start in range(0, len(body), _SEGMENT)]
     segments = b"".join(
@@ -97,7 +98,9 @@ def extract(data: bytes) -> Recipe:
         found = (body[len(prefix) :] for kind, body in png_chunks(data) if kind == b"tEXt" and body.startswith(prefix))
         text = next(found, b"")
     elif data.startswith(_JPEG):
-        pieces = [body[len(_NAME) :] for kind, body in _segments(data) if kind == _APP and body.startswith(_NAME)]
+        pieces = [
+            body[len(_NAME) :] for kind, _, body in jpeg_segments(data) if kind == _APP and body.startswith(_NAME)
+        ]
         text = b"".join(piece[1:] for piece in sorted(pieces, key=lambda piece: piece[:1]))
     elif data.startswith(_WEBP):
         text = _from_xmp(next((body for name, body in webp_chunks(data) if name == b"XMP "), b""))
@@ -133,6 +136,11 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += 12 + length
 
 
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    """A PNG's chunk."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
 def webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Name and content of a WebP's chunks, as far as it is whole."""
     position = 12
@@ -142,12 +150,12 @@ def webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += 8 + length + length % 2
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of what stands before a JPEG's picture."""
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Marker, place and content of the segments that stand before a JPEG's picture."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
         length = int(struct.unpack_from(">H", data, position + 2)[0])
-        yield data[position + 1], data[position + 4 : position + 2 + length]
+        yield data[position + 1], position, data[position + 4 : position + 2 + length]
         position += 2 + length
 
 

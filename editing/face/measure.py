@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from editing.device.renderer import Rendered
-from editing.errors import EditingError
 from editing.results import Change
 from memorygan.parts import PartScheme
 
@@ -22,18 +21,11 @@ def region(maps: Sequence[np.ndarray], parts: Sequence[str], scheme: PartScheme)
         ValueError: for an unknown part.
     """
     ids = [scheme.index(part) for part in parts]
-    inside = np.zeros(maps[0].shape, dtype=bool)
-    for part_map in maps:
-        inside |= np.isin(part_map, ids)
-    return inside
+    return np.asarray(np.isin(maps, ids).any(axis=0))
 
 
 def measure_change(
-    before: np.ndarray,
-    after: np.ndarray,
-    inside: np.ndarray | None = None,
-    parts: Sequence[str] = (),
-    tolerance: float = TOLERANCE,
+    before: np.ndarray, after: np.ndarray, inside: np.ndarray | None = None, parts: Sequence[str] = ()
 ) -> Change:
     """Compares two pictures.
 
@@ -41,27 +33,18 @@ def measure_change(
         before, after: (S, S, 3) uint8.
         inside: (S, S) bool, the edited region; None if the whole picture may change.
         parts: names of the edited parts, for the record.
-        tolerance: largest |Δ| of any channel, in 8-bit steps, at which a pixel counts as preserved.
-
-    Raises:
-        EditingError: if the pictures differ in size.
     """
-    if before.shape != after.shape:
-        raise EditingError(
-            f"cannot compare pictures of {before.shape[:2]} and {after.shape[:2]} pixels; render both at one size"
-        )
     difference = np.abs(after.astype(np.float32) - before.astype(np.float32))
     change_map = difference.mean(axis=2)
     if inside is None:
         inside = np.ones(change_map.shape, dtype=bool)
     return Change(
         map=change_map,
-        preserved=float((difference.max(axis=2) <= tolerance).mean()),
+        preserved=float((difference.max(axis=2) <= TOLERANCE).mean()),
         inside=_mean(change_map[inside]),
         outside=_mean(change_map[~inside]),
         area=float(inside.mean()),
         parts=tuple(parts),
-        tolerance=tolerance,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from editing.errors import EditingError
@@ -30,13 +30,7 @@ class PhotoRef:
     frame: tuple[float, float, float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "sha256": self.sha256,
-            "width": self.width,
-            "height": self.height,
-            "turns": self.turns,
-            "frame": list(self.frame),
-        }
+        return {**asdict(self), "frame": list(self.frame)}
 
     def describe(self) -> str:
         return f"a photo of {self.width} × {self.height} pixels"

@@ -138,10 +138,6 @@ class Recipe:
             return ()
         return ("This recipe was made with another set of sliders; the face may look different.",)
 
-    def describe(self) -> tuple[str, ...]:
-        """One plain sentence per edit."""
-        return tuple(edit.describe() for edit in self.edits)
-
 
 def _plain(item: Any) -> dict[str, Any]:
     return item if isinstance(item, dict) else {}

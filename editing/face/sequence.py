@@ -54,48 +54,6 @@ def composition_order(generator: ComposedGenerator, order: Order) -> tuple[str, 
     return names
 
 
-@torch.inference_mode()
-def composition_frame(
-    generator: ComposedGenerator,
-    retrieved: Retrieved,
-    latents: Latents,
-    names: tuple[str, ...],
-    step: int,
-    size: int | None = None,
-    before: Tensor | None = None,
-) -> tuple[CompositionFrame, Tensor]:
-    """One step of adding the parts one by one; the memory has answered already, so it only fuses and renders.
-
-    Args:
-        generator: of the face.
-        retrieved: all K parts of one face.
-        latents: (1, K, L, D) codes they came from.
-        names: see :func:`composition_order`.
-        step: how many of them are there, from 1 on.
-        size: side in pixels; None for the full size.
-        before: what the step before returned; None on the first.
-
-    Returns:
-        The frame, and its (1, 3, S, S) picture, on the CPU.
-    """
-    scheme, name = generator.config.parts, names[step - 1]
-    low, high = _depth_range(generator, retrieved, names)
-    now = generator.compose(retrieved, latents, names[:step], size)
-    image, part_map = now.image.cpu(), now.part_map.cpu()
-    moved = None if before is None else step_smse(before, image, earlier_parts(part_map, scheme.index(name)))
-    frame = CompositionFrame(
-        step=step,
-        steps=len(names),
-        part=name,
-        present=names[:step],
-        image=to_uint8(image)[0],
-        mask=scheme.colorize(part_map[0].numpy()),
-        depth=_depth_picture(now, low, high),
-        smse=float("nan") if moved is None else float(moved),
-    )
-    return frame, image
-
-
 def frames_of(
     provide: Callable[[], tuple[ComposedGenerator, Retrieved]],
     latents: Latents,
@@ -103,7 +61,7 @@ def frames_of(
     size: int | None,
     run: Runner,
 ) -> tuple[CompositionFrame, ...]:
-    """A face put together part by part.
+    """A face put together part by part; the memory has answered already, so it is only fused and rendered.
 
     Args:
         provide: gives the generator and all K parts of the face, wherever they are now.
@@ -115,12 +73,27 @@ def frames_of(
     frames: list[CompositionFrame] = []
     before: Tensor | None = None
 
+    @torch.inference_mode()
     def add_some() -> None:
         nonlocal before
         generator, retrieved = provide()  # anew for each turn: the device may have changed
+        scheme, (low, high) = generator.config.parts, _depth_range(generator, retrieved, names)
         some = max(1, _TURN // (size or generator.config.size) ** 2)
         for step in range(len(frames) + 1, min(len(frames) + some, len(names)) + 1):
-            frame, before = composition_frame(generator, retrieved, latents, names, step, size, before)
+            now, name = generator.compose(retrieved, latents, names[:step], size), names[step - 1]
+            image, part_map = now.image.cpu(), now.part_map.cpu()
+            moved = None if before is None else step_smse(before, image, earlier_parts(part_map, scheme.index(name)))
+            before = image
+            frame = CompositionFrame(
+                step=step,
+                steps=len(names),
+                part=name,
+                present=names[:step],
+                image=to_uint8(image)[0],
+                mask=scheme.colorize(part_map[0].numpy()),
+                depth=_depth_picture(now, low, high),
+                smse=float("nan") if moved is None else float(moved),
+            )
             frames.append(frame)
 
     while len(frames) < len(names):

@@ -30,6 +30,7 @@ class Session:
 
     Attributes:
         id: unguessable token.
+        undo_depth: steps of history.
         generator: with the render net tuned to this face's photo; None for the common one.
         revision: grows with every committed change.
         last_used: monotonic seconds.
@@ -39,13 +40,10 @@ class Session:
         lenders: tokens of photos that parts were taken from.
     """
 
+    undo_depth = 100
+
     def __init__(
-        self,
-        token: str,
-        editor: FaceEditor,
-        source: Source,
-        undo_depth: int = 100,
-        generator: ComposedGenerator | None = None,
+        self, token: str, editor: FaceEditor, source: Source, generator: ComposedGenerator | None = None
     ) -> None:
         self.id, self.source, self.generator = token, source, generator
         self.lock = threading.Lock()
@@ -56,7 +54,7 @@ class Session:
         self.photo_token = ""
         self.others: tuple[Recipe, ...] = ()
         self.lenders: dict[PhotoRef, str] = {}
-        self._editor, self._undo_depth = editor, undo_depth
+        self._editor = editor
         self._steps: list[Edits] = [()]
         self._position = 0
         self._start: FaceState | None = None
@@ -83,23 +81,22 @@ class Session:
     def can_redo(self) -> bool:
         return self._position + 1 < len(self._steps)
 
-    def commit(self, edits: Edits) -> bool:
-        """Makes these edits the present, as one step that can be undone; False if they already are.
+    def commit(self, edits: Edits) -> None:
+        """Makes these edits the present, as one step that can be undone; nothing happens if they already are.
 
         Raises:
             EditingError: if an edit does not fit; nothing changes then. Also for more than 1,000 edits.
         """
         if edits == self.edits:
-            return False
+            return
         if len(edits) > MAX_EDITS:
             raise EditingError(f"a face takes at most {MAX_EDITS} edits; duplicate it as a new start, or undo some")
         self.state(edits)  # refuses what does not fit
         self._steps[self._position + 1 :] = [edits]
-        excess = max(0, len(self._steps) - 1 - self._undo_depth)
+        excess = max(0, len(self._steps) - 1 - self.undo_depth)
         del self._steps[:excess]
         self._position = len(self._steps) - 1
         self.revision += 1
-        return True
 
     def load(self, edits: Edits) -> None:
         """Makes these edits the history of a face that has none yet, one step each.
@@ -108,24 +105,15 @@ class Session:
             EditingError: if an edit does not fit.
         """
         self.state(edits)
-        self._steps = [edits[:count] for count in range(max(0, len(edits) - self._undo_depth), len(edits) + 1)]
+        self._steps = [edits[:count] for count in range(max(0, len(edits) - self.undo_depth), len(edits) + 1)]
         self._position = len(self._steps) - 1
         self.revision += 1
 
-    def undo(self) -> bool:
-        """One step back; False at the beginning."""
-        return self._move(-1)
-
-    def redo(self) -> bool:
-        """One step forward again; False at the end."""
-        return self._move(1)
-
-    def _move(self, step: int) -> bool:
-        if not 0 <= self._position + step < len(self._steps):
-            return False
-        self._position += step
-        self.revision += 1
-        return True
+    def move(self, step: int) -> None:
+        """One step back (−1), or forward again (1); nothing happens at an end."""
+        if 0 <= self._position + step < len(self._steps):
+            self._position += step
+            self.revision += 1
 
     def with_sliders(self, values: dict[str, float]) -> Edits:
         """The edits in force with these slider values; a slider that is in force is changed where it stands."""
@@ -204,7 +192,7 @@ class Session:
 
     def duplicate(self, token: str) -> Session:
         """An independent session with the same face, history and render net."""
-        copy = Session(token, self._editor, self.source, self._undo_depth, self.generator)
+        copy = Session(token, self._editor, self.source, self.generator)
         copy._steps, copy._position = list(self._steps), self._position
         copy.lost_tuning, copy.photo, copy.photo_token = self.lost_tuning, self.photo, self.photo_token
         copy.others, copy.lenders = self.others, dict(self.lenders)

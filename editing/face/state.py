@@ -256,7 +256,13 @@ class FaceEditor:
         w = self._run(lambda: self._mapped(edit))  # (D,)
         code = edit.code.tensor()
         index = -1 if edit.part == BASE else self.config.parts.index(edit.part)
-        chosen = self._resampled_layers(edit, index)
+        groups = GROUPS[edit.group] or (LayerGroup.SHAPE, LayerGroup.TEXTURE)
+        if index == 0 and edit.group == "all":
+            groups = ALL_LAYERS  # the background has its own code in its base layers
+        if edit.part == BASE:
+            chosen = state.anchor.selection(range(1, self.config.part_count), (LayerGroup.BASE,))
+        else:
+            chosen = state.anchor.selection([index], groups)
         under = self._absorbing(state, chosen, edit.part == BASE)
         values = torch.where(chosen[None, :, :, None], w, under.anchor.w)
         queries = state.queries
@@ -265,20 +271,6 @@ class FaceEditor:
             queries[:, 1 + index] = code
         shared = state.anchor.shared_base or edit.part == BASE
         return replace(under, anchor=under.anchor.with_w(values, shared), queries=queries)
-
-    def _resampled_layers(self, edit: ResampleEdit, index: int) -> Tensor:
-        """(K, L) bool."""
-        chosen = torch.zeros(self.config.part_count, self.config.local_layers, dtype=torch.bool)
-        if edit.part == BASE:
-            chosen[1:, : self.config.base_layers] = True
-            return chosen
-        groups = GROUPS[edit.group] or (LayerGroup.SHAPE, LayerGroup.TEXTURE)
-        if index == 0 and edit.group == "all":
-            groups = ALL_LAYERS  # the background has its own code in its base layers
-        for group in groups:
-            layers = self.config.layer_range(group)
-            chosen[index, layers.start : layers.stop] = True
-        return chosen
 
     @torch.no_grad()
     def _mapped(self, edit: ResampleEdit) -> Tensor:

@@ -55,26 +55,21 @@ def keep_expiring(store: Expiring) -> None:
 class SessionStore:
     """Bounded, thread-safe collection of sessions.
 
+    Attributes:
+        max_archived: sessions kept as recipes; the oldest is forgotten.
+        max_age: seconds without use after which a session is forgotten.
+
     Args:
         editor: shared by all sessions.
         max_live: sessions with codes and pictures in memory; the least recently used one becomes an archive.
-        max_archived: sessions kept as recipes; the oldest is forgotten.
-        max_age: seconds without use after which a session is forgotten.
-        undo_depth: steps of history per session.
         on_evict: called with the token of a session that is no longer live, to free its caches.
     """
 
-    def __init__(
-        self,
-        editor: FaceEditor,
-        max_live: int = 64,
-        max_archived: int = 2000,
-        max_age: float = 6 * 3600.0,
-        undo_depth: int = 100,
-        on_evict: Callable[[str], None] = lambda token: None,
-    ) -> None:
-        self._editor, self._on_evict = editor, on_evict
-        self.max_live, self.max_archived, self.max_age, self.undo_depth = max_live, max_archived, max_age, undo_depth
+    max_archived = 2000
+    max_age = 6 * 3600.0
+
+    def __init__(self, editor: FaceEditor, max_live: int, on_evict: Callable[[str], None]) -> None:
+        self._editor, self.max_live, self._on_evict = editor, max_live, on_evict
         self._lock = threading.Lock()
         self._live: OrderedDict[str, Session] = OrderedDict()
         self._archived: OrderedDict[str, Session] = OrderedDict()
@@ -90,7 +85,7 @@ class SessionStore:
 
     def open(self, source: Source, generator: ComposedGenerator | None = None) -> Session:
         """A new session."""
-        session = Session(new_token(), self._editor, source, self.undo_depth, generator)
+        session = Session(new_token(), self._editor, source, generator)
         self._add(session)
         return session
 

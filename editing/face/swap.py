@@ -31,14 +31,12 @@ class Draws:
     likelihood: Tensor
 
 
-def resample_given_others(
-    controller: Controller, codes: Tensor, slot: int, count: int, seed: int, proposals: int = PROPOSALS
-) -> Draws:
+def resample_given_others(controller: Controller, codes: Tensor, slot: int, count: int, seed: int) -> Draws:
     """Draws ``count`` codes from p(q_k | all other codes) by sampling-importance-resampling.
 
     The controller writes the codes one after another, so it knows p(q_k | q_<k) directly, and how well a proposal
     suits the parts after it is their likelihood p(q_>k | q_≤k), which teacher forcing gives. By Bayes the product of
-    both is, but for a constant, the wanted distribution. So: draw N proposals from the first, weigh them by the second,
+    both is, but for a constant, the wanted distribution. So: draw proposals from the first, weigh them by the second,
     and draw ``count`` of them without replacement in proportion to their weights. In many dimensions a single proposal
     would take all the weight; the weights are therefore tempered, w^β with the largest β ≤ 1 that leaves an effective
     sample size of 16·count, and variants stay varied.
@@ -49,24 +47,18 @@ def resample_given_others(
         slot: what to draw anew.
         count: how many.
         seed: same seed, same draws.
-        proposals: N.
-
-    Raises:
-        EditingError: for more draws than proposals.
     """
-    if not 0 < count <= proposals:
-        raise EditingError(f"{count} variants were asked for; ask for 1 to {proposals}")
     random = np.random.default_rng(seed)
     with torch.no_grad():
-        noise = torch.from_numpy(random.standard_normal((proposals, 2, codes.shape[2]), dtype=np.float32)).to(codes)
+        noise = torch.from_numpy(random.standard_normal((PROPOSALS, 2, codes.shape[2]), dtype=np.float32)).to(codes)
         drawn = controller.propose(codes, slot, noise)  # (N, Q)
-        trial = codes.expand(proposals, -1, -1).clone()
+        trial = codes.expand(PROPOSALS, -1, -1).clone()
         trial[:, slot] = drawn
         later = controller.condition(trial).log_likelihood()[:, slot + 1 :].sum(dim=1)  # (N,)
     weights = (later - later.max()).double().cpu()
-    tempered = weights * _temper(weights, min(16.0 * count, 0.5 * proposals))
+    tempered = weights * _temper(weights, min(16.0 * count, 0.5 * PROPOSALS))
     # The largest Gumbel-perturbed log-weights are a draw without replacement.
-    gumbel = torch.from_numpy(random.gumbel(size=proposals))
+    gumbel = torch.from_numpy(random.gumbel(size=PROPOSALS))
     chosen = torch.topk(tempered + gumbel, count).indices
     return Draws(drawn.cpu()[chosen], weights[chosen].float())
 
@@ -128,14 +120,11 @@ def variant_edits(
         The edits, and their log-likelihoods in nats relative to the best of them: 0 or less.
 
     Raises:
-        EditingError: for an unknown part or group.
+        EditingError: for an unknown group.
     """
     if group not in PART_LAYERS:
         raise EditingError(f"group is {quoted(group)}; use 'all', 'shape' or 'texture'")
-    try:
-        slot = 0 if part == BASE else 1 + editor.config.parts.index(part)
-    except ValueError as error:
-        raise EditingError(str(error)) from None
+    slot = 0 if part == BASE else 1 + editor.config.parts.index(part)
     draws = run(lambda: draw_variants(editor.generator, state.queries, slot, count, seed))
     edits = [ResampleEdit(part, Codes.of(code), seed, group, state.truncation) for code in draws.codes]
     return edits, (draws.likelihood - draws.likelihood.max()).tolist()
