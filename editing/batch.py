@@ -17,7 +17,7 @@ from pathlib import Path
 from editing.errors import EditingError
 from editing.face.embedded import read_recipe
 from editing.face.recipe import Recipe
-from editing.photo.decode import suffixes
+from editing.photo.decode import MAX_BYTES, suffixes
 from editing.service import EditingService
 from memorygan.checkpoint import write_atomically
 from memorygan.command import add_threads, command
@@ -106,8 +106,8 @@ def run(
             yield Outcome(file.name, done)
             continue
         try:
-            if file.stat().st_size > service.limits.photo.max_bytes:
-                raise EditingError(f"the file is larger than {service.limits.photo.max_bytes / 2**20:g} MiB")
+            if file.stat().st_size > MAX_BYTES:
+                raise EditingError(f"the file is larger than {MAX_BYTES / 2**20:g} MiB")
             data, suffix = edit_photo(service, file.read_bytes(), recipe, steps, every)
         except EditingError as error:
             yield Outcome(file.name, None, str(error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,11 +26,9 @@ from editing.face.sources import CodesSource, SeedSource, Source
 from editing.face.state import FaceEditor, differing, parts_source
 from editing.face.store import SessionStore
 from editing.guidance.registry import Guides
-from editing.photo.decode import Photo, PhotoLimits
 from editing.photo.detect import Detector, MtcnnDetector
 from editing.photo.face import PREVIEW_FIELD_SIDE, PREVIEW_SIDE, PhotoFace, look, plan_of, shares_of
 from editing.photo.faces import PhotoFaces, asks_for_colour
-from editing.photo.original import Original
 from editing.photo.store import PhotoStore
 from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields
@@ -55,14 +53,12 @@ class Limits:
 
     Attributes:
         max_sessions: faces kept ready; more are kept as recipes and restored on demand.
-        photo: size of uploads.
         max_batch: previews computed together.
         batch_window: seconds a preview waits for companions.
         max_jobs, max_waiting_jobs: reconstructions and edits by sentences that run and that wait.
     """
 
     max_sessions: int = 64
-    photo: PhotoLimits = field(default_factory=PhotoLimits)
     max_batch: int = 8
     batch_window: float = 0.003
     max_jobs: int = 2
@@ -492,11 +488,6 @@ class ServiceCore:
         return Recipe(
             self.checkpoint, session.source, edits, sliders, self.model, tuned, session.photo, others or session.others
         )
-
-    def _original(self, photo: Photo) -> Original:
-        """A photo at full size; few are unpacked at the same time."""
-        with self._decoding:
-            return photo.original()
 
     def _face_detector(self) -> tuple[Detector | None, str]:
         with self._lock:

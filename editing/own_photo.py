@@ -48,7 +48,7 @@ class OwnPhotos(ServiceCore):
         if held is not None:
             return self._photos.view(held)
         with self._decoding:
-            photo = decode(data, self.limits.photo)
+            photo = decode(data)
         detector, problem = self._face_detector()
         return self._photos.add(photo, detector, problem)
 
@@ -261,7 +261,8 @@ class OwnPhotos(ServiceCore):
             EditingError: if the face does not come from a photo, or the photo is not here.
         """
         layers = self._layers(session)
-        photo = self._original(layers[-1][0].photo)
+        with self._decoding:  # few are unpacked at the same time
+            photo = layers[-1][0].photo.original()
         for face, fields in layers:
             photo = face.put_back(fields, photo)
         return photo

@@ -51,6 +51,7 @@ from editing.face.swap import variant_edits
 from editing.guidance.likeness import SCALES, LikenessScale
 from editing.guidance.registry import Guides
 from editing.own_photo import OwnPhotos
+from editing.photo.decode import MAX_BYTES
 from editing.photo.face import places
 from editing.photo.project import is_project, pack, unpack
 from editing.photo.save import SavedPhoto, save, save_rows
@@ -261,7 +262,7 @@ class EditingService(OwnPhotos):
             EditingError: if there is no recipe in it, or it needs another model or a newer version.
         """
         if isinstance(data, bytes) and is_project(data):
-            files, recipe = unpack(data, self.limits.photo.max_bytes)
+            files, recipe = unpack(data, MAX_BYTES)
             recipe.require(self.checkpoint)
             view, photos = self._open(recipe), []
             try:

@@ -16,7 +16,7 @@ from tiled import tiled_heic  # type: ignore[import-not-found]
 
 from editing.errors import EditingError, UnknownSessionError
 from editing.photo.align import frame_of, framed, square
-from editing.photo.decode import PhotoLimits, decode
+from editing.photo.decode import decode
 from editing.photo.detect import Detection, MtcnnDetector
 from editing.photo.mending import _raw_size
 from editing.photo.store import PhotoStore
@@ -243,12 +243,14 @@ def test_what_cannot_be_used_gets_one_sentence(data, answer):
     assert "\n" not in str(caught.value)
 
 
-def test_limits():
+def test_limits(monkeypatch):
     data = saved(halves(), "PNG")
-    with pytest.raises(EditingError, match="MiB"):
-        decode(data, PhotoLimits(max_bytes=10))
+    monkeypatch.setattr("editing.photo.decode.MAX_PIXELS", 1000)
     with pytest.raises(EditingError, match="too many pixels"):
-        decode(data, PhotoLimits(max_pixels=1000))
+        decode(data)
+    monkeypatch.setattr("editing.photo.decode.MAX_BYTES", 10)
+    with pytest.raises(EditingError, match="MiB"):
+        decode(data)
 
 
 def test_a_jpeg_of_108_megapixels_is_read_small():

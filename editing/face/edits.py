@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from typing import Any, ClassVar
@@ -178,12 +178,7 @@ class TextEdit:
 
 
 Edit = SliderEdit | SwapEdit | ResampleEdit | TextEdit
-EDITS: dict[str, Callable[[Mapping[str, Any]], Edit]] = {
-    SliderEdit.op: SliderEdit.from_dict,
-    SwapEdit.op: SwapEdit.from_dict,
-    ResampleEdit.op: ResampleEdit.from_dict,
-    TextEdit.op: TextEdit.from_dict,
-}
+EDITS: dict[str, type[Edit]] = {kind.op: kind for kind in (SliderEdit, SwapEdit, ResampleEdit, TextEdit)}
 
 
 def read_edit(data: Any) -> Edit:
@@ -198,7 +193,7 @@ def read_edit(data: Any) -> Edit:
         raise EditingError(
             f"the recipe holds an edit of an unknown kind ({quoted(op)}); update this program to open it"
         )
-    return EDITS[op](fields)
+    return EDITS[op].from_dict(fields)
 
 
 def edit_dict(edit: Edit) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class SessionStore:
         while True:
             session = self._get(token)
             with session.lock:
-                if token not in self._archived:  # it may have been put there between the look-up and the lock
+                if self._live.get(token) is session:  # it may have gone between the look-up and the lock
                     yield session
                     return
 

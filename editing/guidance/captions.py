@@ -10,8 +10,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from editing.guidance.splitting import split_words
-from editing.guidance.words import COLOURS, WORDS
+from editing.guidance.words import COLOURS, WORDS, split_words
 
 # Attribute → word → phrases. One that ends in "-" stands before the noun ("smiling-": a smiling woman), the others
 # after it. What stands after it begins with "with", "without", "wearing" or "who is".

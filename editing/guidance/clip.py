@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editing.guidance.splitting import split_words
+from editing.guidance.words import split_words
 from memorygan.finite import check_finite
 
 _INITIALISED = "No pretrained weights loaded"

@@ -123,38 +123,34 @@ class _Lazy(Generic[Judge]):
         self, known: StandardWeights, notes: list[str], fetch: bool, forced: bool
     ) -> Chosen[Judge] | None:
         """The standard judge; None if it is not there or cannot be used, which the notes say."""
-        problems: list[str] = []
-        remedy = "replace the file"
-        paths = known.present()
+        problem, remedy, paths = "", "replace the file", known.present()
         if fetch and not paths:
             try:
                 paths = (known.fetch(),)
             except (OSError, ValueError) as error:
-                if not forced:
-                    problems.append(f"its weights could not be fetched ({_reason(error)})")
-                    notes.append(_instead(known, problems))
-                    return None
-                raise EditingError(
-                    f"the weights of {known.title} are not on this machine and could not be fetched "
-                    f"({_reason(error)}); put {known.file} into the folder that {standard.GUIDANCE_DIR_VARIABLE} "
-                    "names, or use 'bundled'"
-                ) from error
+                if forced:
+                    raise EditingError(
+                        f"the weights of {known.title} are not on this machine and could not be fetched "
+                        f"({_reason(error)}); put {known.file} into the folder that {standard.GUIDANCE_DIR_VARIABLE} "
+                        "names, or use 'bundled'"
+                    ) from error
+                problem = f"its weights could not be fetched ({_reason(error)})"
         for path in paths:
             try:
                 judge = self.build(known, path)
             except ImportError as error:
-                problems.append(f"the package that runs it is not installed ({_reason(error)})")
+                problem = problem or f"the package that runs it is not installed ({_reason(error)})"
                 remedy = "install it"
                 break
             except (ValueError, OSError) as error:
-                problems.append(f"{path.name} cannot be used ({_reason(error)})")
+                problem = problem or f"{path.name} cannot be used ({_reason(error)})"
                 continue
             info = JudgeInfo(self.kind, known.name, known.title, str(path), file_hash(path))
             return Chosen(judge, info, tuple(notes))
-        if problems and forced:
-            raise EditingError(f"{known.title} was asked for, but {problems[0]}; {remedy} or use 'bundled'")
-        if problems:
-            notes.append(_instead(known, problems))
+        if problem and forced:
+            raise EditingError(f"{known.title} was asked for, but {problem}; {remedy} or use 'bundled'")
+        if problem:
+            notes.append(f"{known.title}: {problem}, so the bundled judge takes its place.")
         return None
 
     def _load_bundled(self, notes: list[str], named: bool) -> Chosen[Judge]:
@@ -288,10 +284,6 @@ class Guides:
         """Name → sha256 of the judges that are loaded."""
         loaded = [info for info in (self._text.known().info, self._identity.known().info) if info and info.sha256]
         return {f"{info.kind}:{info.name}": info.sha256 for info in loaded}
-
-
-def _instead(known: StandardWeights, problems: list[str]) -> str:
-    return f"{known.title}: {problems[0]}, so the bundled judge takes its place."
 
 
 def _reason(error: Exception) -> str:

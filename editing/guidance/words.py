@@ -7,6 +7,7 @@ taken at all: a caption must not claim what cannot be seen.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -70,6 +71,11 @@ _CUT: Mapping[str, tuple[str, float, float, tuple[str, str]]] = {
     "skin": ("skin.tone", 1.0, 50.0, ("dark", "pale")),
     "eye size": ("eyes.size", 0.0135, 0.0245, ("small", "big")),
 }
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text in lower case; "woman's" is "woman", while quotes around a word are left out."""
+    return re.findall(r"[^\W\d_]+", re.sub(r"(?<=[^\W\d_])['’][^\W\d_]*", "", text.lower()))
 
 
 def describe(raw: Mapping[str, float | None], p_man: float | None = None) -> Words:

@@ -29,21 +29,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "BMP", "TIFF", "MPO", "
 MIN_SIDE = 32
 # Detection and alignment gain nothing from more.
 WORKING_SIDE = 2048
+# What is accepted: bytes of the file, and pixels where the format cannot be read at a fraction of its size (JPEG and
+# JPEG 2000 can).
+MAX_BYTES, MAX_PIXELS = 64 * 2**20, 80_000_000
 _MOST_MISSING = 0.75
 _LAST = (2**8, 2**12, 2**16, 2**20)  # bytes
-
-
-@dataclass(frozen=True)
-class PhotoLimits:
-    """What is accepted.
-
-    Attributes:
-        max_bytes: of the file.
-        max_pixels: width × height, where the format cannot be read at a fraction of its size (JPEG and JPEG 2000 can).
-    """
-
-    max_bytes: int = 64 * 2**20
-    max_pixels: int = 80_000_000
 
 
 @dataclass(frozen=True)
@@ -88,8 +78,8 @@ class Photo:
         Raises:
             EditingError: if there is no memory for it.
         """
-        with _sentences(PhotoLimits()):
-            return _read(self.data, None, PhotoLimits()).original.turned(self.turns)
+        with _sentences():
+            return _read(self.data, None).original.turned(self.turns)
 
     def part(self, box: tuple[int, int, int, int]) -> np.ndarray:
         """Left, top, right, bottom of the full picture as (h, w, 3) uint8 sRGB.
@@ -99,7 +89,7 @@ class Photo:
         """
         if not self.streamed:
             return self.original().srgb(box)
-        with _sentences(PhotoLimits()):
+        with _sentences():
             return LargeJpeg.of(self.data, self.turns).part(box)
 
     def turned(self, quarters: int) -> Photo:
@@ -109,20 +99,19 @@ class Photo:
         return replace(self, pixels=pixels, width=width, height=height, turns=(self.turns + quarters) % 4)
 
 
-def decode(data: bytes, limits: PhotoLimits | None = None) -> Photo:
+def decode(data: bytes) -> Photo:
     """Decodes an uploaded file, whatever it is called.
 
     Raises:
         EditingError: for a file that is empty, too large, no picture, damaged or too small.
     """
-    limits = limits or PhotoLimits()
     if not data:
         raise EditingError("the file is empty; choose a JPEG, PNG, WebP or HEIC picture")
-    if len(data) > limits.max_bytes:
-        raise EditingError(too_long(len(data), limits.max_bytes))
+    if len(data) > MAX_BYTES:
+        raise EditingError(too_long(len(data), MAX_BYTES))
     try:
-        with _sentences(limits):
-            found = _read(data, WORKING_SIDE, limits)
+        with _sentences():
+            found = _read(data, WORKING_SIDE)
             (width, height), pixels = found.size, found.original.reduced(WORKING_SIDE)
             if min(pixels.shape[:2]) < MIN_SIDE:
                 raise EditingError(
@@ -155,8 +144,7 @@ def is_grey(pixels: np.ndarray) -> bool:
 
 def give_back() -> None:
     """Returns freed memory to the system: glibc keeps the large blocks of a decoder for good otherwise."""
-    trim = _trim()
-    if trim is not None:
+    if (trim := _trim()) is not None:
         trim(0)
 
 
@@ -179,20 +167,20 @@ class _Read:
     streamed: bool
 
 
-def _read(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
+def _read(data: bytes, side: int | None) -> _Read:
     """Decodes a file: in full, or with a longer side of no less than ``side`` where that saves time."""
     if (full := filled_up(data)) is not None:
         # Of a HEIC without its last tiles libheif says nothing, and shows them green.
-        found, fine = _as_far_as_it_goes(data, full, side, limits), "less than 1% of the picture is missing"
+        found, fine = _as_far_as_it_goes(data, full, side), "less than 1% of the picture is missing"
     else:
         try:
-            return _unpacked(data, side, limits)
+            return _unpacked(data, side)
         except (OSError, SyntaxError) as error:
             whole = None if isinstance(error, UnidentifiedImageError) else mended(data)
             if whole is None or (data.startswith(b"\xff\xd8") and "truncated" not in str(error)):
                 raise
         # A progressive one comes as a whole, first coarse and then finer.
-        found, fine = _unpacked(whole, side, limits), "its finest details are missing"
+        found, fine = _unpacked(whole, side), "its finest details are missing"
     missing = _missing(found.original.values)
     if missing > _MOST_MISSING:
         raise EditingError(DAMAGED)
@@ -200,10 +188,10 @@ def _read(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
     return replace(found, notices=(*found.notices, told))
 
 
-def _as_far_as_it_goes(data: bytes, full: bytes, side: int | None, limits: PhotoLimits) -> _Read:
+def _as_far_as_it_goes(data: bytes, full: bytes, side: int | None) -> _Read:
     """A file that was filled up, grey from where it does not stand for itself: see :func:`mending.filled_up`."""
     turns = turned_by(data)  # the picture is turned already: what is missing need not lie below
-    found = _unpacked(full, side, limits)
+    found = _unpacked(full, side)
     values = found.original.values.copy()
     lines = np.rot90(values, -turns)
     marks, known = _marks(lines), len(lines)
@@ -214,7 +202,7 @@ def _as_far_as_it_goes(data: bytes, full: bytes, side: int | None, limits: Photo
         if less is None or less == full:
             break
         # Of tiles that cannot be read nothing is shown, with fewer bytes neither.
-        same = marks == _marks(np.rot90(_unpacked(less, side, limits).original.values, -turns))
+        same = marks == _marks(np.rot90(_unpacked(less, side).original.values, -turns))
         if not same.all():
             known = int(np.argmin(same))
             break
@@ -236,12 +224,12 @@ def _missing(values: np.ndarray) -> float:
     return max(shares)
 
 
-def _unpacked(data: bytes, side: int | None, limits: PhotoLimits) -> _Read:
+def _unpacked(data: bytes, side: int | None) -> _Read:
     with Image.open(io.BytesIO(data), formats=_known()) as image:
         if is_raw(image, data):
             raise EditingError("this is a camera's raw file; save it as JPEG in a photo program, and choose that")
         width, height = image.size
-        given, read = reduction(image, data, side, limits.max_pixels)
+        given, read = reduction(image, data, side, MAX_PIXELS)
         if min(width, height) < MIN_SIDE:
             raise EditingError(
                 f"the picture has only {width} × {height} pixels; choose one of at least {MIN_SIDE} × {MIN_SIDE}"
@@ -283,7 +271,7 @@ def _known() -> tuple[str, ...]:
 
 
 @contextmanager
-def _sentences(limits: PhotoLimits) -> Iterator[None]:
+def _sentences() -> Iterator[None]:
     """Turns what decoders raise into one sentence; none of it may reach the page."""
     try:
         with warnings.catch_warnings():
@@ -294,13 +282,13 @@ def _sentences(limits: PhotoLimits) -> Iterator[None]:
     except EditingError:
         raise
     except Image.DecompressionBombError:
-        raise EditingError(too_many(limits.max_pixels)) from None
+        raise EditingError(too_many(MAX_PIXELS)) from None
     except UnidentifiedImageError:
         raise EditingError(
             "this file is not a picture that can be read here; choose a JPEG, PNG, WebP or HEIC file"
         ) from None
     except MemoryError:
-        raise EditingError(too_many(limits.max_pixels // 2)) from None
+        raise EditingError(too_many(MAX_PIXELS // 2)) from None
     # Decoders of damaged files raise almost anything.
     except (
         OSError,

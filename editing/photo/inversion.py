@@ -193,15 +193,15 @@ class _Fit:
     def go_back(self) -> None:
         raise NotImplementedError
 
-    def measure(self) -> float:
+    def measure(self) -> None:
         """Renders the present values, and keeps them if they are the best."""
         self._follow()
         with torch.no_grad():
             synthesis, penalty = self.synthesize()
-            return self._judge(synthesis, self._objective(synthesis) + penalty)
+            self._judge(synthesis, self._objective(synthesis) + penalty)
 
-    def step(self) -> float:
-        """Renders, judges, and takes one Adam step; returns the loss before the step."""
+    def step(self) -> None:
+        """Renders, judges, and takes one Adam step."""
         self._follow()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * _schedule(self.done / max(1, self.steps))
@@ -211,15 +211,14 @@ class _Fit:
             loss = self._objective(synthesis) + penalty
             if bool(torch.isfinite(loss)):
                 loss.backward()
-        value = self._judge(synthesis, loss)
+        self._judge(synthesis, loss)
         good = all(t.grad is None or bool(torch.isfinite(t.grad).all()) for t in self.tensors())
-        if math.isfinite(value) and good:
+        if math.isfinite(self.loss) and good:
             self.optimizer.step()
         else:
             self.go_back()
             self.rate *= 0.5
         self.done += 1
-        return value
 
     def _objective(self, synthesis: Synthesis) -> Tensor:
         return objective(synthesis, self.image, self.ids, self.perceptual)
@@ -229,14 +228,13 @@ class _Fit:
         if self.image.device != self.generator.device:
             self._build()
 
-    def _judge(self, synthesis: Synthesis, loss: Tensor) -> float:
+    def _judge(self, synthesis: Synthesis, loss: Tensor) -> None:
         self.loss = float(loss.detach())
         if self.loss < self.best_loss or self.best_map is None:
             self.best_loss = min(self.loss, self.best_loss) if math.isfinite(self.loss) else self.best_loss
             self.best_image = to_uint8(synthesis.image)[0]
             self.best_map = synthesis.part_map[0].detach().cpu().numpy()
             self.keep()
-        return self.loss
 
 
 class _Refinement(_Fit):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from tqdm import tqdm
 
 from memorygan.picture import from_uint8
@@ -25,13 +24,10 @@ def describe_pictures(images: np.ndarray, backbone: Backbone) -> np.ndarray:
     for start in tqdm(range(0, len(images), _BATCH), desc="features", mininterval=10):
         x = from_uint8(images[start : start + _BATCH])
         x = F.interpolate(x, size=(_SIZE, _SIZE), mode="bilinear", antialias=True, align_corners=False)
-        rows.append(_pooled(backbone(x)).half().numpy())
+        fine, coarse = backbone(x)[-2:]
+        pooled = F.adaptive_avg_pool2d(fine, _GRID).flatten(1)
+        rows.append(torch.cat([pooled, coarse.mean(dim=(2, 3))], dim=1).half().numpy())
     return np.concatenate(rows)
-
-
-def _pooled(features: list[Tensor]) -> Tensor:
-    fine, coarse = features[-2:]
-    return torch.cat([F.adaptive_avg_pool2d(fine, _GRID).flatten(1), coarse.mean(dim=(2, 3))], dim=1)
 
 
 def cached_features(file: Path, images: np.ndarray, backbone: Backbone) -> np.ndarray:

@@ -43,7 +43,8 @@ def consult(
     agreement = {}
     for attribute in WORDS:
         labels = {row: told[s][i][attribute] for row, (s, i) in enumerate(where) if attribute in told[s][i]}
-        if not labels or min(np.sum(list(labels.values()), axis=0)[: _probed(attribute)]) < _LEAST:
+        probed = len(WORDS[attribute]) - (attribute == "hair colour")  # of white hair, labels know nothing
+        if not labels or min(np.sum(list(labels.values()), axis=0)[:probed]) < _LEAST:
             continue
         rows, y = torch.tensor(list(labels)), torch.tensor(list(labels.values()), dtype=torch.float32)
         guesses, agreement[attribute] = _guess(x, rows, y)
@@ -54,11 +55,6 @@ def consult(
                 guess if label is None else ((a + b) / 2 for a, b in zip(label, guess, strict=True))
             )
     return opinions, agreement
-
-
-def _probed(attribute: str) -> int:
-    """How many of an attribute's words labels know: of white hair, none does."""
-    return len(WORDS[attribute]) - (attribute == "hair colour")
 
 
 def _guess(x: Tensor, rows: Tensor, y: Tensor) -> tuple[Tensor, float]:
