@@ -21,7 +21,7 @@ from editing.face.fields import between
 from editing.face.measure import change_between
 from editing.face.photo_ref import PhotoRef
 from editing.face.recipe import Recipe
-from editing.face.session import Edits, Session, describe
+from editing.face.session import Edits, Session
 from editing.face.sources import CodesSource, SeedSource, Source
 from editing.face.state import FaceEditor, differing, parts_source
 from editing.face.store import SessionStore
@@ -451,7 +451,10 @@ class ServiceCore:
             seed=source.seed if source else None,
             truncation=source.truncation if source else None,
             sliders=dict(sliders),
-            history=tuple(describe(edit, labels) for edit in edits),
+            history=tuple(
+                edit.describe(labels.get(edit.slider, "")) if isinstance(edit, SliderEdit) else edit.describe()
+                for edit in edits
+            ),
             can_undo=session.can_undo,
             can_redo=session.can_redo,
             in_photo=session.photo is not None and bool(session.photo_token),

@@ -69,7 +69,7 @@ from editing.results import (
 from editing.sliders.directions import Slider
 from editing.text.results import TextProgress, TextProposal
 from editing.text.subjects import Subject, subject_of
-from editing.text.wish import check_wish, read_wish
+from editing.text.wish import read_wish
 from memorygan.generator import ComposedGenerator
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
@@ -512,10 +512,11 @@ class EditingService(OwnPhotos):
                 strength, weight or choice of layers, or a value out of range.
             BusyError: on the first step, if too many jobs are waiting.
         """
-        settings, seed = check_wish(strength, weights, steps, layers), checked_seed(seed)
         if self._guides is None:
             raise EditingError(self.capabilities["text"])
-        wish = read_wish(self._guides, self._scheme, settings, seed, prompt, parts, neutral, layers)
+        wish = read_wish(
+            self._guides, self._scheme, prompt, parts, neutral, strength, weights, steps, checked_seed(seed), layers
+        )
         return self._followed(session, wish, cancel or CancelToken(), owner or session, resume)
 
     def apply_description(self, session: str, proposal: TextProposal) -> FaceView:

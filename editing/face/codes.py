@@ -48,13 +48,11 @@ class Codes:
         try:
             unpack = zlib.decompressobj()
             data = unpack.decompress(base64.b64decode(self.text, validate=True), MAX_CODES_BYTES)
-            if unpack.unconsumed_tail:
-                raise EditingError("the recipe's codes are larger than any face; it is damaged, use another file")
-            codes = safetensors.torch.load(data)["codes"]
+            codes = None if unpack.unconsumed_tail else safetensors.torch.load(data)["codes"]
         except (binascii.Error, zlib.error, safetensors.SafetensorError, KeyError, ValueError) as error:
-            if isinstance(error, EditingError):
-                raise
             raise EditingError("the recipe's codes are damaged; use another copy of the file") from error
+        if codes is None:
+            raise EditingError("the recipe's codes are larger than any face; it is damaged, use another file")
         if codes.dtype != torch.float16 or not bool(torch.isfinite(codes).all()):
             raise EditingError("the recipe's codes are not finite float16 numbers; use another copy of the file")
         return codes.float()

@@ -48,9 +48,10 @@ class SliderEdit:
     def from_dict(cls, fields: Mapping[str, Any]) -> SliderEdit:
         return cls(read_text(fields.get("slider"), "slider"), read_number(fields.get("value"), "value", -10, 10))
 
-    def describe(self) -> str:
+    def describe(self, label: str = "") -> str:
+        """In plain words; ``label`` is what a person calls the slider."""
         part, _, name = self.slider.partition(".")
-        return f"{_title(part)}: {name.replace('_', ' ')} {self.value:+.3g}"
+        return f"{_title(part)}: {label or name.replace('_', ' ')} {self.value:+.3g}"
 
 
 @dataclass(frozen=True)

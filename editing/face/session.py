@@ -197,11 +197,3 @@ class Session:
         copy.lost_tuning, copy.photo, copy.photo_token = self.lost_tuning, self.photo, self.photo_token
         copy.others, copy.lenders = self.others, dict(self.lenders)
         return copy
-
-
-def describe(edit: Edit, labels: dict[str, str]) -> str:
-    """A sentence for a person; slider ids are replaced by their labels."""
-    if isinstance(edit, SliderEdit) and edit.slider in labels:
-        part = edit.slider.split(".", 1)[0]
-        return f"{part[:1].upper()}{part[1:]}: {labels[edit.slider]} {edit.value:+.3g}"
-    return edit.describe()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,17 +16,8 @@ from memorygan.generator import ComposedGenerator, MemoryGAN
 PROPOSALS = 256
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Several codes for one part.
-
-    Attributes:
-        codes: (N, Q) float32 query codes.
-        likelihood: (N,) log-likelihood in nats of the later parts, relative to the best proposal: 0 or less.
-    """
-
-    codes: Tensor
-    likelihood: Tensor
+# (N, Q) float32 query codes, and (N,) log-likelihoods in nats of the later parts, relative to the best proposal.
+Draws = tuple[Tensor, Tensor]
 
 
 def resample_given_others(controller: Controller, codes: Tensor, slot: int, count: int, seed: int) -> Draws:
@@ -60,7 +49,7 @@ def resample_given_others(controller: Controller, codes: Tensor, slot: int, coun
     # The largest Gumbel-perturbed log-weights are a draw without replacement.
     gumbel = torch.from_numpy(random.gumbel(size=PROPOSALS))
     chosen = torch.topk(tempered + gumbel, count).indices
-    return Draws(drawn.cpu()[chosen], weights[chosen].float())
+    return drawn.cpu()[chosen], weights[chosen].float()
 
 
 def _temper(log_weights: Tensor, wanted: float) -> float:
@@ -98,9 +87,9 @@ def draw_variants(generator: ComposedGenerator, queries: Tensor | None, slot: in
         seeds = [int(s) for s in np.random.default_rng(seed).integers(0, 2**31, count)]
         with torch.no_grad():
             codes = generator.sample_queries(seeds).codes[:, slot].cpu()
-        return Draws(codes, torch.zeros(count))
+        return codes, torch.zeros(count)
     noise = np.random.default_rng(seed).standard_normal((count, generator.config.query_dim), dtype=np.float32)
-    return Draws(torch.from_numpy(noise), torch.zeros(count))
+    return torch.from_numpy(noise), torch.zeros(count)
 
 
 def variant_edits(
@@ -125,6 +114,6 @@ def variant_edits(
     if group not in PART_LAYERS:
         raise EditingError(f"group is {quoted(group)}; use 'all', 'shape' or 'texture'")
     slot = 0 if part == BASE else 1 + editor.config.parts.index(part)
-    draws = run(lambda: draw_variants(editor.generator, state.queries, slot, count, seed))
-    edits = [ResampleEdit(part, Codes.of(code), seed, group, state.truncation) for code in draws.codes]
-    return edits, (draws.likelihood - draws.likelihood.max()).tolist()
+    codes, likelihood = run(lambda: draw_variants(editor.generator, state.queries, slot, count, seed))
+    edits = [ResampleEdit(part, Codes.of(code), seed, group, state.truncation) for code in codes]
+    return edits, (likelihood - likelihood.max()).tolist()

@@ -193,24 +193,15 @@ def library() -> Any:
     return pyvips
 
 
+# EXIF's orientations: which way the rows and the columns of a picture run; from 5 on they are exchanged as well.
+_RUNS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}
+
+
 def upright(values: np.ndarray, orientation: int) -> np.ndarray:
     """(h, w, …) as EXIF says that it is to be shown; no copy is made."""
-    match orientation:
-        case 2:
-            return values[:, ::-1]
-        case 3:
-            return values[::-1, ::-1]
-        case 4:
-            return values[::-1]
-        case 5:
-            return values.swapaxes(0, 1)
-        case 6:
-            return np.rot90(values, -1)
-        case 7:
-            return values[::-1, ::-1].swapaxes(0, 1)
-        case 8:
-            return np.rot90(values)
-    return values
+    rows, columns = _RUNS.get(orientation, (1, 1))
+    turned = values[::rows, ::columns]
+    return turned.swapaxes(0, 1) if 5 <= orientation <= 8 else turned
 
 
 def _turned(orientation: int, turns: int) -> int:

@@ -64,15 +64,8 @@ class People:
             colours.append(((lab * nose[:, None]).sum(dim=2) / nose.sum(dim=1, keepdim=True).clamp_min(1)).cpu())
         return cls(faces, parts, torch.cat(codes), torch.cat(shares), torch.cat(features), torch.cat(colours))
 
-    def codes_of(self, part: str) -> Tensor:
-        """(N, D)."""
-        return self.codes[:, 1 + self.parts.index(part)]
-
     def worn(self) -> dict[str, Tensor]:
         """Part name → (M, D) codes of those who show enough of it: glasses, hats, earrings; not where few do."""
-        found = {
-            trait.part: self.codes_of(trait.part)[self.shares[:, self.parts.index(trait.part)] >= trait.share]
-            for trait in PARTS
-            if trait.part in self.parts.names
-        }
+        known = [(trait, self.parts.index(trait.part)) for trait in PARTS if trait.part in self.parts.names]
+        found = {trait.part: self.codes[self.shares[:, k] >= trait.share, 1 + k] for trait, k in known}
         return {part: codes for part, codes in found.items() if len(codes) >= _FEWEST}

@@ -37,34 +37,29 @@ class Wish:
     notices: tuple[str, ...]
 
 
-def check_wish(strength: str, weights: Mapping[str, float] | None, steps: int, layers: str | None) -> TextSettings:
-    """How a sentence is to be followed.
-
-    Raises:
-        EditingError: for an unknown strength, loss or choice of layers, or a value out of range.
-    """
-    if unknown := sorted(set(weights or {}) - set(LOSSES)):
-        raise EditingError(f"there is no loss {quoted(unknown[0])}; use any of {', '.join(LOSSES)}")
-    if layers not in (None, *PART_LAYERS):
-        raise EditingError(f"the layers are {quoted(layers)}; use one of {', '.join(PART_LAYERS)}")
-    return TextSettings.preset(strength, steps=steps, **(weights or {}))
-
-
 def read_wish(
     guides: Guides,
     scheme: PartScheme,
-    settings: TextSettings,
-    seed: int,
     prompt: str,
     parts: Sequence[str] | None,
     neutral: str,
+    strength: str,
+    weights: Mapping[str, float] | None,
+    steps: int,
+    seed: int,
     layers: str | None,
 ) -> Wish:
     """A wish from the arguments of :meth:`editing.service.EditingService.describe`.
 
     Raises:
-        EditingError: without a judge of words, for a sentence it cannot read, an unknown part, or none.
+        EditingError: for an unknown strength, loss, choice of layers or part, or no part, a value out of range, without
+            a judge of words, or for a sentence it cannot read.
     """
+    if unknown := sorted(set(weights or {}) - set(LOSSES)):
+        raise EditingError(f"there is no loss {quoted(unknown[0])}; use any of {', '.join(LOSSES)}")
+    if layers not in (None, *PART_LAYERS):
+        raise EditingError(f"the layers are {quoted(layers)}; use one of {', '.join(PART_LAYERS)}")
+    settings = TextSettings.preset(strength, steps=steps, **(weights or {}))
     judge = guides.text()
     prompt, notices = for_judge(judge, prompt)
     if neutral.strip():
