@@ -834,7 +834,7 @@ def test_small_pictures_of_many_faces_are_made_in_halves_where_they_do_not_fit(m
 def test_uploads_are_unpacked_a_few_at_a_time(monkeypatch):
     lock, running, most = threading.Lock(), [0], [0]
 
-    def slow(data, limits):
+    def slow(data):
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
