@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from toy import toy_service  # type: ignore[import-not-found]
 
-from editing.guidance.face_net import FaceEmbedder, FaceNetConfig, inner_face, load_face_net
+from editing.guidance.face_net import KIND, FaceEmbedder, FaceNetConfig, inner_face, load_face_net
 from editing.guidance.likeness import SAME_PERSON, SCALES, SIMILAR, SOMEONE_ELSE
 from editing.guidance.registry import Guides
 from editing.guidance.training import identity, taught
@@ -21,6 +21,7 @@ from editing.guidance.training.grown import grown
 from editing.guidance.training.identity import IdentityTrainer, IdentityTrainingConfig, go_on, save_state
 from editing.guidance.training.identity_eval import against_parents, limits, persons, report
 from editing.guidance.training.taught import NOBODY, SIZE, TaughtFaces
+from memorygan.checkpoint import load_module
 from memorygan.training import alignment, teacher
 
 MARKS = torch.tensor([[0.38, 0.47], [0.63, 0.47], [0.5, 0.62], [0.39, 0.73], [0.62, 0.73]])
@@ -243,6 +244,9 @@ def test_the_command_trains_writes_and_measures(
     assert load_face_net(tmp_path / "new.st")(torch.zeros(1, 3, 64, 64)).shape == (1, 128)
     assert identity.main([*arguments, "--evaluate"]) == 0
     assert "| pairs |" in capsys.readouterr().out
+    again = ["--start-from", str(tmp_path / "new.st"), "--state", str(tmp_path / "again.pt")]
+    assert identity.main([*arguments, *again, "--images", "8"]) == 0
+    assert load_module(tmp_path / "new.st", KIND)[1]["provenance"]["images_seen"] == 24
 
 
 class _Knows:

@@ -180,4 +180,5 @@ STUDY = Study(
     sheet=True,
     uses=("encoder", "judges"),
     depends=_inputs,
+    version=2,
 )

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from editing.guidance.face_net import (
     DEFAULT_WEIGHTS,
+    KIND,
     RECOGNITION_FRAME,
     FaceEmbedder,
     FaceNetConfig,
@@ -39,7 +40,7 @@ from editing.guidance.training.faces import to_float
 from editing.guidance.training.grown import grown
 from editing.guidance.training.identity_eval import report
 from editing.guidance.training.taught import NOBODY, Recorder, TaughtFaces
-from memorygan.checkpoint import load_generator
+from memorygan.checkpoint import load_generator, load_module
 from memorygan.command import command
 from memorygan.encoder import load_encoder
 from memorygan.fast.hardware import cpu_autocast
@@ -94,7 +95,7 @@ class IdentityTrainer:
         config: IdentityTrainingConfig,
         photos: Sequence[TaughtFaces],
         made: Sequence[TaughtFaces] = (),
-        start: FaceEmbedder | None = None,
+        start: Path | None = None,
     ) -> None:
         """Prepare a run.
 
@@ -102,7 +103,7 @@ class IdentityTrainer:
             config: see there.
             photos: faces that may be parents, in the order in which ``parents`` counts.
             made: faces made of them: rebuilt, distorted.
-            start: weights to begin with, random ones if None; see :func:`grown`.
+            start: file of weights to begin with, random ones if None; see :func:`grown`.
 
         Raises:
             ValueError: if there are fewer faces than a step shows, or ``start`` does not fit.
@@ -123,7 +124,7 @@ class IdentityTrainer:
         if len(self.photos) < config.batch:
             raise ValueError(f"need at least {config.batch} faces to train on, got {len(self.photos)}")
         torch.manual_seed(config.seed)
-        self.net = channels_last((grown(start, FaceNetConfig()) if start else FaceEmbedder()).train())
+        self.net = channels_last((grown(load_face_net(start), FaceNetConfig()) if start else FaceEmbedder()).train())
         self.average = channels_last(FaceEmbedder().eval())
         self.average.load_state_dict(self.net.state_dict())
         sample = torch.from_numpy(np.array(self.sources[0].maps[:512])).float()
@@ -137,7 +138,8 @@ class IdentityTrainer:
             fused=True,
         )
         self.dice = torch.Generator().manual_seed(config.seed)
-        self.shown, self.images_before, self.seconds, self.steps = 0, 0, 0.0, 0
+        self.images_before = int(load_module(start, KIND)[1]["provenance"]["images_seen"]) if start else 0
+        self.shown, self.seconds, self.steps = 0, 0.0, 0
         self.parts: dict[str, float] = {}
 
     @property
@@ -306,8 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = IdentityTrainingConfig(
             options.minutes, options.images, seed=options.seed, batch=options.batch, lr=options.lr
         )
-        start = load_face_net(options.start_from) if options.start_from else None
-        trainer = IdentityTrainer(config, photos, made, start)
+        trainer = IdentityTrainer(config, photos, made, options.start_from)
         go_on(trainer, options.state)
         train(trainer, options.state)
         data = [f"{s.name} ({len(s) - int(s.held.sum())} faces)" for s in photos]
