@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -493,7 +495,8 @@ def test_lips_whose_shares_fade_at_their_border_take_the_whole_change():
     shares[..., MOUTH] *= 0.8  # as a guided filter leaves a thin lip
     shares[..., SKIN] += 0.2 * (ids(N) == MOUTH)
     redder = look(ids(S), {MOUTH: (200, 40, 60)})
-    made = transfer(FramedPhoto.of(pixels, shares, N), look(ids(S)), redder, Plan((MOUTH,), ()))
+    framed = replace(FramedPhoto.of(pixels, one_hot(ids(N)), N), parts=shares)
+    made = transfer(framed, look(ids(S)), redder, Plan((MOUTH,), ()))
     inner = cv2.erode((ids(N) == MOUTH).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     moved = (to_lab(apply(pixels, made, WHOLE)[0]) - to_lab(pixels))[inner][:, 1].mean()
     assert moved == pytest.approx((redder.lab - look(ids(S)).lab)[ids(S) == MOUTH][:, 1].mean(), rel=0.07)
