@@ -26,6 +26,7 @@ from editing.device.loading import choose_device, load_assets
 from editing.errors import EditingError
 from editing.photo.detect import MtcnnDetector
 from editing.photo.face import shares_of
+from editing.photo.transfer.looks import to_lab
 from editing.photo.transfer.tone import teeth
 from editing.service import EditingService
 from editing.sliders.properties import Scene, measure, properties_of
@@ -114,9 +115,9 @@ def coloured(part: str, pictures: Sequence[np.ndarray], shares: Sequence[np.ndar
     mouth, found = FACE_PARTS.index("mouth"), []
     for pixels, share in zip(pictures, shares, strict=True):
         side = share.shape[0]
-        small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
+        lab = to_lab(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))
         lips = share.copy()
-        lips[..., mouth] *= 1.0 - teeth(cv2.cvtColor(small, cv2.COLOR_RGB2LAB), share[..., mouth])
+        lips[..., mouth] *= 1.0 - teeth(lab, share[..., mouth])
         found.append(lips)
     return found
 
