@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from editing.photo.transfer import fields as fields_module
-from editing.photo.transfer.borrow import Lent, facing, lends
+from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields, apply
 from editing.photo.transfer.looks import FramedPhoto, Look, noise_level, to_lab
 from editing.photo.transfer.outline import regrown, rooted
@@ -18,6 +18,7 @@ from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.tone import tone
 from editing.photo.transfer.transfer import Plan, transfer
+from editing.photo.transfer.warp import unfolded
 from memorygan.parts import FACE_PARTS
 
 N, S = 128, 64
@@ -257,7 +258,7 @@ def test_hair_grows_from_the_photos_own_outline():
     grown = (found.grown > 0.5) & (np.mgrid[:N, :N][0] < N // 2)
     y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
     far = np.hypot(x, y)[grown]
-    assert far.min() > 0.41 and far.max() == pytest.approx(0.46, abs=0.015)
+    assert far.min() > 0.38 and far.max() == pytest.approx(0.46, abs=0.015)
     assert found.shrunk.max() < 0.5
     back = regrown(framed, look(ids(N, hair=0.4)), look(ids(N, hair=0.36)), np.ones((N, N), np.float32), HAIR)
     assert back is not None
@@ -413,17 +414,17 @@ def test_nothing_is_taken_from_a_face_that_is_turned_further():
         return found
 
     pixels, framed = photo()
-    assert facing(framed) == pytest.approx(0.0, abs=0.02)
+    assert framed.facing == pytest.approx(0.0, abs=0.02)
     results = []
     for by in (4, 20):
         other = FramedPhoto.of(painted(turned(by), {MOUTH: (60, 200, 60)}), one_hot(turned(by)), N)
-        assert facing(other) == pytest.approx(by / 68, abs=0.05)
+        assert other.facing == pytest.approx(by / 68, abs=0.05)
         made = transfer(framed, look(ids(S)), look(ids(S)), Plan((), (MOUTH,)), [Lent(other, (MOUTH,))])
         results.append(apply(pixels, made, WHOLE)[0])
     assert np.abs(results[0].astype(int) - pixels).max() > 30
     assert np.array_equal(results[1], pixels)
     nobody = FramedPhoto.of(np.zeros((N, N, 3), np.uint8), one_hot(np.zeros((N, N), np.uint8)), N)
-    assert facing(nobody) == 0.0
+    assert nobody.facing == 0.0
 
 
 def test_only_what_a_photo_has_is_lent():
@@ -619,3 +620,141 @@ def test_complexion_changes_evenly_and_colour_goes_with_light():
     assert np.ptp(offset[skin][:, 2]) < 16 < np.abs(Look(patch, after.parts).lab - look(ids(S)).lab)[26, 32, 2]
     lit = np.abs(offset[skin][:, 2]).mean()
     assert np.abs(offset[shadow][:, 2]).mean() < 0.5 * lit, "no blue shows in shadows"
+
+
+def test_a_face_that_looks_the_other_way_lends_as_in_a_mirror():
+    def turned(by: int) -> np.ndarray:
+        found = ids(N)
+        found[found == MOUTH] = SKIN
+        found[78:88, 49 + by : 79 + by] = MOUTH
+        return found
+
+    right, left = turned(20), turned(-20)
+    green = painted(left, {MOUTH: (60, 200, 60)})
+    green[:, :44][left[:, :44] == MOUTH] = (60, 60, 200)  # of the other's mouth the outer side is blue
+    other = FramedPhoto.of(green, one_hot(left), N)
+    pixels = painted(right)
+    framed = FramedPhoto.of(pixels, one_hot(right), N)
+    model = look(right[::2, ::2])
+    made = transfer(framed, model, model, Plan((), (MOUTH,)), [Lent(other, (MOUTH,))])
+    result, _ = apply(pixels, made, WHOLE)
+    outer = result[80:86, 86:94].mean(axis=(0, 1))
+    assert outer[2] > outer[1] + 40
+    assert np.array_equal(other.mirrored.mirrored.parts, other.parts)
+
+
+def test_hair_of_another_photo_takes_the_place_of_hair_that_reaches_farther():
+    long, short = ids(N, hair=0.46), ids(N, hair=0.36)
+    other = FramedPhoto.of(painted(short, {HAIR: (60, 200, 60)}), one_hot(short), N)
+    pixels = painted(ids(N, hair=0.47))  # its ends are too fine for a mask
+    framed = FramedPhoto(pixels, one_hot(long), 0.0)
+    # The model's rebuild has less hair than the photo, and hardly loses any.
+    made = transfer(
+        framed, look(ids(S, hair=0.4)), look(ids(S, hair=0.39)), Plan((HAIR,), (HAIR,)), [Lent(other, (HAIR,))]
+    )
+    result, _ = apply(pixels, made, WHOLE)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    far, above = np.hypot(x, y), y < 0.05
+    assert np.abs(result[(far > 0.38) & above].astype(int) - COLOURS[0]).max() < 12
+    assert result[(far > 0.3) & (far < 0.345) & above][:, 1].mean() > 150
+
+
+def test_ears_and_clothes_that_the_photo_does_not_show_are_not_taken_from_the_other():
+    long, short = ids(N, hair=0.46), ids(N, hair=0.36)
+    short[(np.mgrid[:N, :N][0] > 0.45 * N) & (short == 0)] = CLOTH
+    other = FramedPhoto.of(painted(short, {CLOTH: (250, 0, 0), HAIR: (60, 200, 60)}), one_hot(short), N)
+    pixels = painted(long)
+    framed = FramedPhoto.of(pixels, one_hot(long), N)
+    before = look(ids(S, hair=0.46))
+    made = transfer(framed, before, before, Plan((HAIR,), (HAIR,)), [Lent(other, (HAIR,))])
+    result, _ = apply(pixels, made, WHOLE)
+    gone = np.mgrid[:N, :N][0] == int(0.53 * N)
+    gone &= (long == HAIR) & (short == CLOTH)
+    assert gone.any()
+    assert np.abs(result[gone].astype(int) - COLOURS[0]).mean() < 12
+
+
+def test_the_old_edge_of_hair_that_grows_is_not_left_as_a_line():
+    part_ids = ids(N)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    far, above = np.hypot(x, y), y < 0.05
+    rim = (far > 0.39) & (far < 0.41) & above
+    pixels = painted(part_ids)
+    pixels[rim] = (230, 230, 240)  # half of it is a bright sky
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    made = transfer(framed, look(ids(S)), look(ids(S, hair=0.47)), Plan((), (HAIR,)))
+    result, _ = apply(pixels, made, WHOLE)
+    assert result[rim].mean() < 110
+
+
+def test_hair_does_not_grow_where_the_photos_is_already_as_far_as_the_models_is_to_be():
+    own = ids(N)
+    own[40:70, 108:120] = HAIR  # a lock that the rebuild has not got, until it grows
+    after = ids(S)
+    after[20:35, 50:60] = HAIR
+    framed = FramedPhoto.of(painted(own), one_hot(own), N)
+    found = regrown(framed, look(ids(S)).at(N), look(after).at(N), np.ones((N, N), np.float32), HAIR)
+    assert found is not None
+    assert not (found.grown[:, 124:] > 0.3).any()
+
+
+def test_hair_that_grows_has_the_colour_of_most_of_it_and_not_of_a_light_on_it():
+    part_ids = ids(N)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    pixels = painted(part_ids)
+    pixels[(part_ids == HAIR) & (x > 0.25)] = (240, 190, 120)
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    made = transfer(framed, look(ids(S)), look(ids(S, hair=0.48)), Plan((), (HAIR,)))
+    result, _ = apply(pixels, made, WHOLE)
+    new = (np.hypot(x, y) > 0.42) & (np.hypot(x, y) < 0.46) & (y < 0.05)
+    sides = [to_lab(result)[new & side][:, 0].mean() for side in (x > 0.3, x < -0.3)]
+    assert sides[0] - sides[1] < 20, "40 between the hair in the light and the other"
+
+
+@pytest.mark.parametrize(("things", "most"), [(True, 2.0), (False, 40.0)])
+def test_leaves_are_continued_where_hair_goes_and_things_before_a_wall_are_not(things, most):
+    part_ids, rng = ids(N), np.random.default_rng(5)
+    pixels = painted(part_ids)
+    ground = part_ids == 0
+    noise = rng.normal(0, 18, (N, N))
+    if things:
+        rows, columns = np.mgrid[:N, :N]
+        away = np.hypot(rows - N / 2, columns - N / 2) > 0.45 * N
+        noise = np.where(away & (columns % 9 < 3) & (rows % 9 < 3), 90.0, noise / 30)
+    pixels[ground] = np.clip(pixels[ground] + noise[ground][:, None], 0, 255).astype(np.uint8)
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    made = transfer(framed, look(ids(S)), look(ids(S, hair=0.3)), Plan((), (HAIR,)))
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    gone = (np.hypot(x, y) > 0.33) & (np.hypot(x, y) < 0.38) & (y < 0.05)
+    light = made.drawn[..., 0]
+    rough = float((light - cv2.GaussianBlur(light, (0, 0), 2.0))[gone].std())
+    assert rough < most if things else 2.0 < rough < most
+
+
+def test_a_flow_that_folds_is_bridged_and_one_that_does_not_stays():
+    y, x = np.mgrid[:N, :N].astype(np.float32)
+    bump = np.exp(-(np.square(x - 64) + np.square(y - 64)) / 800)
+    smile = np.dstack([6.0 * bump, 3.0 * bump]).astype(np.float32)
+    assert np.abs(unfolded(smile) - smile).max() < 0.05
+    torn = smile.copy()
+    torn[50:60, 50:60] = (-25.0, 20.0)
+    mended = unfolded(torn)
+    steps = [np.abs(np.diff(flow, axis=1)).max() for flow in (torn, mended)]
+    assert steps[1] < 0.25 * steps[0]
+    assert np.abs(mended - smile)[40:70, 40:70].mean() < 0.25 * np.abs(torn - smile)[40:70, 40:70].mean()
+
+
+def test_skin_that_is_drawn_has_pores_and_no_strands_that_lie_over_the_face():
+    long, short = ids(N, hair=0.4), ids(N, hair=0.4)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    fringe = (np.hypot(x, y) < 0.28) & (y < -0.08)
+    long[fringe] = HAIR
+    other = FramedPhoto.of(painted(short), one_hot(short), N)
+    noise = np.random.default_rng(2).normal(0, 3, (N, N, 1))
+    pixels = np.clip(painted(long) + noise, 0, 255).astype(np.uint8)
+    pixels[(long == SKIN) & (np.arange(N) % 16 == 0)] = (90, 60, 40)
+    framed = FramedPhoto.of(pixels, one_hot(long), N)
+    made = transfer(framed, look(long[::2, ::2]), look(ids(S)), Plan((HAIR,), (HAIR,)), [Lent(other, (HAIR,))])
+    drawn = made.drawn[..., 0][cv2.erode(fringe.astype(np.uint8), np.ones((11, 11))) > 0]
+    assert 0.3 < drawn.std() < 6.0
+    assert drawn.min() > to_lab(painted(ids(N)))[N // 2, N // 2, 0] - 20

@@ -9,18 +9,17 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
+from editing.photo.transfer.outline import FEATURES
 from editing.photo.transfer.spread import smooth, spread
 
 # Laid over the photo as they are cut out; the others are small and blended into the face around them.
 _WORN = ("hair", "hat", "eyeglass", "earring")
 _SET_IN = ("eyes", "eyebrows", "mouth", "nose")
-_FEATURES = ("eyes", "eyebrows", "mouth", "nose", "eyeglass")
 # How far the light of another photo is followed, in L and in a and b.
 _LIGHT, _TINT = 12.0, 5.0
 _HAIR = 0.02  # of the picture: what a scarf or a hat leaves of it is not somebody's hair
 _LENS = 0.25  # opacity
-_FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "eyeglass")
-# By how much two faces may be turned apart, see facing(), for parts that are set in and for those that are worn.
+# By how much two faces may be turned apart (FramedPhoto.facing), for parts that are set in and for those that are worn.
 _TURNED_IN, _TURNED_WORN = 0.12, 0.2
 
 
@@ -54,11 +53,12 @@ def borrow(
         lent: see there.
         drawn, alpha: so far.
     """
-    names, other = photo.scheme.names, lent.photo
-    light, turned = _light(photo, toned, other), abs(facing(photo) - facing(other))
+    names = photo.scheme.names
+    light = _light(photo, toned, lent.photo)
     for part in lent.parts:
-        if turned > (_TURNED_IN if names[part] in _SET_IN else _TURNED_WORN):
-            continue  # seen from another side, it would not fit: the model's stays
+        other = fitting(photo, lent.photo, names[part])
+        if other is None:
+            continue
         if names[part] in _SET_IN:
             colour, opacity = _set_in(photo, toned, after, other, part)
         elif names[part] in _WORN:
@@ -76,25 +76,33 @@ def borrow(
     return drawn.astype(np.float32), alpha.astype(np.float32)
 
 
-def facing(photo: FramedPhoto) -> float:
-    """How far a face is turned: its features' place between the middle of the face (0) and its sides (±0.5).
+def fitting(photo: FramedPhoto, other: FramedPhoto, name: str) -> FramedPhoto | None:
+    """The photo that a part is taken from, mirrored if only so both heads are turned the same way; None if they are
+    turned apart: the part would not fit, and the model's is drawn."""
+    most = _TURNED_IN if name in _SET_IN else _TURNED_WORN
+    if abs(photo.facing - other.facing) <= most:
+        return other
+    return other.mirrored if abs(photo.facing + other.facing) <= most else None
 
-    Portraits that look into the camera have up to 0.1, and at 0.3 one cheek is all but hidden.
-    """
-    names, line = photo.scheme.names, (np.arange(photo.size) + 0.5) / photo.size
-    columns = photo.parts.sum(axis=0)
-    face = columns[:, [names.index(name) for name in _FACE]].sum(axis=1)
-    if face.sum() < 1.0:
-        return 0.0
-    low, high = np.interp((0.05, 0.95), np.cumsum(face) / face.sum(), line)
-    places = [
-        float((columns[:, k] * line).sum() / columns[:, k].sum())
-        for k in map(names.index, ("eyes", "nose", "mouth"))
-        if columns[:, k].sum() >= 1.0
-    ]
-    if not places:
-        return 0.0
-    return (float(np.mean(places)) - (low + high) / 2.0) / max(high - low, 1e-3)
+
+def laid_hair(photo: FramedPhoto, after: Look, lent: Sequence[Lent]) -> tuple[np.ndarray, np.ndarray] | None:
+    """(S, S) 0 to 1: where hair of another photo is going to lie, and (S, S, K) the parts of that photo, at the size of
+    ``after``; None if none is taken, or it would not fit."""
+    hair, size = photo.scheme.index("hair"), after.parts.shape[0]
+    for one in reversed(lent):
+        other = fitting(photo, one.photo, "hair") if hair in one.parts else None
+        if other is not None:
+            return resized(_hair_matte(photo, after, other), size), resized(other.parts, size)
+    return None
+
+
+def _hair_matte(photo: FramedPhoto, after: Look, other: FramedPhoto) -> np.ndarray:
+    """Behind the features of a face, whose places differ a little, and under a hat that stays on."""
+    names = photo.scheme.names
+    hat = names.index("hat")
+    stays = photo.parts[..., hat] * np.clip(2.0 * resized(after.parts[..., hat], photo.size), 0.0, 1.0)
+    matte = other.parts[..., names.index("hair")]
+    return matte * (1.0 - photo.share([names.index(name) for name in FEATURES])) * (1.0 - stays)
 
 
 def lends(names: Sequence[str], part: int, photo: FramedPhoto) -> bool:
@@ -121,10 +129,7 @@ def _worn(
         inside = np.clip((depth - 1 / 60) * 60.0, 0.0, 1.0)
         matte = matte * (1.0 - seen) * (1.0 - (1.0 - _LENS) * inside)
     elif names[part] == "hair":
-        # Behind the features of a face, whose places differ a little, and under a hat that stays on.
-        hat = names.index("hat")
-        stays = photo.parts[..., hat] * np.clip(2.0 * resized(after.parts[..., hat], photo.size), 0.0, 1.0)
-        matte = matte * (1.0 - photo.share([names.index(name) for name in _FEATURES])) * (1.0 - stays)
+        matte = _hair_matte(photo, after, other)
     return colour, matte
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
-from editing.photo.transfer.outline import BEHIND, regrown
+from editing.photo.transfer.outline import BEHIND, regrown, relaid
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.tone import without_others
@@ -19,12 +19,23 @@ _TEETH = 8.0  # of L: a mouth whose warp is farther off than this shows somethin
 _LEAST = 0.05
 _ABOUT = 21  # pixels about an eye or a brow in which more of it may show
 _BESIDE = 9  # pixels across: so near to hair, strands that no mask holds colour what is behind
+_LOUD = 2.7  # root mean square of a texture in medians: leaves have 1.6, things before a wall 2.8 and more
+_PORES = 2.5  # medians
 _SEEN = 0.01  # of the picture
+_UNEVEN = {  # of L, a, b
+    "hair": np.array([12.0, 4.0, 5.0], np.float32),
+    "skin": np.array([14.0, 4.0, 4.0], np.float32),
+}
 _ENOUGH = 40.0  # pixels that show a part in the photo and in the model's picture
 
 
 def newness(
-    photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, shaped: Sequence[int]
+    photo: FramedPhoto,
+    before: Look,
+    after: Look,
+    window: np.ndarray,
+    shaped: Sequence[int],
+    laid: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the edited face shows a part that the warped photo does not have there, and which.
 
@@ -34,12 +45,17 @@ def newness(
         after: at SIDE pixels.
         window: (SIDE, SIDE), 0 where nothing may change.
         shaped: parts whose shape changes.
+        laid: see :func:`editing.photo.transfer.borrow.laid_hair`.
 
     Returns:
         (SIDE, SIDE) float32, 0 to 1, and (SIDE, SIDE, K) float32 shares of the parts that show there.
     """
     hair = photo.scheme.index("hair")
-    grown = regrown(photo, before, after, window, hair) if hair in shaped else None
+    grown = None
+    if laid is not None:
+        grown, window = relaid(photo, *laid, hair), np.ones_like(window)
+    elif hair in shaped:
+        grown = regrown(photo, before, after, window, hair)
     opaque = [k for k in range(len(photo.scheme)) if k not in photo.scheme.transparent and (grown is None or k != hair)]
     change = after.parts[..., opaque] - before.parts[..., opaque]
     differs = np.maximum(np.maximum(change, 0.0).sum(axis=2), np.maximum(-change, 0.0).sum(axis=2))
@@ -106,7 +122,7 @@ def draw(
             continue
         colour = resized(colour, size)
         inner = cv2.erode((own > 0.9).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
-        detail = _detail(toned, inner & ~needed, needed & (weight > 0.02), size / (24 if name == "background" else 40))
+        detail = _detail(toned, inner & ~needed, needed & (weight > 0.02), name)
         content += weight[..., None] * (colour + detail)
         total += weight
         if name == "hair":
@@ -135,16 +151,28 @@ def _colour(
         return None
     pure = spread(after.lab, sure)
     if both.sum() > _ENOUGH:
-        return pure + smooth(small - pure, both, SIDE / 40)
+        colour = pure + smooth(small - pure, both, SIDE / 40)
+        limit = _UNEVEN.get(scheme.names[part])
+        if limit is not None and (both > 0.5).any():  # what is new goes with most of it, which shines and is shaded
+            most = np.median(small[both > 0.5], axis=0)
+            colour = most + np.clip(colour - most, -limit, limit)
+        return colour
     # The photo has nothing of the part: only how light and warm its skin is compared with the model's is taken over.
     skin = share[..., 1] * after.parts[..., 1] * old
     return pure + ((small - after.lab) * skin[..., None]).sum(axis=(0, 1)) / max(float(skin.sum()), 1.0)
 
 
-def _detail(toned: np.ndarray, known: np.ndarray, wanted: np.ndarray, sigma: float) -> np.ndarray:
+def _detail(toned: np.ndarray, known: np.ndarray, wanted: np.ndarray, name: str) -> np.ndarray:
     """(n, n, 3) fine structure of a part, continued from where the photo has it."""
     size = toned.shape[0]
     if known.sum() < 0.004 * size * size or not wanted.any():
         return np.zeros_like(toned)
-    fine = toned - smooth(toned, known.astype(np.float32), sigma)
+    fine = toned - smooth(toned, known.astype(np.float32), size / (24 if name == "background" else 40))
+    light = np.abs(fine[known, 0])
+    median = max(float(np.median(light)), 1e-3)
+    if name == "background":  # leaves and bricks are continued; of things before a wall only pieces would come along
+        loud = float(np.sqrt(np.square(light).mean())) / median
+        fine *= np.clip((_LOUD - loud) / 0.7, 0.0, 1.0)
+    elif name == "skin":  # pores, and not strands that lie over it
+        fine = np.clip(fine, -_PORES * median, _PORES * median)
     return continued(fine * known[..., None], known, wanted)

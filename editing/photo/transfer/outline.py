@@ -16,9 +16,16 @@ _FAR = 0.25  # of the side: farther away the distance to an outline is not told
 _IDLE = 0.75  # pixels by which outlines of a rebuild differ for no reason
 _EDGE = 1.5  # half the width of an edge in pixels
 _EVEN = 3.0  # pixels over which the way that an outline goes is evened out
+_INSIDE = 3.0  # pixels from its edge to where a part is only itself
+_BEYOND = 2.0  # pixels
 _LEAST = 0.004  # of the picture
 _FAINT = 0.06  # of a pixel
 BEHIND = ("background", "cloth")
+FEATURES = ("eyes", "eyebrows", "mouth", "nose", "eyeglass")
+_INSTEAD = {"ears": "skin", "neck": "skin", "cloth": "background"}
+_SHOWN = ("background", "skin", "ears", "neck", "cloth")  # beside hair
+_TOLD = 0.01  # of the picture
+_BORDER = 9  # pixels across
 _HARDLY, _MORE = 0.02, 2.0  # of the picture; more than that much more is other hair
 _ROOTED, _WHOLE = 0.15, 0.1  # of an island: how much of it was there, and of the largest one
 
@@ -84,25 +91,63 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
         return None
     change = found[2] - found[1]
     change = np.sign(change) * np.maximum(np.abs(change) - _IDLE, 0.0) * window
-    aim = found[0] + np.maximum(change, 0.0)
+    # Where the photo's reaches farther than it does elsewhere, it may be where the model's is to grow.
+    farther = np.quantile((found[0] - found[1])[np.abs(found[1]) < _BEYOND], 0.75)
+    most = found[2] + max(float(farther), 0.0) + _BEYOND
+    aim = np.maximum(found[0], np.minimum(found[0] + np.maximum(change, 0.0), most))
     if (change < 0).any():
         aim = np.where(change < 0, _receded(found[0], change, found[2]), aim)
     wanted = np.clip(0.5 + aim / (2.0 * _EDGE), 0.0, 1.0)
     hangs = (window > 0) & ~rooted(wanted > 0.5, own > 0.5)
     wanted = np.where(hangs, 0.0, wanted)
     there = np.maximum(own, np.clip(0.5 + found[0] / (2.0 * _EDGE), 0.0, 1.0))
-    grown = np.where(change > 0, np.maximum(wanted - there, 0.0), 0.0)
-    others = after.parts.copy()
+    # The old edge, half of it what was behind, would stay as a line in the midst of what grew.
+    edge = np.clip((aim - found[0] - 1.0) / _INSIDE, 0.0, 1.0) * np.clip((_INSIDE + 1.0 - found[0]) / _INSIDE, 0.0, 1.0)
+    grown = np.where(change > 0, np.maximum(wanted - there, edge * wanted), 0.0)
+    goes = np.where((change < 0) | hangs, np.maximum(there - wanted, 0.0), 0.0)
+    return _regrown(photo, after.parts, grown, there, goes, part)
+
+
+def relaid(photo: FramedPhoto, laid: np.ndarray, beside: np.ndarray, part: int) -> Regrown:
+    """The photo's part makes room for that of another photo, which is laid there: what reaches farther goes.
+
+    Args:
+        photo: warped.
+        laid: (S, S) share of the part that is laid over the photo.
+        beside: (S, S, K) shares of the parts in the other photo, where what shows beside the part is in its place.
+        part: its number.
+    """
+    names = photo.scheme.names
+    there = resized(photo.parts[..., part], laid.shape[0])
+    goes = np.maximum(there - laid, 0.0)
+    # Its soft border goes as well; of the face's features nothing does.
+    features = resized(photo.share([names.index(name) for name in FEATURES]), laid.shape[0])
+    border = cv2.dilate(goes, np.ones((_BORDER, _BORDER), np.uint8)) * (1.0 - laid) * (1.0 - features)
+    goes, there = np.maximum(goes, border), np.maximum(there, border)
+    others = beside.copy()
+    others[..., names.index("skin")] += beside[..., [names.index(name) for name in FEATURES]].sum(axis=2)
+    for name, like in _INSTEAD.items():  # of what the photo does not show nobody knows the colour
+        if photo.parts[..., names.index(name)].mean() < _TOLD:
+            others[..., names.index(like)] += others[..., names.index(name)]
+            others[..., names.index(name)] = 0.0
+    others[..., [k for k, name in enumerate(names) if name not in _SHOWN]] = 0.0
+    return _regrown(photo, others, np.zeros_like(there), there, goes, part)
+
+
+def _regrown(
+    photo: FramedPhoto, beside: np.ndarray, grown: np.ndarray, there: np.ndarray, goes: np.ndarray, part: int
+) -> Regrown:
+    """What grows, what is there and what of that goes, all (S, S) from 0 to 1, and what shows where it went."""
+    others = beside.copy()
     others[..., part] = 0.0
     total = others.sum(axis=2)
     others = spread(others / np.maximum(total, 1e-3)[..., None], np.clip(2.0 * total - 0.5, 0.0, 1.0))
     others /= np.maximum(others.sum(axis=2, keepdims=True), 1e-3)
     # In front of what lies behind, a strand that takes a third of a pixel and goes is gone as a whole, and not a third
     # of it; in a face such shares are lashes and shade.
-    whole = (there - wanted) / np.maximum(there, _FAINT) * np.clip(there / _FAINT - 1.0, 0.0, 1.0)
+    whole = goes / np.maximum(there, _FAINT) * np.clip(there / _FAINT - 1.0, 0.0, 1.0)
     behind = others[..., [photo.scheme.index(name) for name in BEHIND]].sum(axis=2)
-    goes = behind * whole + (1.0 - behind) * (there - wanted)
-    shrunk = np.where((change < 0) | hangs, np.maximum(goes, 0.0), 0.0)
+    shrunk = behind * whole + (1.0 - behind) * goes
     others *= (shrunk / np.maximum(grown + shrunk, 1e-3))[..., None]
     others[..., part] = grown / np.maximum(grown + shrunk, 1e-3)
     return Regrown(grown.astype(np.float32), shrunk.astype(np.float32), others.astype(np.float32))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from editing.photo.transfer.borrow import Lent, borrow
+from editing.photo.transfer.borrow import Lent, borrow, laid_hair
 from editing.photo.transfer.draw import draw, newness
 from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
@@ -75,7 +75,7 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
     gain, offset = gain + window_n * (more - 1.0), offset + window_n[..., None] * added
     offset += resized(_seen_through(first, last, plan.shaped, photo.scheme.transparent), size)
     toned = moved.lab * np.stack([gain, np.ones_like(gain), np.ones_like(gain)], axis=2) + offset
-    new, shown = newness(moved, first, last, window, plan.shaped)
+    new, shown = newness(moved, first, last, window, plan.shaped, laid_hair(moved, last, lent))
     drawn, alpha = draw(moved, toned, first, last, new, shown)
     for one in lent:
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)

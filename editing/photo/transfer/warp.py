@@ -20,6 +20,8 @@ _MARGIN = 0.05
 _BAND, _FARTHEST, _SPREAD = 2.5, 8.0, 3.0
 _STEPS = 4
 _TORN = 0.4  # pixels per pixel
+# Faces that smile stay below half a pixel per pixel; from one on the picture folds over.
+_FOLD = 0.9
 
 
 def window(before: Look, after: Look, names: Sequence[str], parts: Sequence[int]) -> np.ndarray:
@@ -67,17 +69,30 @@ def motion(before: Look, after: Look, names: Sequence[str], parts: Sequence[int]
         found *= np.clip((sure - 0.15) / 0.25, 0.0, 1.0)[..., None]
         if broad:
             # What was drawn anew matches by chance, here and there, and would be torn.
-            across, down = np.gradient(found, axis=1), np.gradient(found, axis=0)
-            torn = np.maximum(np.abs(across), np.abs(down)).max(axis=2)
-            found *= np.exp(-((cv2.GaussianBlur(torn, (0, 0), sigma / 2) / _TORN) ** 4))[..., None]
+            found *= np.exp(-((_torn(found, sigma / 2) / _TORN) ** 4))[..., None]
         else:
             box = _square(inside)
             was, now = (Look(one.image[box], one.parts[box]) for one in (before, after))
-            found[box] = _onto_outlines(found[box], was, now, chosen)
+            found[box] = unfolded(_onto_outlines(found[box], was, now, chosen))
         found *= inside[..., None]
         shift = shift * (1.0 - inside[..., None]) + found
         whole = np.maximum(whole, inside)
     return shift / SIDE, whole
+
+
+def _torn(flow: np.ndarray, sigma: float) -> np.ndarray:
+    """(s, s) how much the flow changes from one pixel to the next, around each place."""
+    across, down = np.gradient(flow, axis=1), np.gradient(flow, axis=0)
+    most: np.ndarray = np.maximum(np.abs(across), np.abs(down)).max(axis=2)
+    return cv2.GaussianBlur(most, (0, 0), sigma)
+
+
+def unfolded(flow: np.ndarray) -> np.ndarray:
+    """(s, s, 2) the flow, bridged from around the places where it would tear or fold the face."""
+    sound = np.exp(-((_torn(flow, SIDE / 80) / _FOLD) ** 4)).astype(np.float32)[..., None]
+    if sound.min() > 0.9:
+        return flow
+    return sound * flow + (1.0 - sound) * smooth(flow, sound[..., 0], SIDE / 24)
 
 
 def _onto_outlines(flow: np.ndarray, before: Look, after: Look, parts: Sequence[int]) -> np.ndarray:
