@@ -406,13 +406,15 @@ def test_hair_of_another_photo_goes_under_a_hat_that_stays_on():
     assert apply(pixels, off, WHOLE)[0][20:34, 50:78, 1].mean() > 150
 
 
-def test_nothing_is_taken_from_a_face_that_is_turned_further():
-    def turned(by: int) -> np.ndarray:
-        found = ids(N)
-        found[found == MOUTH] = SKIN
-        found[78:88, 49 + by : 79 + by] = MOUTH
-        return found
+def turned(by: int) -> np.ndarray:
+    """(N, N) a head whose mouth is some pixels to the right."""
+    found = ids(N)
+    found[found == MOUTH] = SKIN
+    found[78:88, 49 + by : 79 + by] = MOUTH
+    return found
 
+
+def test_nothing_is_taken_from_a_face_that_is_turned_further():
     pixels, framed = photo()
     assert framed.facing == pytest.approx(0.0, abs=0.02)
     results = []
@@ -623,12 +625,6 @@ def test_complexion_changes_evenly_and_colour_goes_with_light():
 
 
 def test_a_face_that_looks_the_other_way_lends_as_in_a_mirror():
-    def turned(by: int) -> np.ndarray:
-        found = ids(N)
-        found[found == MOUTH] = SKIN
-        found[78:88, 49 + by : 79 + by] = MOUTH
-        return found
-
     right, left = turned(20), turned(-20)
     green = painted(left, {MOUTH: (60, 200, 60)})
     green[:, :44][left[:, :44] == MOUTH] = (60, 60, 200)  # of the other's mouth the outer side is blue
@@ -709,6 +705,12 @@ def test_hair_that_grows_has_the_colour_of_most_of_it_and_not_of_a_light_on_it()
     new = (np.hypot(x, y) > 0.42) & (np.hypot(x, y) < 0.46) & (y < 0.05)
     sides = [to_lab(result)[new & side][:, 0].mean() for side in (x > 0.3, x < -0.3)]
     assert sides[0] - sides[1] < 20, "40 between the hair in the light and the other"
+
+
+def test_a_part_that_nowhere_shows_moves_nothing():
+    pixels, framed = photo()
+    made = transfer(framed, look(ids(S)), look(ids(S)), Plan((GLASSES,), (GLASSES,)))
+    assert np.array_equal(apply(pixels, made, WHOLE)[0], pixels)
 
 
 @pytest.mark.parametrize(("things", "most"), [(True, 2.0), (False, 40.0)])

@@ -60,9 +60,9 @@ def motion(before: Look, after: Look, names: Sequence[str], parts: Sequence[int]
     whole = np.zeros((SIDE, SIDE), np.float32)
     for broad, sigma in ((True, SIDE / 16), (False, SIDE / 80)):
         chosen = [part for part in parts if (names[part] in BROAD) == broad]
-        if not chosen:
-            continue
         inside = window(before, after, names, chosen)
+        if not inside.any():
+            continue
         found = smooth(forward, trust * np.maximum(inside, 0.05), sigma)
         # Where nothing matches over a whole neighbourhood, a part was replaced, not moved.
         sure = cv2.GaussianBlur(trust, (0, 0), SIDE / 40)
@@ -127,9 +127,7 @@ def _onto_outlines(flow: np.ndarray, before: Look, after: Look, parts: Sequence[
 def _square(inside: np.ndarray) -> tuple[slice, slice]:
     """The smallest square around what is not 0."""
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return np.s_[:1, :1]
-    side = int(max(np.ptp(rows), np.ptp(columns))) + 1
+    side = max(2, int(max(np.ptp(rows), np.ptp(columns))) + 1)
     top, left = (min(int(places[0]), inside.shape[0] - side) for places in (rows, columns))
     return np.s_[top : top + side, left : left + side]
 
