@@ -760,3 +760,116 @@ def test_skin_that_is_drawn_has_pores_and_no_strands_that_lie_over_the_face():
     drawn = made.drawn[..., 0][cv2.erode(fringe.astype(np.uint8), np.ones((11, 11))) > 0]
     assert 0.3 < drawn.std() < 6.0
     assert drawn.min() > to_lab(painted(ids(N)))[N // 2, N // 2, 0] - 20
+
+
+def test_skin_behind_hair_is_the_photos_without_the_shade_of_brows_and_whatever_the_models_is():
+    whole, cut = ids(N), ids(N)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    fringe = (np.hypot(x, y) < 0.28) & (y < -0.08)
+    cut[fringe] = HAIR
+    pixels = painted(cut)
+    brow, shade = (y > -0.065) & (y < -0.04) & (np.abs(x) < 0.26), (y > -0.08) & (y < -0.03) & (cut == SKIN)
+    cut[brow] = whole[brow] = BROWS
+    pixels[shade] = (120, 80, 60)
+    framed = FramedPhoto(pixels, one_hot(cut), 0.0)
+    other = FramedPhoto(painted(whole), one_hot(whole), 0.0)
+    model = painted(ids(S))
+    model[cv2.resize(fringe.astype(np.uint8), (S, S), interpolation=cv2.INTER_NEAREST) > 0] = (90, 50, 40)
+    before, after = look(cut[::2, ::2]), Look(model, one_hot(whole[::2, ::2]))
+    made = transfer(framed, before, after, Plan((HAIR,), (HAIR,)), [Lent(other, (HAIR,))])
+    result, _ = apply(pixels, made, WHOLE)
+    forehead = cv2.erode(fringe.astype(np.uint8), np.ones((7, 7))).astype(bool)
+    assert np.abs(result[forehead].astype(int) - COLOURS[SKIN]).mean() < 12
+
+
+def wearer(size: int, lens: tuple[int, int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A face with two eyes behind round glasses, as pixels and as part ids; with lenses of a colour if there is one."""
+    part_ids = ids(size, mouth=(0.0, 0.0))
+    y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+    pixels = painted(part_ids)
+    for middle in (-0.12, 0.12):
+        far = np.hypot(x - middle, y + 0.02)
+        eye = (np.abs(x - middle) < 0.035) & (np.abs(y + 0.02) < 0.02)
+        part_ids[(far < 0.1) & ~eye] = GLASSES
+        part_ids[eye] = EYES
+        pixels[eye] = (60, 90, 60)
+        if lens is not None:
+            pixels[far < 0.1] = lens
+            part_ids[eye] = GLASSES
+        pixels[(far < 0.1) & (far > 0.08)] = (20, 20, 20)
+    return pixels, part_ids
+
+
+EYES = FACE_PARTS.index("eyes")
+
+
+@pytest.mark.parametrize("lens", [None, (30, 25, 25)])
+def test_glasses_that_are_taken_off_leave_the_eyes_behind_clear_lenses(lens):
+    pixels, worn = wearer(N, lens)
+    framed = FramedPhoto(pixels, one_hot(worn), 0.0)
+    _, model = wearer(S)
+    bare = np.where(model == GLASSES, SKIN, model)
+    colours = {EYES: (60, 60, 120), GLASSES: (40, 40, 40)}
+    made = transfer(framed, look(model, colours), look(bare, colours), Plan((GLASSES,), (GLASSES,)))
+    result, _ = apply(pixels, made, WHOLE)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    for middle in (-0.12, 0.12):
+        far = np.hypot(x - middle, y + 0.02)
+        frame = (far < 0.1) & (far > 0.08)
+        assert np.abs(result[frame].astype(int) - COLOURS[SKIN]).mean() < 12
+        eye = (np.abs(x - middle) < 0.03) & (np.abs(y + 0.02) < 0.015)
+        if lens is None:
+            assert np.array_equal(result[eye], pixels[eye])
+        else:
+            assert result[eye][:, 2].mean() > result[eye][:, 1].mean() + 20, "the model's, behind what was dark"
+
+
+def test_glasses_that_stay_are_not_painted_over():
+    pixels, worn = wearer(N)
+    framed = FramedPhoto(pixels, one_hot(worn), 0.0)
+    _, model = wearer(S)
+    before, after = look(model, {GLASSES: (40, 40, 40)}), look(model, {GLASSES: (90, 40, 40)})
+    result, _ = apply(pixels, transfer(framed, before, after, Plan((GLASSES,), (GLASSES,))), WHOLE)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    far = np.hypot(x - 0.12, y + 0.02)
+    assert result[(far < 0.095) & (far > 0.085)].mean() < 80
+
+
+def test_glasses_of_another_photo_take_the_place_of_the_photos_and_shade_nothing():
+    worn_pixels, worn = wearer(N)
+    lent_ids, lent_pixels = ids(N, mouth=(0.0, 0.0)), painted(ids(N, mouth=(0.0, 0.0)))
+    lent_ids[44:64, 26:102] = GLASSES
+    lent_pixels[44:47, 26:102] = lent_pixels[61:64, 26:102] = (200, 30, 30)
+    other = FramedPhoto(lent_pixels, one_hot(lent_ids), 0.0)
+    framed = FramedPhoto(worn_pixels, one_hot(worn), 0.0)
+    _, model = wearer(S)
+    dark = look(model, {GLASSES: (40, 40, 40), SKIN: (120, 90, 70), EYES: (0, 0, 0)})
+    before = look(model, {GLASSES: (150, 120, 100)})
+    lent = [Lent(other, (GLASSES,))]
+    result, _ = apply(worn_pixels, transfer(framed, before, dark, Plan((GLASSES,), (GLASSES,)), lent), WHOLE)
+    assert result[45, 40:90, 0].mean() > result[45, 40:90, 1].mean() + 80, "the other frame"
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    far = np.hypot(x - 0.12, y + 0.02)
+    below = (far < 0.095) & (far > 0.085) & (np.mgrid[:N, :N][0] > 66)
+    assert below.any() and result[below].mean() > 140, "none of the photo's own"
+    eye = (np.abs(x - 0.12) < 0.03) & (np.abs(y + 0.02) < 0.015)
+    assert np.abs(result[eye].astype(int) - worn_pixels[eye]).mean() < 45, "seen through the other's lens"
+    lens = (far < 0.06) & (np.mgrid[:N, :N][0] > 66)
+    assert np.abs(result[lens].astype(int) - COLOURS[SKIN]).mean() < 12, "and their tint goes with them"
+
+
+def test_the_shade_of_the_models_glasses_does_not_show_behind_those_of_another_photo():
+    lent_ids, lent_pixels = ids(N, mouth=(0.0, 0.0)), painted(ids(N, mouth=(0.0, 0.0)))
+    lent_ids[44:80, 26:102] = GLASSES
+    lent_pixels[44:47, 26:102] = lent_pixels[77:80, 26:102] = (200, 30, 30)
+    other = FramedPhoto(lent_pixels, one_hot(lent_ids), 0.0)
+    pixels = painted(ids(N, mouth=(0.0, 0.0)))
+    framed = FramedPhoto(pixels, one_hot(ids(N, mouth=(0.0, 0.0))), 0.0)
+    before = look(ids(S, mouth=(0.0, 0.0)))
+    worn = ids(S, mouth=(0.0, 0.0))
+    worn[22:40, 13:51] = GLASSES
+    through = 0.5 * one_hot(worn) + 0.5 * before.parts  # half of what a lens shows is skin
+    after = Look(painted(worn, {GLASSES: (90, 60, 50)}), through.astype(np.float32))
+    made = transfer(framed, before, after, Plan((GLASSES,), (GLASSES,)), [Lent(other, (GLASSES,))])
+    result, _ = apply(pixels, made, WHOLE)
+    assert np.abs(result[52:72, 40:88].astype(int) - pixels[52:72, 40:88]).mean() < 3

@@ -85,6 +85,12 @@ def fitting(photo: FramedPhoto, other: FramedPhoto, name: str) -> FramedPhoto | 
     return other.mirrored if abs(photo.facing + other.facing) <= most else None
 
 
+def replaced(photo: FramedPhoto, lent: Sequence[Lent]) -> set[int]:
+    """The parts that are laid as another photo's pixels."""
+    names = photo.scheme.names
+    return {part for one in lent for part in one.parts if fitting(photo, one.photo, names[part]) is not None}
+
+
 def laid_hair(photo: FramedPhoto, after: Look, lent: Sequence[Lent]) -> tuple[np.ndarray, np.ndarray] | None:
     """(S, S) 0 to 1: where hair of another photo is going to lie, and (S, S, K) the parts of that photo, at the size of
     ``after``; None if none is taken, or it would not fit."""

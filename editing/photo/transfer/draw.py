@@ -22,10 +22,9 @@ _BESIDE = 9  # pixels across: so near to hair, strands that no mask holds colour
 _LOUD = 2.7  # root mean square of a texture in medians: leaves have 1.6, things before a wall 2.8 and more
 _PORES = 2.5  # medians
 _SEEN = 0.01  # of the picture
-_UNEVEN = {  # of L, a, b
-    "hair": np.array([12.0, 4.0, 5.0], np.float32),
-    "skin": np.array([14.0, 4.0, 4.0], np.float32),
-}
+_CONTINUED = (*BEHIND, "skin")
+_SHADES = ("hair", "eyebrows", "eyeglass")  # colour what is beside them
+_SHINE = np.array([12.0, 4.0, 5.0], np.float32)  # of L, a, b
 _ENOUGH = 40.0  # pixels that show a part in the photo and in the model's picture
 
 
@@ -139,11 +138,13 @@ def _colour(
     """(SIDE, SIDE, 3) CIELAB of a part without fine detail: of what lies behind hair the photo's own, else the model's,
     matched; None where both show too little of the part to tell its colour."""
     known = cv2.erode(share[..., part], np.ones((3, 3), np.uint8)) * old
-    if scheme.names[part] in BEHIND:
-        clear = known * (1.0 - cv2.dilate(share[..., scheme.index("hair")], np.ones((_BESIDE, _BESIDE), np.uint8)))
+    if scheme.names[part] in _CONTINUED:
+        dark = share[..., [scheme.index(name) for name in _SHADES]].max(axis=2)
+        clear = known * (1.0 - cv2.dilate(dark, np.ones((_BESIDE, _BESIDE), np.uint8)))
         for weight in (clear, known):
             if weight.mean() > _SEEN:
-                return spread(small, weight**2)
+                even = SIDE / 60 if scheme.names[part] == "skin" else 0.0
+                return smooth(small, weight**2, even) if even else spread(small, weight**2)
     # The model's outlines are mixed with what is behind; the part's own colour is carried outwards.
     sure = np.clip(after.parts[..., part] * 2.5 - 1.5, 0.0, 1.0)
     both = ((known * after.parts[..., part]) ** 2).astype(np.float32)
@@ -152,10 +153,11 @@ def _colour(
     pure = spread(after.lab, sure)
     if both.sum() > _ENOUGH:
         colour = pure + smooth(small - pure, both, SIDE / 40)
-        limit = _UNEVEN.get(scheme.names[part])
-        if limit is not None and (both > 0.5).any():  # what is new goes with most of it, which shines and is shaded
+        if (
+            scheme.names[part] == "hair" and (both > 0.5).any()
+        ):  # new hair goes with most of it, which shines here and there
             most = np.median(small[both > 0.5], axis=0)
-            colour = most + np.clip(colour - most, -limit, limit)
+            colour = most + np.clip(colour - most, -_SHINE, _SHINE)
         return colour
     # The photo has nothing of the part: only how light and warm its skin is compared with the model's is taken over.
     skin = share[..., 1] * after.parts[..., 1] * old

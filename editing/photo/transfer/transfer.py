@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from editing.photo.transfer.borrow import Lent, borrow, laid_hair
+from editing.photo.transfer.borrow import Lent, borrow, laid_hair, replaced
 from editing.photo.transfer.draw import draw, newness
 from editing.photo.transfer.fields import Fields
+from editing.photo.transfer.glasses import bared, taken_off
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.register import registered
 from editing.photo.transfer.tone import tone
@@ -58,12 +59,16 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
         return replace(Fields.nothing(size), gain=gain, offset=offset, part_map=photo.part_map)
     first, last = before.at(SIDE), after.at(SIDE)
     shift, window = motion(first, last, names, plan.shaped)
-    free = 1.0 - _held(photo, plan.shaped)
+    others = replaced(photo, lent)
+    off = taken_off(photo, first, last, plan.shaped, others)
+    kept = [_held(photo, plan.shaped), *([] if off is None else [off])]
+    kept += [_about(look, part) for part in photo.scheme.transparent if part in others for look in (first, last)]
+    free = 1.0 - np.maximum.reduce(kept)
     shift, window = shift * free[..., None], window * free
     first = Look(follow(first.image, shift * SIDE), follow(first.parts, shift * SIDE))
     shift, window_n = resized(shift, size), resized(window, size)
     moved = photo.moved(shift)
-    gain, offset = tone(moved, first, last, plan.textured)
+    gain, offset = tone(moved, first, last, [part for part in plan.textured if part not in others])
     # Shading that comes with the new shape: folds of a smile, the side of a nose.
     shaded = [
         k
@@ -73,9 +78,14 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
     more, added = tone(moved, first, last, shaded, fine=True)
     added[..., 1:] = np.clip(added[..., 1:], -_FLUSH, _FLUSH)
     gain, offset = gain + window_n * (more - 1.0), offset + window_n[..., None] * added
-    offset += resized(_seen_through(first, last, plan.shaped, photo.scheme.transparent), size)
+    own = [part for part in plan.shaped if part not in others]
+    offset += resized(_seen_through(first, last, own, photo.scheme.transparent), size)
     toned = moved.lab * np.stack([gain, np.ones_like(gain), np.ones_like(gain)], axis=2) + offset
     new, shown = newness(moved, first, last, window, plan.shaped, laid_hair(moved, last, lent))
+    if off is not None:
+        bare, under = bared(moved, last, off)
+        new = new * (1.0 - off) + bare
+        shown = np.where((off > 0.5)[..., None], under, shown)
     drawn, alpha = draw(moved, toned, first, last, new, shown)
     for one in lent:
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
@@ -123,6 +133,11 @@ def _held(photo: FramedPhoto, shaped: Sequence[int]) -> np.ndarray:
         1 - cv2.dilate(there(shaped), about),
     )
     return _softly(np.maximum.reduce(kept))
+
+
+def _about(look: Look, part: int) -> np.ndarray:
+    """(SIDE, SIDE) 0 to 1: where the model shows glasses, whose shade is not wanted where another photo's are laid."""
+    return _softly(cv2.dilate((look.parts[..., part] > 0.2).astype(np.uint8), np.ones((7, 7), np.uint8)))
 
 
 def _filled(mask: np.ndarray) -> np.ndarray:

@@ -1,0 +1,69 @@
+"""Glasses that are taken off: their frames are painted over, and what was seen through clear lenses stays."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import cv2
+import numpy as np
+
+from editing.photo.transfer.looks import FramedPhoto, Look, resized
+from editing.photo.transfer.spread import spread
+
+_LEAST = 0.004  # of the picture
+_LEFT = 0.5  # of the model's glasses: what has less left of them has taken them off
+_ABOUT = 7  # pixels across: what a frame darkens beside itself
+_FRAME = 9  # pixels across: twice as wide as a thin frame
+_EYES = 15  # pixels across: around an eye or a brow
+_UNLIKE = (12.0, 10.0)  # of CIELAB: what differs more than that from the skin is glass or frame, and by how much surely
+_DARK = 18.0  # of L: through such lenses nothing is seen
+
+
+def taken_off(
+    photo: FramedPhoto, before: Look, after: Look, shaped: Sequence[int], replaced: Collection[int] = ()
+) -> np.ndarray | None:
+    """(S, S) float32, 0 to 1: where the photo's glasses are that the edit takes off; None if it takes none off.
+
+    Args:
+        photo: the framed face.
+        before, after: what the model shows, S pixels wide.
+        shaped: parts whose shape changes.
+        replaced: parts that another photo lends.
+    """
+    part, side = photo.scheme.index("eyeglass"), after.parts.shape[0]
+    own = resized(photo.parts[..., part], side)
+    had, has = (float(look.parts[..., part].mean()) for look in (before, after))
+    if part not in shaped or own.mean() < _LEAST or not (part in replaced or has <= _LEFT * had):
+        return None
+    there = cv2.dilate((own > 0.15).astype(np.uint8), np.ones((_ABOUT, _ABOUT), np.uint8))
+    outlines, _ = cv2.findContours(there, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(there, outlines, -1, 1, cv2.FILLED)  # the eyes in them as well
+    return cv2.GaussianBlur(there.astype(np.float32), (0, 0), 1.0)
+
+
+def bared(photo: FramedPhoto, after: Look, glasses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is drawn where glasses were: (S, S) how far, 0 to 1, and (S, S, K) which parts.
+
+    Args:
+        photo: warped.
+        after: S pixels wide.
+        glasses: of :func:`taken_off`.
+    """
+    names, side = photo.scheme.names, glasses.shape[0]
+    lab, share = resized(photo.lab, side), resized(photo.parts, side)
+    skin = cv2.erode(share[..., names.index("skin")] * (1.0 - glasses), np.ones((3, 3), np.uint8))
+    around = spread(lab, skin**2)
+    inner = cv2.erode((glasses > 0.5).astype(np.uint8), np.ones((_FRAME + _ABOUT, _FRAME + _ABOUT), np.uint8))
+    eyes = (share[..., names.index("eyes")] > 0.3).astype(np.uint8)
+    about = cv2.dilate(eyes, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_EYES, _EYES)))
+    seen = np.maximum(eyes, np.minimum(about, inner))
+    lens = inner > seen
+    dark = lens.any() and float(np.quantile((around - lab)[lens][:, 0], 0.25)) > _DARK
+    unlike = np.clip((np.linalg.norm(lab - around, axis=2) - _UNLIKE[0]) / _UNLIKE[1], 0.0, 1.0)
+    frame: np.ndarray = cv2.dilate(unlike, np.ones((5, 5), np.uint8)) * (1.0 - seen)
+    # What frames cover of brows and nose is little, and the model has it elsewhere: skin is continued over it.
+    covered = ("eyeglass",) if dark else ("eyeglass", "eyes", "eyebrows", "nose")
+    ids, parts = [names.index(name) for name in covered], after.parts.copy()
+    parts[..., names.index("skin")] += parts[..., ids].sum(axis=2)
+    parts[..., ids] = 0.0
+    return glasses * (1.0 if dark else cv2.GaussianBlur(frame, (0, 0), 1.0)), parts
