@@ -873,3 +873,22 @@ def test_the_shade_of_the_models_glasses_does_not_show_behind_those_of_another_p
     made = transfer(framed, before, after, Plan((GLASSES,), (GLASSES,)), [Lent(other, (GLASSES,))])
     result, _ = apply(pixels, made, WHOLE)
     assert np.abs(result[52:72, 40:88].astype(int) - pixels[52:72, 40:88]).mean() < 3
+
+
+def test_hair_that_the_picture_cuts_off_recedes_from_its_border():
+    def locks(size: int, to: float) -> np.ndarray:
+        found = ids(size)
+        y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+        found[(x > 0.25) & (y < to) & (found != SKIN)] = HAIR  # as far as the right border
+        return found
+
+    framed = FramedPhoto(painted(locks(N, 0.6)), one_hot(locks(N, 0.6)), 0.0)
+    window = np.ones((N, N), np.float32)
+    before, after = (look(locks(S, to)).at(N) for to in (0.6, 0.2))
+    found = regrown(framed, before, after, window, HAIR)
+    assert found is not None
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    assert found.shrunk[(x > 0.3) & (y > 0.25)].mean() > 0.6
+    assert found.shrunk[(x > 0.3) & (y < 0.1)].max() < 0.1
+    kept = regrown(framed, before, before, window, HAIR)
+    assert kept is not None and kept.shrunk.max() < 0.1

@@ -276,12 +276,10 @@ def unknown_words(prompt: str) -> tuple[str, ...]:
 # What the bundled judge was taught and tells apart hardly better than by guessing, or was not shown often enough to
 # say, as its card lists it; measured by :func:`editing.guidance.training.text_eval.weak_words`.
 WEAK: Mapping[str, tuple[str, ...]] = {
-    "hair colour": ("white",),
     "hair form": ("wavy",),
-    "beard": ("none",),
-    "earrings": ("earrings",),
     "mood": ("surprised", "sad"),
     "eyelids": ("closed",),
+    "freckles": ("none", "freckles"),
     "eye colour": ("green",),
     "clothes": ("pink", "yellow"),
 }

@@ -86,23 +86,26 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
         return Regrown(np.zeros_like(own), np.zeros_like(own), after.parts)
     if min(float(own.mean()), *means) < _LEAST:
         return None
-    found = [distance(share) for share in (own, *shares)]
+    # A part that the picture cuts off ends at its border, so that it can recede from there.
+    margin = side // 4
+    found = [distance(np.pad(share, margin)) for share in (own, *shares)]
     if found[0] is None or found[1] is None or found[2] is None:
         return None
     change = found[2] - found[1]
-    change = np.sign(change) * np.maximum(np.abs(change) - _IDLE, 0.0) * window
+    change = np.sign(change) * np.maximum(np.abs(change) - _IDLE, 0.0) * np.pad(window, margin, mode="edge")
+    receded = _receded(found[0], change, found[2])
+    inside = (slice(margin, margin + side),) * 2
+    one, first, last, change, receded = (field[inside] for field in (*found, change, receded))
     # Where the photo's reaches farther than it does elsewhere, it may be where the model's is to grow.
-    farther = np.quantile((found[0] - found[1])[np.abs(found[1]) < _BEYOND], 0.75)
-    most = found[2] + max(float(farther), 0.0) + _BEYOND
-    aim = np.maximum(found[0], np.minimum(found[0] + np.maximum(change, 0.0), most))
-    if (change < 0).any():
-        aim = np.where(change < 0, _receded(found[0], change, found[2]), aim)
+    farther = np.quantile((one - first)[np.abs(first) < _BEYOND], 0.75)
+    most = last + max(float(farther), 0.0) + _BEYOND
+    aim = np.where(change < 0, receded, np.maximum(one, np.minimum(one + np.maximum(change, 0.0), most)))
     wanted = np.clip(0.5 + aim / (2.0 * _EDGE), 0.0, 1.0)
     hangs = (window > 0) & ~rooted(wanted > 0.5, own > 0.5)
     wanted = np.where(hangs, 0.0, wanted)
-    there = np.maximum(own, np.clip(0.5 + found[0] / (2.0 * _EDGE), 0.0, 1.0))
+    there = np.maximum(own, np.clip(0.5 + one / (2.0 * _EDGE), 0.0, 1.0))
     # The old edge, half of it what was behind, would stay as a line in the midst of what grew.
-    edge = np.clip((aim - found[0] - 1.0) / _INSIDE, 0.0, 1.0) * np.clip((_INSIDE + 1.0 - found[0]) / _INSIDE, 0.0, 1.0)
+    edge = np.clip((aim - one - 1.0) / _INSIDE, 0.0, 1.0) * np.clip((_INSIDE + 1.0 - one) / _INSIDE, 0.0, 1.0)
     grown = np.where(change > 0, np.maximum(wanted - there, edge * wanted), 0.0)
     goes = np.where((change < 0) | hangs, np.maximum(there - wanted, 0.0), 0.0)
     return _regrown(photo, after.parts, grown, there, goes, part)
