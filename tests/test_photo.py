@@ -41,6 +41,15 @@ def near(pixel: np.ndarray, colour: tuple[int, int, int], tolerance: int = 40) -
     return bool((np.abs(pixel.astype(int) - colour) <= tolerance).all())
 
 
+@pytest.mark.parametrize("packing", [None, "tiff_lzw", "jpeg"])
+def test_a_tiff_of_another_kind_of_colours_is_not_called_damaged(packing):
+    if packing == "jpeg":  # which Pillow reads
+        assert decode(saved(halves(), "TIFF", compression="jpeg")).width == halves().width
+        return
+    with pytest.raises(EditingError, match=r"YCbCr.*save it as JPEG or PNG"):
+        decode(saved(halves().convert("YCbCr"), "TIFF", compression=packing))
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
 def test_common_formats(kind):
     photo = decode(saved(halves(), kind))

@@ -16,6 +16,7 @@ from functools import cached_property, lru_cache
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from editing.errors import EditingError
 from editing.photo.mending import filled_up, mended, turned_by
@@ -33,6 +34,7 @@ WORKING_SIDE = 2048
 # JPEG 2000 can).
 MAX_BYTES, MAX_PIXELS = 64 * 2**20, 80_000_000
 _MOST_MISSING = 0.75
+_COLOURS, _YCBCR, _PACKING, _JPEG = 262, 6, 259, (6, 7)  # of TIFF 6.0
 _LAST = (2**8, 2**12, 2**16, 2**20)  # bytes
 
 
@@ -228,6 +230,9 @@ def _unpacked(data: bytes, side: int | None) -> _Read:
     with Image.open(io.BytesIO(data), formats=_known()) as image:
         if is_raw(image, data):
             raise EditingError("this is a camera's raw file; save it as JPEG in a photo program, and choose that")
+        tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+        if tags.get(_COLOURS) == _YCBCR and tags.get(_PACKING) not in _JPEG:
+            raise EditingError("a TIFF of YCbCr colours cannot be read; save it as JPEG or PNG, and choose that")
         width, height = image.size
         given, read = reduction(image, data, side, MAX_PIXELS)
         if min(width, height) < MIN_SIDE:
