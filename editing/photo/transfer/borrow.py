@@ -19,8 +19,9 @@ _SET_IN = ("eyes", "eyebrows", "mouth", "nose")
 _LIGHT, _TINT = 12.0, 5.0
 _HAIR = 0.02  # of the picture: what a scarf or a hat leaves of it is not somebody's hair
 _LENS = 0.25  # opacity
-# By how much two faces may be turned apart (FramedPhoto.facing), for parts that are set in and for those that are worn.
-_TURNED_IN, _TURNED_WORN = 0.12, 0.2
+# By how much two faces may be turned apart (FramedPhoto.facing): noses and brows look other from the side.
+_TURNED = {"mouth": 0.25, "eyes": 0.25, "nose": 0.12, "eyebrows": 0.12}
+_TURNED_WORN = 0.2
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def borrow(
 def fitting(photo: FramedPhoto, other: FramedPhoto, name: str) -> FramedPhoto | None:
     """The photo that a part is taken from, mirrored if only so both heads are turned the same way; None if they are
     turned apart: the part would not fit, and the model's is drawn."""
-    most = _TURNED_IN if name in _SET_IN else _TURNED_WORN
+    most = _TURNED.get(name, _TURNED_WORN)
     if abs(photo.facing - other.facing) <= most:
         return other
     return other.mirrored if abs(photo.facing + other.facing) <= most else None

@@ -16,7 +16,7 @@ _ABOUT = 7  # pixels across: what a frame darkens beside itself
 _FRAME = 9  # pixels across: twice as wide as a thin frame
 _EYES = 15  # pixels across: around an eye or a brow
 _UNLIKE = (12.0, 10.0)  # of CIELAB: what differs more than that from the skin is glass or frame, and by how much surely
-_DARK = 18.0  # of L: through such lenses nothing is seen
+_DARK, _SOCKET = 18.0, 40.0  # of L: through such lenses nothing is seen; about an eye it is dark anyway
 
 
 def taken_off(
@@ -57,8 +57,11 @@ def bared(photo: FramedPhoto, after: Look, glasses: np.ndarray) -> tuple[np.ndar
     eyes = (share[..., names.index("eyes")] > 0.3).astype(np.uint8)
     about = cv2.dilate(eyes, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_EYES, _EYES)))
     seen = np.maximum(eyes, np.minimum(about, inner))
-    lens = inner > seen
-    dark = lens.any() and float(np.quantile((around - lab)[lens][:, 0], 0.25)) > _DARK
+    below, beside = inner > seen, (about > eyes) & (inner > 0)
+    dark = any(
+        where.any() and float(np.quantile((around - lab)[where][:, 0], 0.25)) > most
+        for where, most in ((below, _DARK), (beside, _SOCKET))
+    )
     unlike = np.clip((np.linalg.norm(lab - around, axis=2) - _UNLIKE[0]) / _UNLIKE[1], 0.0, 1.0)
     frame: np.ndarray = cv2.dilate(unlike, np.ones((5, 5), np.uint8)) * (1.0 - seen)
     # What frames cover of brows and nose is little, and the model has it elsewhere: skin is continued over it.
