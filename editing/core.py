@@ -430,14 +430,14 @@ class ServiceCore:
         session.remember(edits, picture if session.photo is not None else replace(picture, shares=None))
         return picture
 
-    def _change(self, session: Session, since: Edits | None) -> Change | None:
+    def _change(self, session: Session, since: Edits | None, now: Rendered | None = None) -> Change | None:
         if since is None or since == session.edits:
             return None
         parts = session.edited_parts(since, session.edits)
         if not parts:
             return None
-        before, after = self._picture(session, since), self._picture(session, session.edits)
-        return change_between(before, after, parts, self._scheme)
+        after = now or self._picture(session, session.edits)
+        return change_between(self._picture(session, since), after, parts, self._scheme)
 
     def _describe(self, session: Session, edits: Edits, sliders: Mapping[str, float]) -> FaceView:
         """A view without its picture; the session is locked."""
@@ -480,7 +480,7 @@ class ServiceCore:
             self._describe(session, session.edits, session.state().sliders),
             image=picture.image,
             part_map=picture.part_map,
-            change=self._change(session, session.previous),
+            change=self._change(session, session.previous, picture),
             notice=" ".join(sentences) or None,
         )
 

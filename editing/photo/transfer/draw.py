@@ -17,6 +17,7 @@ from memorygan.parts import PartScheme
 
 _TEETH = 8.0  # of L: a mouth whose warp is farther off than this shows something new
 _LEAST = 0.05
+_TRACE = 0.1  # of a pixel: less of a part is the model in doubt
 _ABOUT = 21  # pixels about an eye or a brow in which more of it may show
 _BESIDE = 9  # pixels across: so near to hair, strands that no mask holds colour what is behind
 _LOUD = 2.7  # root mean square of a texture in medians: leaves have 1.6, things before a wall 2.8 and more
@@ -109,7 +110,7 @@ def draw(
     strands = np.zeros((size, size), np.float32)
     for part, name in enumerate(photo.scheme.names):
         here = parts[..., part]
-        if part in photo.scheme.transparent or (here * new).max() < 0.02:
+        if part in photo.scheme.transparent or (here * new).max() < _TRACE:
             continue
         weight = resized(here, size)
         own = photo.parts[..., part]
@@ -164,12 +165,20 @@ def _colour(
     return pure + ((small - after.lab) * skin[..., None]).sum(axis=(0, 1)) / max(float(skin.sum()), 1.0)
 
 
+def _even(values: np.ndarray, known: np.ndarray, sigma: float) -> np.ndarray:
+    """(n, n, C) what :func:`smooth` makes of them, found at a quarter of the size: it has nothing fine."""
+    side = values.shape[0] // 4
+    weight = resized(known, side)
+    mean = resized(values * known[..., None], side) / np.maximum(weight, 1e-3)[..., None]
+    return resized(smooth(mean, weight, sigma / 4), values.shape[0])
+
+
 def _detail(toned: np.ndarray, known: np.ndarray, wanted: np.ndarray, name: str) -> np.ndarray:
     """(n, n, 3) fine structure of a part, continued from where the photo has it."""
     size = toned.shape[0]
     if known.sum() < 0.004 * size * size or not wanted.any():
         return np.zeros_like(toned)
-    fine = toned - smooth(toned, known.astype(np.float32), size / (24 if name == "background" else 40))
+    fine = toned - _even(toned, known.astype(np.float32), size / (24 if name == "background" else 40))
     light = np.abs(fine[known, 0])
     median = max(float(np.median(light)), 1e-3)
     if name == "background":  # leaves and bricks are continued; of things before a wall only pieces would come along
