@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -51,15 +51,12 @@ def borrow(
         photo: the one that is edited, warped.
         toned: (n, n, 3) its CIELAB after the change of tone.
         after: what the model shows, at any size.
-        lent: see there.
+        lent: one of :func:`fitting`.
         drawn, alpha: so far.
     """
-    names = photo.scheme.names
-    light = _light(photo, toned, lent.photo)
+    names, other = photo.scheme.names, lent.photo
+    light = _light(photo, toned, other)
     for part in lent.parts:
-        other = fitting(photo, lent.photo, names[part])
-        if other is None:
-            continue
         if names[part] in _SET_IN:
             colour, opacity = _set_in(photo, toned, after, other, part)
         elif names[part] in _WORN:
@@ -77,30 +74,27 @@ def borrow(
     return drawn.astype(np.float32), alpha.astype(np.float32)
 
 
-def fitting(photo: FramedPhoto, other: FramedPhoto, name: str) -> FramedPhoto | None:
-    """The photo that a part is taken from, mirrored if only so both heads are turned the same way; None if they are
-    turned apart: the part would not fit, and the model's is drawn."""
-    most = _TURNED.get(name, _TURNED_WORN)
-    if abs(photo.facing - other.facing) <= most:
-        return other
-    return other.mirrored if abs(photo.facing + other.facing) <= most else None
-
-
-def replaced(photo: FramedPhoto, lent: Sequence[Lent]) -> set[int]:
-    """The parts that are laid as another photo's pixels."""
-    names = photo.scheme.names
-    return {part for one in lent for part in one.parts if fitting(photo, one.photo, names[part]) is not None}
+def fitting(photo: FramedPhoto, lent: Sequence[Lent]) -> list[Lent]:
+    """What of other photos fits, mirrored where only so both heads are turned the same way. Of the parts that would not
+    fit the model's are drawn."""
+    names, found = photo.scheme.names, list[Lent]()
+    for one in lent:
+        left = one.parts
+        for facing, mirrored in ((one.photo.facing, False), (-one.photo.facing, True)):
+            apart = abs(photo.facing - facing)
+            if parts := tuple(part for part in left if apart <= _TURNED.get(names[part], _TURNED_WORN)):
+                other = one.photo.mirrored if mirrored else one.photo
+                found.append(replace(one, photo=other, parts=parts))
+                left = tuple(part for part in left if part not in parts)
+    return found
 
 
 def laid_hair(photo: FramedPhoto, after: Look, lent: Sequence[Lent]) -> tuple[np.ndarray, np.ndarray] | None:
     """(S, S) 0 to 1: where hair of another photo is going to lie, and (S, S, K) the parts of that photo, at the size of
-    ``after``; None if none is taken, or it would not fit."""
+    ``after``; None if none is taken."""
     hair, size = photo.scheme.index("hair"), after.parts.shape[0]
-    for one in reversed(lent):
-        other = fitting(photo, one.photo, "hair") if hair in one.parts else None
-        if other is not None:
-            return resized(_hair_matte(photo, after, other), size), resized(other.parts, size)
-    return None
+    other = next((one.photo for one in reversed(lent) if hair in one.parts), None)
+    return None if other is None else (resized(_hair_matte(photo, after, other), size), resized(other.parts, size))
 
 
 def _hair_matte(photo: FramedPhoto, after: Look, other: FramedPhoto) -> np.ndarray:

@@ -144,8 +144,8 @@ def _colour(
         clear = known * (1.0 - cv2.dilate(dark, np.ones((_BESIDE, _BESIDE), np.uint8)))
         for weight in (clear, known):
             if weight.mean() > _SEEN:
-                even = SIDE / 60 if scheme.names[part] == "skin" else 0.0
-                return smooth(small, weight**2, even) if even else spread(small, weight**2)
+                skin = scheme.names[part] == "skin"  # whose pores are detail
+                return smooth(small, weight**2, SIDE / 60) if skin else spread(small, weight**2)
     # The model's outlines are mixed with what is behind; the part's own colour is carried outwards.
     sure = np.clip(after.parts[..., part] * 2.5 - 1.5, 0.0, 1.0)
     both = ((known * after.parts[..., part]) ** 2).astype(np.float32)
@@ -154,9 +154,8 @@ def _colour(
     pure = spread(after.lab, sure)
     if both.sum() > _ENOUGH:
         colour = pure + smooth(small - pure, both, SIDE / 40)
-        if (
-            scheme.names[part] == "hair" and (both > 0.5).any()
-        ):  # new hair goes with most of it, which shines here and there
+        if scheme.names[part] == "hair" and (both > 0.5).any():
+            # New hair goes with most of it, which shines here and there.
             most = np.median(small[both > 0.5], axis=0)
             colour = most + np.clip(colour - most, -_SHINE, _SHINE)
         return colour

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from editing.photo.transfer.borrow import Lent, borrow, laid_hair, replaced
+from editing.photo.transfer.borrow import Lent, borrow, fitting, laid_hair
 from editing.photo.transfer.draw import draw, newness
 from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.glasses import bared, taken_off
@@ -59,7 +59,8 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
         return replace(Fields.nothing(size), gain=gain, offset=offset, part_map=photo.part_map)
     first, last = before.at(SIDE), after.at(SIDE)
     shift, window = motion(first, last, names, plan.shaped)
-    others = replaced(photo, lent)
+    fits = fitting(photo, lent)
+    others = {part for one in fits for part in one.parts}
     off = taken_off(photo, first, last, plan.shaped, others)
     kept = [_held(photo, plan.shaped), *([] if off is None else [off])]
     kept += [_about(look, part) for part in photo.scheme.transparent if part in others for look in (first, last)]
@@ -81,13 +82,13 @@ def transfer(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: Se
     own = [part for part in plan.shaped if part not in others]
     offset += resized(_seen_through(first, last, own, photo.scheme.transparent), size)
     toned = moved.lab * np.stack([gain, np.ones_like(gain), np.ones_like(gain)], axis=2) + offset
-    new, shown = newness(moved, first, last, window, plan.shaped, laid_hair(moved, last, lent))
+    new, shown = newness(moved, first, last, window, plan.shaped, laid_hair(moved, last, fits))
     if off is not None:
         bare, under = bared(moved, last, off)
         new = new * (1.0 - off) + bare
         shown = np.where((off > 0.5)[..., None], under, shown)
     drawn, alpha = draw(moved, toned, first, last, new, shown)
-    for one in lent:
+    for one in fits:
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
     ids = np.where((alpha > 0.5)[..., None], resized(shown, size), moved.parts).argmax(axis=2).astype(np.uint8)
     return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
