@@ -338,7 +338,9 @@ class ServiceCore:
     def _picture(self, session: Session, edits: Edits) -> Rendered:
         """The full picture of a face, in its photo if it comes from one; the session is locked."""
         face = self._photo_face(session)
-        return self._rendered(session, edits) if face is None else face.shown(self._fields(session, face, edits))
+        if face is None:
+            return self._rendered(session, edits)
+        return self._faces.picture(session.id, edits, lambda: face.shown(self._fields(session, face, edits)))
 
     def _fields(self, session: Session, face: PhotoFace, edits: Edits) -> Fields:
         """What edits do to the photo of a face; the session is locked."""

@@ -80,6 +80,21 @@ def test_edits_previews_and_history_are_of_the_photo(service, two_people):
     assert np.array_equal(service.reset_all(view.session).image, view.image)
 
 
+def test_a_picture_that_was_just_shown_is_not_drawn_again(service, two_people, monkeypatch):
+    view = rebuilt(service, service.open_photo(upload(two_people)).photo, 0)
+    drawn, shown = [], PhotoFace.shown
+
+    def counted(face, *rest):
+        drawn.append(face)
+        return shown(face, *rest)
+
+    monkeypatch.setattr(PhotoFace, "shown", counted)
+    service.set_sliders(view.session, {"hair.lightness": 2.0})
+    assert len(drawn) == 1, "how it differs from before needs no second picture of before"
+    service.undo(view.session)
+    assert len(drawn) == 1
+
+
 def test_every_pixel_that_no_edit_reaches_is_the_same_to_the_bit(service, two_people):
     token = service.open_photo(upload(two_people)).photo
     first, second = rebuilt(service, token, 0), rebuilt(service, token, 1)

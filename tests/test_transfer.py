@@ -7,12 +7,32 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from heads import (  # type: ignore[import-not-found]
+    BROWS,
+    CLOTH,
+    COLOURS,
+    GLASSES,
+    HAIR,
+    MOUTH,
+    NOSE,
+    PARTS,
+    SKIN,
+    WHOLE,
+    N,
+    S,
+    ids,
+    look,
+    one_hot,
+    painted,
+    photo,
+)
 
 from editing.photo.transfer import fields as fields_module
 from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields, apply
 from editing.photo.transfer.looks import FramedPhoto, Look, noise_level, to_lab
 from editing.photo.transfer.outline import regrown, rooted
+from editing.photo.transfer.planes import SIDE
 from editing.photo.transfer.register import registered
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
@@ -20,48 +40,6 @@ from editing.photo.transfer.tone import tone
 from editing.photo.transfer.transfer import Plan, transfer
 from editing.photo.transfer.warp import unfolded
 from memorygan.parts import FACE_PARTS
-
-N, S = 128, 64
-PARTS = len(FACE_PARTS)
-HAIR, SKIN, MOUTH, NOSE, GLASSES = map(FACE_PARTS.index, ("hair", "skin", "mouth", "nose", "eyeglass"))
-BROWS, CLOTH = FACE_PARTS.index("eyebrows"), FACE_PARTS.index("cloth")
-WHOLE = np.array([[1 / N, 0, 0], [0, 1 / N, 0]])
-
-
-def ids(size: int, mouth: tuple[float, float] = (0.12, 0.05), hair: float = 0.4) -> np.ndarray:
-    """(size, size) a head: hair of some radius behind a face with a mouth."""
-    y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
-    found = np.zeros((size, size), np.uint8)
-    found[(np.hypot(x, y) < hair) & (y < 0.1)] = HAIR
-    found[np.hypot(x, y) < 0.28] = SKIN
-    found[(np.abs(x) < mouth[0]) & (np.abs(y - 0.14) < mouth[1])] = MOUTH
-    return found
-
-
-def one_hot(part_ids: np.ndarray) -> np.ndarray:
-    return np.eye(PARTS, dtype=np.float32)[part_ids]
-
-
-COLOURS = {0: (90, 120, 150), HAIR: (90, 60, 40), SKIN: (220, 170, 140), MOUTH: (170, 60, 60)}
-
-
-def painted(part_ids: np.ndarray, colours: dict[int, tuple[int, int, int]] | None = None) -> np.ndarray:
-    image = np.zeros((*part_ids.shape, 3), np.uint8)
-    for part, colour in (COLOURS | (colours or {})).items():
-        image[part_ids == part] = colour
-    return image
-
-
-def look(part_ids: np.ndarray, colours: dict[int, tuple[int, int, int]] | None = None) -> Look:
-    return Look(painted(part_ids, colours), one_hot(part_ids))
-
-
-def photo(size: int = N) -> tuple[np.ndarray, FramedPhoto]:
-    """A picture of a head with grain, and what is prepared of it."""
-    part_ids = ids(size)
-    noise = np.random.default_rng(0).normal(0, 4, (size, size, 1))
-    pixels = np.clip(painted(part_ids) + noise, 0, 255).astype(np.uint8)
-    return pixels, FramedPhoto.of(pixels, one_hot(part_ids), size)
 
 
 def test_fields_that_change_nothing_give_the_same_picture():
@@ -737,10 +715,10 @@ def test_a_flow_that_folds_is_bridged_and_one_that_does_not_stays():
     y, x = np.mgrid[:N, :N].astype(np.float32)
     bump = np.exp(-(np.square(x - 64) + np.square(y - 64)) / 800)
     smile = np.dstack([6.0 * bump, 3.0 * bump]).astype(np.float32)
-    assert np.abs(unfolded(smile) - smile).max() < 0.05
+    assert np.abs(unfolded(smile, SIDE) - smile).max() < 0.05
     torn = smile.copy()
     torn[50:60, 50:60] = (-25.0, 20.0)
-    mended = unfolded(torn)
+    mended = unfolded(torn, SIDE)
     steps = [np.abs(np.diff(flow, axis=1)).max() for flow in (torn, mended)]
     assert steps[1] < 0.25 * steps[0]
     assert np.abs(mended - smile)[40:70, 40:70].mean() < 0.25 * np.abs(torn - smile)[40:70, 40:70].mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from editing.device.renderer import Rendered
@@ -20,8 +21,9 @@ def region(maps: Sequence[np.ndarray], parts: Sequence[str], scheme: PartScheme)
     Raises:
         ValueError: for an unknown part.
     """
-    ids = [scheme.index(part) for part in parts]
-    return np.asarray(np.isin(maps, ids).any(axis=0))
+    table = np.zeros(256, np.uint8)
+    table[[scheme.index(part) for part in parts]] = 1
+    return np.logical_or.reduce([cv2.LUT(ids.astype(np.uint8), table) for ids in maps])
 
 
 def measure_change(
@@ -34,15 +36,17 @@ def measure_change(
         inside: (S, S) bool, the edited region; None if the whole picture may change.
         parts: names of the edited parts, for the record.
     """
-    difference = np.abs(after.astype(np.float32) - before.astype(np.float32))
-    change_map = difference.mean(axis=2)
+    difference = cv2.absdiff(before, after)
+    red, green, blue = cv2.split(difference)
+    largest = cv2.max(cv2.max(red, green), blue)
+    change_map = cv2.transform(difference.astype(np.float32), np.full((1, 3), 1 / 3, np.float32))
     if inside is None:
         inside = np.ones(change_map.shape, dtype=bool)
     return Change(
         map=change_map,
-        preserved=float((difference.max(axis=2) <= TOLERANCE).mean()),
-        inside=_mean(change_map[inside]),
-        outside=_mean(change_map[~inside]),
+        preserved=float((largest <= TOLERANCE).mean()),
+        inside=_mean(change_map, inside),
+        outside=_mean(change_map, ~inside),
         area=float(inside.mean()),
         parts=tuple(parts),
     )
@@ -55,5 +59,5 @@ def change_between(before: Rendered, after: Rendered, parts: tuple[str, ...], sc
     return measure_change(before.image, after.image, region((before.part_map, after.part_map), parts, scheme), parts)
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else 0.0
+def _mean(values: np.ndarray, where: np.ndarray) -> float:
+    return cv2.mean(values, where.view(np.uint8))[0]  # 0 where there is nothing

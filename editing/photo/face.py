@@ -77,7 +77,7 @@ class PhotoFace:
         """
         last = look(after)
         first = look(before).at(last.image.shape[0])
-        made = transfer(self.prepared(size), first, last, plan, lent)
+        made = transfer(self.prepared(size), first, last, plan, lent, size // 2)
         return made.colourless() if self.photo.grey and not coloured else made
 
     def shown(self, fields: Fields, size: int | None = None) -> Rendered:
@@ -91,7 +91,7 @@ class PhotoFace:
         if size is not None and size < self.size:
             pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
         side = pixels.shape[0]
-        image, _ = apply(pixels, fields, np.array([[1 / side, 0.0, 0.0], [0.0, 1 / side, 0.0]]))
+        image, _ = apply(pixels, fields, np.array([[1 / side, 0.0, 0.0], [0.0, 1 / side, 0.0]]), quick=size is not None)
         ids = fields.part_map if fields.part_map is not None else self.prepared(fields.size).part_map
         return Rendered(image, cv2.resize(ids, (side, side), interpolation=cv2.INTER_NEAREST))
 

@@ -6,9 +6,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import numpy as np
 
+from editing.device.renderer import Rendered
 from editing.face.edits import Edit, SliderEdit, TextEdit
 from editing.photo.align import Frame
 from editing.photo.face import FIELD_SIDE, SHOWN_SIDE, PhotoFace
@@ -17,7 +19,9 @@ from editing.photo.transfer.fields import Fields
 from memorygan.parts import PartScheme
 
 Place = tuple[float, float, float, float]
-_KEPT_FACES, _KEPT_PICTURES, _KEPT_ALBUMS = 8, 24, 256
+Key = tuple[str, tuple[Edit, ...]]  # session and edits
+Made = TypeVar("Made")
+_KEPT_FACES, _KEPT_FIELDS, _KEPT_PICTURES, _KEPT_ALBUMS = 8, 24, 8, 256
 # Sliders whose last word is one of these ask for a colour, also of a black-and-white photo.
 _COLOURS = ("redness", "warmth", "hue", "saturation")
 
@@ -42,7 +46,8 @@ class PhotoFaces:
         self._store, self._scheme, self._parse, self._decoding = store, scheme, parse, decoding
         self._lock = threading.Lock()
         self._faces: OrderedDict[tuple[str, Place], PhotoFace] = OrderedDict()
-        self._fields: OrderedDict[tuple[str, tuple[Edit, ...]], Fields] = OrderedDict()
+        self._fields: OrderedDict[Key, Fields] = OrderedDict()
+        self._pictures: OrderedDict[Key, Rendered] = OrderedDict()
         self._albums: OrderedDict[str, dict[Place, str]] = OrderedDict()
 
     def of(self, photo: str, place: Place, shares: Callable[[], np.ndarray]) -> PhotoFace:
@@ -77,15 +82,22 @@ class PhotoFaces:
 
     def fields(self, session: str, edits: tuple[Edit, ...], make: Callable[[int], Fields]) -> Fields:
         """What the edits of a session do to its photo, made once by ``make`` for a size of the fields."""
+        return self._kept(self._fields, _KEPT_FIELDS, (session, edits), lambda: make(FIELD_SIDE))
+
+    def picture(self, session: str, edits: tuple[Edit, ...], make: Callable[[], Rendered]) -> Rendered:
+        """The photo's face with the edits of a session, made once while few others are asked for."""
+        return self._kept(self._pictures, _KEPT_PICTURES, (session, edits), make)
+
+    def _kept(self, kept: OrderedDict[Key, Made], most: int, key: Key, make: Callable[[], Made]) -> Made:
         with self._lock:
-            if (known := self._fields.get((session, edits))) is not None:
-                self._fields.move_to_end((session, edits))
+            if (known := kept.get(key)) is not None:
+                kept.move_to_end(key)
                 return known
-        made = make(FIELD_SIDE)
+        made = make()
         with self._lock:
-            self._fields[session, edits] = made
-            while len(self._fields) > _KEPT_PICTURES:
-                self._fields.popitem(last=False)
+            kept[key] = made
+            while len(kept) > most:
+                kept.popitem(last=False)
         return made
 
     def edited(self, photo: str, place: Place, session: str) -> None:
@@ -104,8 +116,9 @@ class PhotoFaces:
     def forget(self, session: str) -> None:
         """Frees what was kept for a session."""
         with self._lock:
-            for key in [key for key in self._fields if key[0] == session]:
-                del self._fields[key]
+            for kept in (self._fields, self._pictures):
+                for key in [key for key in kept if key[0] == session]:
+                    del kept[key]
 
 
 def asks_for_colour(edits: tuple[Edit, ...]) -> bool:

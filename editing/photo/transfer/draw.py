@@ -9,14 +9,16 @@ import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
 from editing.photo.transfer.outline import BEHIND, regrown, relaid
+from editing.photo.transfer.planes import SIDE, blurred, box_of, square, times, total
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
+from editing.photo.transfer.threads import side_by_side
 from editing.photo.transfer.tone import without_others
-from editing.photo.transfer.warp import SIDE
 from memorygan.parts import PartScheme
 
 _TEETH = 8.0  # of L: a mouth whose warp is farther off than this shows something new
 _LEAST = 0.05
+_AROUND = 24  # pixels about what may change
 _TRACE = 0.1  # of a pixel: less of a part is the model in doubt
 _ABOUT = 21  # pixels about an eye or a brow in which more of it may show
 _BESIDE = 9  # pixels across: so near to hair, strands that no mask holds colour what is behind
@@ -41,14 +43,14 @@ def newness(
 
     Args:
         photo: warped.
-        before: warped, at SIDE pixels.
-        after: at SIDE pixels.
-        window: (SIDE, SIDE), 0 where nothing may change.
+        before: warped, S pixels wide.
+        after: S pixels wide.
+        window: (S, S), 0 where nothing may change.
         shaped: parts whose shape changes.
         laid: see :func:`editing.photo.transfer.borrow.laid_hair`.
 
     Returns:
-        (SIDE, SIDE) float32, 0 to 1, and (SIDE, SIDE, K) float32 shares of the parts that show there.
+        (S, S) float32, 0 to 1, and (S, S, K) float32 shares of the parts that show there.
     """
     hair = photo.scheme.index("hair")
     grown = None
@@ -56,35 +58,56 @@ def newness(
         grown, window = relaid(photo, *laid, hair), np.ones_like(window)
     elif hair in shaped:
         grown = regrown(photo, before, after, window, hair)
-    opaque = [k for k in range(len(photo.scheme)) if k not in photo.scheme.transparent and (grown is None or k != hair)]
-    change = after.parts[..., opaque] - before.parts[..., opaque]
-    differs = np.maximum(np.maximum(change, 0.0).sum(axis=2), np.maximum(-change, 0.0).sum(axis=2))
-    # The outlines of a rebuild are off by a pixel or so; only what is wider has changed.
-    core = cv2.morphologyEx((differs * window > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((4, 4), np.uint8))
-    zone = cv2.GaussianBlur(cv2.dilate(core, np.ones((9, 9), np.uint8)).astype(np.float32), (0, 0), 2.0)
-    # The outermost pixels of a part are half its neighbour: they go with the neighbour.
-    share = cv2.erode(resized(photo.parts, SIDE), np.ones((5, 5), np.uint8))
-    new = np.maximum(after.parts - share, 0.0)
-    for name in ("eyes", "eyebrows"):
-        # An eye beside the head is the rebuild's mistake.
-        k = photo.scheme.index(name)
-        if share[..., k].max() > 0.5:
-            new[..., k] *= cv2.dilate(share[..., k], np.ones((_ABOUT, _ABOUT), np.uint8)) > 0.3
-    new = new[..., opaque].sum(axis=2) * zone
-    mouth = photo.scheme.index("mouth")
+    names, mouth = photo.scheme.names, photo.scheme.index("mouth")
+    opaque = [k for k in range(len(names)) if k not in photo.scheme.transparent and (grown is None or k != hair)]
+    side, new, near = window.shape[0], np.zeros_like(window), box_of(window > 0, _AROUND)
+    was, now = before.within(near), after.within(near)
+    new[near] = _shows(resized(photo.parts, side)[near], was, now, window[near], opaque, photo.scheme, side)
     if mouth in shaped:
-        inside = cv2.erode((after.parts[..., mouth] > 0.5).astype(np.float32), np.ones((3, 3)))
-        left = np.abs(cv2.GaussianBlur(after.lab[..., 0] - before.lab[..., 0], (0, 0), 1.5))
-        new = np.maximum(new, np.clip((left - _TEETH) / 10.0, 0.0, 1.0) * inside)
+        new[near] = np.maximum(new[near], _inside_mouth(was, now, mouth, side))
     parts = after.parts
     if grown is not None:
         # Of hair the outline decides, and of what shows where it goes.
         new = new * (1.0 - np.clip(2.0 * np.maximum(before.parts[..., hair], after.parts[..., hair]), 0.0, 1.0))
         of_hair = grown.grown + grown.shrunk
-        share_of_hair = (of_hair / np.maximum(of_hair + new, 1e-3))[..., None]
-        parts = share_of_hair * grown.parts + (1.0 - share_of_hair) * parts
+        share_of_hair = of_hair / np.maximum(of_hair + new, 1e-3)
+        parts = times(grown.parts, share_of_hair) + times(parts, 1.0 - share_of_hair)
         new = np.maximum(new, of_hair)
-    return cv2.GaussianBlur(new, (0, 0), 1.2) * (window > 0), parts
+    return blurred(new, 1.2, side) * (window > 0), parts
+
+
+def _shows(
+    photo: np.ndarray,
+    before: Look,
+    after: Look,
+    window: np.ndarray,
+    opaque: Sequence[int],
+    scheme: PartScheme,
+    side: int,
+) -> np.ndarray:
+    """(h, w) how much of what the model shows of some parts the photo, (h, w, K), does not have there."""
+    change = after.parts - before.parts
+    gone, came = (total(np.maximum(sign * change, 0.0), opaque) for sign in (-1.0, 1.0))
+    # The outlines of a rebuild are off by a pixel or so; only what is wider has changed.
+    wide = (np.maximum(gone, came) * window > 0.5).astype(np.uint8)
+    core = cv2.morphologyEx(wide, cv2.MORPH_OPEN, np.ones((4 * side // SIDE, 4 * side // SIDE), np.uint8))
+    zone = blurred(cv2.dilate(core, square(9, side)).astype(np.float32), 2.0, side)
+    # The outermost pixels of a part are half its neighbour: they go with the neighbour.
+    share = cv2.erode(photo, square(5, side))
+    new = np.maximum(after.parts - share, 0.0)
+    for k in map(scheme.index, ("eyes", "eyebrows")):
+        # An eye beside the head is the rebuild's mistake.
+        if share[..., k].max() > 0.5:
+            new[..., k] *= cv2.dilate(share[..., k], square(_ABOUT, side)) > 0.3
+    result: np.ndarray = total(new, opaque) * zone
+    return result
+
+
+def _inside_mouth(before: Look, after: Look, mouth: int, side: int) -> np.ndarray:
+    """(h, w) 0 to 1: where a mouth is so much lighter or darker than its warp that it shows something new."""
+    inside = cv2.erode((after.parts[..., mouth] > 0.5).astype(np.float32), square(3, side))
+    left = np.abs(blurred(after.lab[..., 0] - before.lab[..., 0], 1.5, side))
+    return np.clip((left - _TEETH) / 10.0, 0.0, 1.0) * inside
 
 
 def draw(
@@ -95,40 +118,49 @@ def draw(
     Args:
         photo: warped.
         toned: (n, n, 3) its CIELAB after the change of tone.
-        before: warped, at SIDE pixels.
-        after: at SIDE pixels.
+        before: warped, S pixels wide.
+        after: S pixels wide.
         new, parts: see :func:`newness`.
     """
-    size = photo.size
+    size, side = photo.size, new.shape[0]
     if new.max() < _LEAST:
         return np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
     alpha = np.clip((resized(new, size) - 0.15) / 0.6, 0.0, 1.0)
-    small, share = resized(toned, SIDE), resized(photo.parts, SIDE)
+    small, share = resized(toned, side), resized(photo.parts, side)
     old = np.clip(1.0 - 3.0 * new, 0.0, 1.0)
     needed = alpha > 0.0
-    content, total = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
-    strands = np.zeros((size, size), np.float32)
-    for part, name in enumerate(photo.scheme.names):
-        here = parts[..., part]
-        if part in photo.scheme.transparent or (here * new).max() < _TRACE:
-            continue
-        weight = resized(here, size)
-        own = photo.parts[..., part]
-        if name == "hair":  # a neighbour's has another colour
-            own = without_others(own, before.parts[..., part])
-            share[..., part] = resized(own, SIDE)
+    names = photo.scheme.names
+    seen = [
+        part
+        for part in range(len(names))
+        if part not in photo.scheme.transparent and float((parts[..., part] * new).max()) >= _TRACE
+    ]
+    hair = photo.scheme.index("hair")
+    own_hair = photo.parts[..., hair]
+    if hair in seen:  # a neighbour's has another colour
+        own_hair = without_others(own_hair, before.parts[..., hair])
+        share[..., hair] = resized(own_hair, side)
+
+    def filled(part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Its weight, its weighted colours, and its fine structure of L."""
         colour = _colour(photo.scheme, small, share, after, part, old)
         if colour is None:
-            continue
-        colour = resized(colour, size)
-        inner = cv2.erode((own > 0.9).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
-        detail = _detail(toned, inner & ~needed, needed & (weight > 0.02), name)
-        content += weight[..., None] * (colour + detail)
-        total += weight
-        if name == "hair":
-            strands = detail[..., 0]
-    content /= np.maximum(total, 1e-3)[..., None]
-    alpha = alpha * np.clip(10.0 * total, 0.0, 1.0)  # of what nobody knows the colour of nothing is drawn
+            return None
+        weight = resized(parts[..., part], size)
+        own = own_hair if part == hair else photo.parts[..., part]
+        inner = cv2.erode((own > 0.9).astype(np.uint8), square(7, side)).astype(bool)
+        detail = _detail(toned, inner & ~needed, needed & (weight > 0.02), names[part])
+        return weight, times(resized(colour, size) + detail, weight), detail[..., 0]
+
+    content, whole = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
+    strands = np.zeros((size, size), np.float32)
+    for part, found in zip(seen, side_by_side(filled, seen), strict=True):
+        if found is not None:
+            whole += found[0]
+            content += found[1]
+            strands = found[2] if part == hair else strands
+    content = times(content, 1.0 / np.maximum(whole, 1e-3))
+    alpha = alpha * np.clip(10.0 * whole, 0.0, 1.0)  # of what nobody knows the colour of nothing is drawn
     edge = 4.0 * alpha * (1.0 - alpha)
     return content, np.clip(alpha + edge * np.clip(strands / 12.0, -0.5, 0.5), 0.0, 1.0)
 
@@ -136,40 +168,38 @@ def draw(
 def _colour(
     scheme: PartScheme, small: np.ndarray, share: np.ndarray, after: Look, part: int, old: np.ndarray
 ) -> np.ndarray | None:
-    """(SIDE, SIDE, 3) CIELAB of a part without fine detail: of what lies behind hair the photo's own, else the model's,
-    matched; None where both show too little of the part to tell its colour."""
-    known = cv2.erode(share[..., part], np.ones((3, 3), np.uint8)) * old
+    """(s, s, 3) CIELAB of a part without fine detail, at half the size: of what lies behind hair the photo's own, else
+    the model's, matched; None where both show too little of the part to tell its colour."""
+    side, half = share.shape[0], share.shape[0] // 2
+    known = cv2.erode(share[..., part], square(3, side)) * old
+    small = resized(small, half)
     if scheme.names[part] in _CONTINUED:
-        dark = share[..., [scheme.index(name) for name in _SHADES]].max(axis=2)
-        clear = known * (1.0 - cv2.dilate(dark, np.ones((_BESIDE, _BESIDE), np.uint8)))
-        for weight in (clear, known):
-            if weight.mean() > _SEEN:
-                skin = scheme.names[part] == "skin"  # whose pores are detail
-                return smooth(small, weight**2, SIDE / 60) if skin else spread(small, weight**2)
+        dark = np.maximum.reduce([share[..., scheme.index(name)] for name in _SHADES])
+        clear = known * (1.0 - cv2.dilate(dark, square(_BESIDE, side)))
+        for there in (clear, known):
+            if there.mean() > _SEEN:
+                weight = resized(there**2, half)
+                even = scheme.names[part] == "skin"  # whose pores are detail
+                return smooth(small, weight, half / 60) if even else spread(small, weight)
     # The model's outlines are mixed with what is behind; the part's own colour is carried outwards.
     sure = np.clip(after.parts[..., part] * 2.5 - 1.5, 0.0, 1.0)
+    enough = _ENOUGH * (side / SIDE) ** 2
     both = ((known * after.parts[..., part]) ** 2).astype(np.float32)
-    if not sure.any() and both.sum() <= _ENOUGH:
+    if not sure.any() and both.sum() <= enough:
         return None
-    pure = spread(after.lab, sure)
-    if both.sum() > _ENOUGH:
-        colour = pure + smooth(small - pure, both, SIDE / 40)
+    model = resized(after.lab, half)
+    pure = spread(model, resized(sure, half))
+    if both.sum() > enough:
+        both = resized(both, half)
+        colour = pure + smooth(small - pure, both, half / 40)
         if scheme.names[part] == "hair" and (both > 0.5).any():
             # New hair goes with most of it, which shines here and there.
             most = np.median(small[both > 0.5], axis=0)
             colour = most + np.clip(colour - most, -_SHINE, _SHINE)
         return colour
     # The photo has nothing of the part: only how light and warm its skin is compared with the model's is taken over.
-    skin = share[..., 1] * after.parts[..., 1] * old
-    return pure + ((small - after.lab) * skin[..., None]).sum(axis=(0, 1)) / max(float(skin.sum()), 1.0)
-
-
-def _even(values: np.ndarray, known: np.ndarray, sigma: float) -> np.ndarray:
-    """(n, n, C) what :func:`smooth` makes of them, found at a quarter of the size: it has nothing fine."""
-    side = values.shape[0] // 4
-    weight = resized(known, side)
-    mean = resized(values * known[..., None], side) / np.maximum(weight, 1e-3)[..., None]
-    return resized(smooth(mean, weight, sigma / 4), values.shape[0])
+    skin = resized(share[..., 1] * after.parts[..., 1] * old, half)
+    return pure + times(small - model, skin).sum(axis=(0, 1)) / max(float(skin.sum()), 0.25)
 
 
 def _detail(toned: np.ndarray, known: np.ndarray, wanted: np.ndarray, name: str) -> np.ndarray:
@@ -177,12 +207,15 @@ def _detail(toned: np.ndarray, known: np.ndarray, wanted: np.ndarray, name: str)
     size = toned.shape[0]
     if known.sum() < 0.004 * size * size or not wanted.any():
         return np.zeros_like(toned)
-    fine = toned - _even(toned, known.astype(np.float32), size / (24 if name == "background" else 40))
-    light = np.abs(fine[known, 0])
+    box = box_of(known)
+    fine = np.zeros_like(toned)
+    even = smooth(toned[box], known[box].astype(np.float32), size / (24 if name == "background" else 40))
+    fine[box] = times(toned[box] - even, known[box])
+    light = np.abs(fine[..., 0][known])
     median = max(float(np.median(light)), 1e-3)
     if name == "background":  # leaves and bricks are continued; of things before a wall only pieces would come along
         loud = float(np.sqrt(np.square(light).mean())) / median
         fine *= np.clip((_LOUD - loud) / 0.7, 0.0, 1.0)
     elif name == "skin":  # pores, and not strands that lie over it
         fine = np.clip(fine, -_PORES * median, _PORES * median)
-    return continued(fine * known[..., None], known, wanted)
+    return continued(fine, known, wanted)

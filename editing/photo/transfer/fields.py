@@ -13,11 +13,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from editing.photo.transfer.planes import chosen_by, largest, times
+from editing.photo.transfer.threads import side_by_side
+
 # Below this the change cannot be seen in 8 bits; such pixels are left alone.
-_LEAST_SHIFT = 1e-4  # of the frame's side
+_LEAST_SHIFT = 2e-4  # of the frame's side
 _LEAST_TONE = 0.25  # of L, a or b
 _LEAST_ALPHA = 1 / 512
-_STRIP = 2**20  # pixels worked on at a time, which bounds the memory
+_STRIP = 2**17  # pixels worked on at a time, which bounds the memory and stays near the processor
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,13 @@ class Fields:
 
     def has_colour(self) -> bool:
         """Whether a grey photo would get colours."""
-        drawn = _most(self.drawn[..., 1:]) * self.alpha
+        drawn = largest(self.drawn[..., 1:]) * self.alpha
         return bool(max(float(np.abs(self.offset[..., 1:]).max()), float(drawn.max())) > _LEAST_TONE)
 
     def changed(self) -> np.ndarray:
         """(n, n) bool: where a pixel may change."""
-        moved = _most(self.shift) > _LEAST_SHIFT
-        toned = (_most(self.offset) > _LEAST_TONE) | (np.abs(self.gain - 1.0) > 0.003)
+        moved = largest(self.shift) > _LEAST_SHIFT
+        toned = (largest(self.offset) > _LEAST_TONE) | (np.abs(self.gain - 1.0) > 0.003)
         return moved | toned | (self.alpha > _LEAST_ALPHA)
 
 
@@ -76,6 +79,7 @@ def apply(
     frame: np.ndarray,
     corner: tuple[int, int] = (0, 0),
     rows: tuple[int, int] | None = None,
+    quick: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The picture after the edit; every pixel outside the change is the same, bit by bit.
 
@@ -86,6 +90,7 @@ def apply(
             left corner, so that the centre of the first pixel is (0.5, 0.5).
         corner: where the pixels begin in the full photo, so that noise goes on from one part of it to the next.
         rows: from the first to before the last that is wanted; None for all.
+        quick: what moves is sampled a little less sharply, for what is seen for a moment.
 
     Returns:
         (h, w, 3) uint8, the rows that are wanted, and (h, w) bool: where they may differ from ``pixels``.
@@ -101,12 +106,16 @@ def apply(
     if left >= right or top >= bottom:
         return result, mask
     strip = max(1, _STRIP // (right - left))
-    for row in range(top, bottom, strip):
+    shown = changed.astype(np.float32)
+
+    def draw(row: int) -> None:
         end = min(bottom, row + strip)
-        new, where = _strip(pixels, fields, changed, frame, (left, row, right, end), corner)
-        part = result[row - first : end - first, left:right]
-        part[where] = new[where]
-        mask[row - first : end - first, left:right] = where
+        new, where = _strip(pixels, fields, shown, frame, (left, row, right, end), corner, quick)
+        place = np.s_[row - first : end - first, left:right]
+        result[place] = chosen_by(where, new, result[place])
+        mask[place] = where
+
+    side_by_side(draw, range(top, bottom, strip))
     return result, mask
 
 
@@ -150,6 +159,7 @@ def _strip(
     frame: np.ndarray,
     box: tuple[int, int, int, int],
     corner: tuple[int, int],
+    quick: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the box after the edit, and where they may differ."""
     left, top, right, bottom = box
@@ -162,41 +172,34 @@ def _strip(
     def sample(field: np.ndarray, outside: float = 0.0) -> Any:
         return cv2.remap(field, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(outside,) * 4)
 
-    where = sample(changed.astype(np.float32)) > 0
+    where = sample(changed) > 0
     before = pixels[top:bottom, left:right]
     source = before
     shift = sample(fields.shift)
     back = np.linalg.inv(np.asarray(frame, np.float64)[:, :2]).astype(np.float32)
-    moved = _most(shift) > _LEAST_SHIFT
+    moved = largest(shift) > _LEAST_SHIFT
     if moved.any():
         x = xs - 0.5 + back[0, 0] * shift[..., 0] + back[0, 1] * shift[..., 1]
         y = ys - 0.5 + back[1, 0] * shift[..., 0] + back[1, 1] * shift[..., 1]
-        taken = _take(pixels, x, y)
-        source = np.where(moved[..., None], taken, before)
+        taken = _take(pixels, x, y, cv2.INTER_CUBIC if quick else cv2.INTER_LANCZOS4)
+        source = chosen_by(moved, taken, before)
     lab = cv2.cvtColor(source.astype(np.float32) / 255.0, cv2.COLOR_RGB2Lab)
     lab[..., 0] *= sample(fields.gain, 1.0)
     lab += sample(fields.offset)
-    alpha = sample(fields.alpha)[..., None]
+    alpha = sample(fields.alpha)
     if alpha.any():
         drawn = sample(fields.drawn)
         if fields.grain:
             drawn[..., 0] += fields.grain * _noise(
                 left + corner[0], top + corner[1], right + corner[0], bottom + corner[1]
             )
-        lab += alpha * (drawn - lab)
-    lab[..., 0] = np.clip(lab[..., 0], 0.0, 100.0)
+        lab += times(drawn - lab, alpha)
+    np.clip(lab[..., 0], 0.0, 100.0, out=lab[..., 0])
     rgb = cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
-    new = np.clip(np.rint(rgb * 255.0), 0, 255).astype(np.uint8)
-    return new, where
+    return np.clip(np.rint(rgb * 255.0), 0, 255).astype(np.uint8), where
 
 
-def _most(planes: np.ndarray) -> np.ndarray:
-    """(h, w) the largest of absolute values; along so short an axis NumPy's own takes several times as long."""
-    most: np.ndarray = np.maximum.reduce([np.abs(planes[..., k]) for k in range(planes.shape[2])])
-    return most
-
-
-def _take(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _take(pixels: np.ndarray, x: np.ndarray, y: np.ndarray, way: int) -> np.ndarray:
     """Pixels at fractional places, sharply; beyond the border the nearest one."""
     height, width = pixels.shape[:2]
     left, top = max(0, int(x.min()) - 4), max(0, int(y.min()) - 4)
@@ -206,7 +209,7 @@ def _take(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         np.ascontiguousarray(pixels[top:bottom, left:right]),
         (x - left).astype(np.float32),
         (y - top).astype(np.float32),
-        cv2.INTER_LANCZOS4,
+        way,
         borderMode=cv2.BORDER_REPLICATE,
     )
 

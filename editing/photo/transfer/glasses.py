@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
+from editing.photo.transfer.planes import blurred, disc, square
 from editing.photo.transfer.spread import spread
 
 _LEAST = 0.004  # of the picture
@@ -35,10 +36,10 @@ def taken_off(
     had, has = (float(look.parts[..., part].mean()) for look in (before, after))
     if part not in shaped or own.mean() < _LEAST or not (part in replaced or has <= _LEFT * had):
         return None
-    there = cv2.dilate((own > 0.15).astype(np.uint8), np.ones((_ABOUT, _ABOUT), np.uint8))
+    there = cv2.dilate((own > 0.15).astype(np.uint8), square(_ABOUT, side))
     outlines, _ = cv2.findContours(there, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(there, outlines, -1, 1, cv2.FILLED)  # the eyes in them as well
-    return cv2.GaussianBlur(there.astype(np.float32), (0, 0), 1.0)
+    return blurred(there.astype(np.float32), 1.0, side)
 
 
 def bared(photo: FramedPhoto, after: Look, glasses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,11 +52,11 @@ def bared(photo: FramedPhoto, after: Look, glasses: np.ndarray) -> tuple[np.ndar
     """
     names, side = photo.scheme.names, glasses.shape[0]
     lab, share = resized(photo.lab, side), resized(photo.parts, side)
-    skin = cv2.erode(share[..., names.index("skin")] * (1.0 - glasses), np.ones((3, 3), np.uint8))
+    skin = cv2.erode(share[..., names.index("skin")] * (1.0 - glasses), square(3, side))
     around = spread(lab, skin**2)
-    inner = cv2.erode((glasses > 0.5).astype(np.uint8), np.ones((_FRAME + _ABOUT, _FRAME + _ABOUT), np.uint8))
+    inner = cv2.erode((glasses > 0.5).astype(np.uint8), square(_FRAME + _ABOUT, side))
     eyes = (share[..., names.index("eyes")] > 0.3).astype(np.uint8)
-    about = cv2.dilate(eyes, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_EYES, _EYES)))
+    about = cv2.dilate(eyes, disc(_EYES, side))
     seen = np.maximum(eyes, np.minimum(about, inner))
     below, beside = inner > seen, (about > eyes) & (inner > 0)
     dark = any(
@@ -63,10 +64,10 @@ def bared(photo: FramedPhoto, after: Look, glasses: np.ndarray) -> tuple[np.ndar
         for where, most in ((below, _DARK), (beside, _SOCKET))
     )
     unlike = np.clip((np.linalg.norm(lab - around, axis=2) - _UNLIKE[0]) / _UNLIKE[1], 0.0, 1.0)
-    frame: np.ndarray = cv2.dilate(unlike, np.ones((5, 5), np.uint8)) * (1.0 - seen)
+    frame: np.ndarray = cv2.dilate(unlike, square(5, side)) * (1.0 - seen)
     # What frames cover of brows and nose is little, and the model has it elsewhere: skin is continued over it.
     covered = ("eyeglass",) if dark else ("eyeglass", "eyes", "eyebrows", "nose")
     ids, parts = [names.index(name) for name in covered], after.parts.copy()
     parts[..., names.index("skin")] += parts[..., ids].sum(axis=2)
     parts[..., ids] = 0.0
-    return glasses * (1.0 if dark else cv2.GaussianBlur(frame, (0, 0), 1.0)), parts
+    return glasses * (1.0 if dark else blurred(frame, 1.0, side)), parts

@@ -9,6 +9,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from editing.photo.transfer.planes import Box, fitted, total
 from memorygan.parts import FACE_PARTS, PartScheme
 from memorygan.soft_masks import along_photo
 
@@ -20,7 +21,7 @@ class Look:
     """What the model shows.
 
     Attributes:
-        image: (S, S, 3) uint8 RGB.
+        image: (S, S, 3) uint8 RGB; (h, w, 3) of a piece of a picture.
         parts: (S, S, K) float32, share of each part in a pixel, sums to 1.
     """
 
@@ -37,6 +38,10 @@ class Look:
         if size == self.image.shape[0]:
             return self
         return Look(resized_image(self.image, size), resized(self.parts, size))
+
+    def within(self, box: Box) -> Look:
+        """What it shows in a box."""
+        return Look(self.image[box], self.parts[box])
 
 
 @dataclass(frozen=True)
@@ -110,14 +115,14 @@ class FramedPhoto:
         flow = shift * self.size
         return replace(self, pixels=follow(self.pixels, flow), parts=follow(self.parts, flow))
 
-    @property
+    @cached_property
     def part_map(self) -> np.ndarray:
         """(n, n) uint8: the part that takes most of each pixel."""
         return self.parts.argmax(axis=2).astype(np.uint8)
 
     def share(self, parts: Sequence[int]) -> np.ndarray:
         """(n, n) float32: how much of a pixel some parts take."""
-        return np.clip(self.parts[..., list(parts)].sum(axis=2), 0.0, 1.0)
+        return np.clip(total(self.parts, parts), 0.0, 1.0)
 
 
 def to_lab(pixels: np.ndarray) -> np.ndarray:
@@ -129,9 +134,7 @@ def resized(planes: np.ndarray, size: int) -> np.ndarray:
     """(s, s) or (s, s, C) float32, smoothly."""
     if planes.shape[0] == size:
         return planes.copy()
-    smaller = size < planes.shape[0]
-    many = cv2.resize(planes, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    return many.reshape(size, size, *planes.shape[2:])
+    return fitted(planes, (size, size))
 
 
 def resized_image(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -150,7 +153,6 @@ def noise_level(pixels: np.ndarray) -> float:
 
 
 def follow(planes: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """(s, s) or (s, s, C) planes(x + flow), flow (s, s, 2) in pixels; beyond the border the nearest pixel."""
-    size = flow.shape[0]
-    x, y = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
+    """(h, w) or (h, w, C) planes(x + flow), flow (h, w, 2) in pixels; beyond the border the nearest pixel."""
+    x, y = np.meshgrid(*(np.arange(length, dtype=np.float32) for length in reversed(flow.shape[:2])))
     return cv2.remap(planes, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -8,11 +8,14 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
+from editing.photo.transfer.planes import SIDE, fitted, square, squared, times, total
 from editing.photo.transfer.spread import spread
+from editing.photo.transfer.threads import side_by_side
 from editing.photo.transfer.tone import without_others
 
 _FINE = 2
-_FAR = 0.25  # of the side: farther away the distance to an outline is not told
+_FAR = 0.375  # of the side: farther away the distance to an outline is not told
+# In pixels of a picture of SIDE.
 _IDLE = 0.75  # pixels by which outlines of a rebuild differ for no reason
 _EDGE = 1.5  # half the width of an edge in pixels
 _EVEN = 3.0  # pixels over which the way that an outline goes is evened out
@@ -46,19 +49,19 @@ class Regrown:
 
 
 def distance(share: np.ndarray, level: float = 0.5) -> np.ndarray | None:
-    """(S, S) float32 signed distance to the outline of a part in pixels, positive inside; None without an outline.
+    """(h, w) float32 signed distance to the outline of a part in pixels, positive inside; None without an outline.
 
     Args:
-        share: (S, S) of the part.
+        share: (h, w) of the part.
         level: the share where its outline runs.
     """
-    side = share.shape[0]
-    fine = (resized(share, _FINE * side) > level).astype(np.uint8)
-    if not 0 < int(fine.sum()) < fine.size:
+    height, width = share.shape
+    fine = (fitted(share, (_FINE * height, _FINE * width)) > level).astype(np.uint8)
+    if not 0 < cv2.countNonZero(fine) < fine.size:
         return None
     inside, outside = (cv2.distanceTransform(mask, cv2.DIST_L2, 5) for mask in (fine, 1 - fine))
-    far = np.clip((inside - outside) / _FINE, -_FAR * side, _FAR * side)
-    return cv2.GaussianBlur(resized(far.astype(np.float32), side), (0, 0), 1.0)
+    apart = cv2.subtract(inside, outside)
+    return cv2.GaussianBlur(fitted(apart, share.shape) / _FINE, (0, 0), 1.0)
 
 
 def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, part: int) -> Regrown | None:
@@ -78,6 +81,7 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
         None where one of the three pictures does not have the part.
     """
     side = after.parts.shape[0]
+    pixel = side / SIDE
     own = resized(without_others(photo.parts[..., part], before.parts[..., part]), side)
     shares = [look.parts[..., part] for look in (before, after)]
     means = [float(share.mean()) for share in shares]
@@ -88,24 +92,28 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
         return None
     # A part that the picture cuts off ends at its border, so that it can recede from there.
     margin = side // 4
-    found = [distance(np.pad(share, margin)) for share in (own, *shares)]
+    found = [
+        None if field is None else np.clip(field, -_FAR * side, _FAR * side)
+        for field in side_by_side(distance, [np.pad(share, margin) for share in (own, *shares)])
+    ]
     if found[0] is None or found[1] is None or found[2] is None:
         return None
     change = found[2] - found[1]
-    change = np.sign(change) * np.maximum(np.abs(change) - _IDLE, 0.0) * np.pad(window, margin, mode="edge")
-    receded = _receded(found[0], change, found[2])
+    change = np.sign(change) * np.maximum(np.abs(change) - _IDLE * pixel, 0.0) * np.pad(window, margin, mode="edge")
+    receded = _receded(found[0], change, found[2], _EVEN * pixel)
     inside = (slice(margin, margin + side),) * 2
     one, first, last, change, receded = (field[inside] for field in (*found, change, receded))
     # Where the photo's reaches farther than it does elsewhere, it may be where the model's is to grow.
-    farther = np.quantile((one - first)[np.abs(first) < _BEYOND], 0.75)
-    most = last + max(float(farther), 0.0) + _BEYOND
+    farther = np.quantile((one - first)[np.abs(first) < _BEYOND * pixel], 0.75)
+    most = last + max(float(farther), 0.0) + _BEYOND * pixel
     aim = np.where(change < 0, receded, np.maximum(one, np.minimum(one + np.maximum(change, 0.0), most)))
-    wanted = np.clip(0.5 + aim / (2.0 * _EDGE), 0.0, 1.0)
+    wanted = np.clip(0.5 + aim / (2.0 * _EDGE * pixel), 0.0, 1.0)
     hangs = (window > 0) & ~rooted(wanted > 0.5, own > 0.5)
     wanted = np.where(hangs, 0.0, wanted)
-    there = np.maximum(own, np.clip(0.5 + one / (2.0 * _EDGE), 0.0, 1.0))
+    there = np.maximum(own, np.clip(0.5 + one / (2.0 * _EDGE * pixel), 0.0, 1.0))
     # The old edge, half of it what was behind, would stay as a line in the midst of what grew.
-    edge = np.clip((aim - one - 1.0) / _INSIDE, 0.0, 1.0) * np.clip((_INSIDE + 1.0 - one) / _INSIDE, 0.0, 1.0)
+    edge = np.clip(((aim - one) / pixel - 1.0) / _INSIDE, 0.0, 1.0)
+    edge *= np.clip((_INSIDE + 1.0 - one / pixel) / _INSIDE, 0.0, 1.0)
     grown = np.where(change > 0, np.maximum(wanted - there, edge * wanted), 0.0)
     goes = np.where((change < 0) | hangs, np.maximum(there - wanted, 0.0), 0.0)
     return _regrown(photo, after.parts, grown, there, goes, part)
@@ -125,7 +133,7 @@ def relaid(photo: FramedPhoto, laid: np.ndarray, beside: np.ndarray, part: int) 
     goes = np.maximum(there - laid, 0.0)
     # Its soft border goes as well; of the face's features nothing does.
     features = resized(photo.share([names.index(name) for name in FEATURES]), laid.shape[0])
-    border = cv2.dilate(goes, np.ones((_BORDER, _BORDER), np.uint8)) * (1.0 - laid) * (1.0 - features)
+    border = cv2.dilate(goes, square(_BORDER, laid.shape[0])) * (1.0 - laid) * (1.0 - features)
     goes, there = np.maximum(goes, border), np.maximum(there, border)
     others = beside.copy()
     others[..., names.index("skin")] += beside[..., [names.index(name) for name in FEATURES]].sum(axis=2)
@@ -141,22 +149,23 @@ def _regrown(
     photo: FramedPhoto, beside: np.ndarray, grown: np.ndarray, there: np.ndarray, goes: np.ndarray, part: int
 ) -> Regrown:
     """What grows, what is there and what of that goes, all (S, S) from 0 to 1, and what shows where it went."""
-    others = beside.copy()
-    others[..., part] = 0.0
-    total = others.sum(axis=2)
-    others = spread(others / np.maximum(total, 1e-3)[..., None], np.clip(2.0 * total - 0.5, 0.0, 1.0))
-    others /= np.maximum(others.sum(axis=2, keepdims=True), 1e-3)
+    every = range(len(photo.scheme))
+    half = fitted(beside, tuple(length // 2 for length in goes.shape))  # the model's own pictures are no finer
+    half[..., part] = 0.0
+    known = total(half, every)
+    half = spread(times(half, 1.0 / np.maximum(known, 1e-3)), np.clip(2.0 * known - 0.5, 0.0, 1.0))
+    others = fitted(times(half, 1.0 / np.maximum(total(half, every), 1e-3)), goes.shape)
     # In front of what lies behind, a strand that takes a third of a pixel and goes is gone as a whole, and not a third
     # of it; in a face such shares are lashes and shade.
     whole = goes / np.maximum(there, _FAINT) * np.clip(there / _FAINT - 1.0, 0.0, 1.0)
-    behind = others[..., [photo.scheme.index(name) for name in BEHIND]].sum(axis=2)
+    behind = total(others, [photo.scheme.index(name) for name in BEHIND])
     shrunk = behind * whole + (1.0 - behind) * goes
-    others *= (shrunk / np.maximum(grown + shrunk, 1e-3))[..., None]
+    others = times(others, shrunk / np.maximum(grown + shrunk, 1e-3))
     others[..., part] = grown / np.maximum(grown + shrunk, 1e-3)
     return Regrown(grown.astype(np.float32), shrunk.astype(np.float32), others.astype(np.float32))
 
 
-def _receded(own: np.ndarray, change: np.ndarray, after: np.ndarray) -> np.ndarray:
+def _receded(own: np.ndarray, change: np.ndarray, after: np.ndarray, even: float) -> np.ndarray:
     """(S, S) signed distance to the photo's outline, where it recedes the way that the model's does.
 
     Were it to recede all around by as much, a strand would be gone whose end alone is cut off.
@@ -165,11 +174,11 @@ def _receded(own: np.ndarray, change: np.ndarray, after: np.ndarray) -> np.ndarr
         own: signed distance to the photo's outline.
         change: by how much the model's outline moves outwards; what moves inwards counts.
         after: signed distance to the model's outline after the edit, from which those that recede lie outside.
+        even: pixels over which the way is evened out.
     """
-    slope = np.stack([cv2.Sobel(after, -1, 1, 0, scale=1 / 8), cv2.Sobel(after, -1, 0, 1, scale=1 / 8)], axis=2)
-    slope = slope / np.maximum(np.linalg.norm(slope, axis=2, keepdims=True), 0.25)
-    way = cv2.GaussianBlur(slope * np.minimum(change, 0.0)[..., None], (0, 0), _EVEN)
-    return follow(own, way.astype(np.float32))
+    slope = cv2.merge([cv2.Sobel(after, -1, *way, scale=1 / 8) for way in ((1, 0), (0, 1))])
+    far = np.minimum(change, 0.0) / np.maximum(np.sqrt(squared(slope)), 0.25)
+    return follow(own, cv2.GaussianBlur(times(slope, far), (0, 0), even))
 
 
 def rooted(wanted: np.ndarray, own: np.ndarray) -> np.ndarray:

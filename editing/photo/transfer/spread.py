@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
+
+from editing.photo.transfer.planes import fitted, times
+
+_FINE = 3.0  # pixels: a Gaussian as wide as that is smooth from one pixel to the next
 
 
 def spread(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -18,35 +20,46 @@ def spread(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Returns:
         As ``values``; zeros if nothing is known at all.
     """
-    flat = values if values.ndim == 3 else values[..., None]
-    total = np.concatenate([flat * weights[..., None], weights[..., None]], axis=2).astype(np.float32)
-    levels = [total]
-    while min(levels[-1].shape[:2]) > 1:
-        height, width = levels[-1].shape[:2]
-        half = cv2.resize(
-            levels[-1], (max(1, (width + 1) // 2), max(1, (height + 1) // 2)), interpolation=cv2.INTER_AREA
-        )
-        half = half.reshape(*half.shape[:2], -1) * 4.0
+    planes = values if values.ndim == 3 else values[..., None]
+    weights = weights.astype(np.float32, copy=False)
+    levels = [(times(planes, weights), weights)]
+    while max(levels[-1][1].shape) > 1 and levels[-1][1].min() < 1.0:
+        many, weight = (4.0 * _halved(one) for one in levels[-1])
         # Full certainty is reached once a whole pixel's worth is known; beyond that more does not count more.
-        levels.append(half / np.maximum(half[..., -1:], 1.0))
-    found: Any = levels[-1][..., :-1] / np.maximum(levels[-1][..., -1:], 1e-6)
-    for level in reversed(levels[:-1]):
-        size = (level.shape[1], level.shape[0])
-        found = cv2.resize(found, size, interpolation=cv2.INTER_LINEAR).reshape(*level.shape[:2], -1)
-        found = level[..., :-1] + (1.0 - level[..., -1:]) * found
+        full = 1.0 / np.maximum(weight, 1.0)
+        levels.append((times(many, full), weight * full))
+    many, weight = levels[-1]
+    found = times(many, 1.0 / np.maximum(weight, 1e-6))
+    for many, weight in reversed(levels[:-1]):
+        found = many + times(fitted(found, weight.shape), 1.0 - weight)
     return found if values.ndim == 3 else found[..., 0]
 
 
 def smooth(values: np.ndarray, weights: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian mean of the values of weight (normalised convolution), and spread where there is none.
 
+    Wide means are found at a half, a quarter … of the size: they have nothing fine.
+
     Args:
         values: (h, w, C) or (h, w) float32.
         weights: (h, w) float32, 0 to 1.
         sigma: in pixels.
     """
-    weight = cv2.GaussianBlur(weights, (0, 0), sigma)
-    many = values * (weights[..., None] if values.ndim == 3 else weights)
-    mean = cv2.GaussianBlur(many, (0, 0), sigma)
-    mean = mean / np.maximum(weight[..., None] if values.ndim == 3 else weight, 1e-4)
-    return spread(mean, np.clip(weight * 4.0, 0.0, 1.0))
+    planes = values if values.ndim == 3 else values[..., None]
+    many, weight, size = times(planes, weights), weights.astype(np.float32, copy=False), weights.shape
+    while sigma >= 2.0 * _FINE:
+        many, weight, sigma = _halved(many), _halved(weight), sigma / 2.0
+    weight = _blurred(weight, sigma)
+    mean = times(_blurred(many, sigma), 1.0 / np.maximum(weight, 1e-4))
+    found = fitted(spread(mean, np.clip(weight * 4.0, 0.0, 1.0)), size)
+    return found if values.ndim == 3 else found[..., 0]
+
+
+def _blurred(planes: np.ndarray, sigma: float) -> np.ndarray:
+    # Nothing is known beyond the border.
+    mean = cv2.GaussianBlur(planes, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    return mean.reshape(planes.shape)
+
+
+def _halved(planes: np.ndarray) -> np.ndarray:
+    return fitted(planes, tuple((length + 1) // 2 for length in planes.shape[:2]))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
 _COARSE = 64
+_DOUBLE = (2 * _COARSE, 2 * _COARSE)
 _SHIFTS = 4
 _LEAST_COVER = 0.12  # of what is wanted: a small piece laid many times would be seen as such
 _NEARER = 0.35  # how much a shift by the whole side counts against one by nothing
@@ -24,43 +27,58 @@ def continued(texture: np.ndarray, known: np.ndarray, wanted: np.ndarray) -> np.
     Returns:
         (n, n, C), 0 where it is not wanted or no shift reaches.
     """
-    size = texture.shape[0]
-    result, total = np.zeros_like(texture), np.zeros((size, size), np.float32)
-    left, least = wanted.copy(), _LEAST_COVER * wanted.sum()
+    size, left = texture.shape[0], wanted.copy()
+    rows, columns = np.nonzero(wanted)
+    values, total = np.zeros((len(rows), texture.shape[2]), np.float32), np.zeros(len(rows), np.float32)
+    source = np.fft.rfft2((_coarse(known) > 0.98).astype(np.float32), _DOUBLE)
     for _ in range(_SHIFTS):
-        shift = _best_shift(known, left)
+        shift = _best_shift(source, left)
         if shift is None:
             break
-        matrix = np.array([[1, 0, -shift[0]], [0, 1, -shift[1]]], np.float32)
-        there = cv2.warpAffine(known.astype(np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST).astype(bool)
-        found = left & there
-        if found.sum() < least:
+        x, y = columns + shift[0], rows + shift[1]
+        there = (x >= 0) & (x < size) & (y >= 0) & (y < size)
+        there[there] = known[y[there], x[there]]
+        found = np.zeros((size, size), np.float32)
+        found[rows[there], columns[there]] = left[rows[there], columns[there]]
+        if found.sum() < _LEAST_COVER * len(rows):
             break
-        weight = cv2.GaussianBlur(found.astype(np.float32), (0, 0), size / 128) * there
-        laid = cv2.warpAffine(texture, matrix, (size, size), flags=cv2.INTER_NEAREST).reshape(texture.shape)
-        result += weight[..., None] * laid
-        total += weight
-        left &= ~there
+        weight = cv2.GaussianBlur(found, (0, 0), size / 128)[rows[there], columns[there]]
+        values[there] += weight[:, None] * texture[y[there], x[there]]
+        total[there] += weight
+        left[rows[there], columns[there]] = False
     # A piece that ends in the midst of what is wanted is seen as such: then rather none.
-    covered = 1.0 - float(left.sum()) / max(float(wanted.sum()), 1.0)
-    strength = np.clip((covered - 0.5) / 0.3, 0.0, 1.0)
-    return result * (strength * wanted / np.maximum(total, 1.0 / 3.0))[..., None]
+    covered = 1.0 - float(left.sum()) / max(len(rows), 1)
+    strength = float(np.clip((covered - 0.5) / 0.3, 0.0, 1.0))
+    result = np.zeros_like(texture)
+    result[rows, columns] = values * (strength / np.maximum(total, 1.0 / 3.0))[:, None]
+    return result
 
 
-def _best_shift(known: np.ndarray, wanted: np.ndarray) -> tuple[int, int] | None:
-    """x, y: what is wanted at a place is taken from this far away; None if nothing can be covered."""
-    step = known.shape[0] / _COARSE
+def _coarse(mask: np.ndarray) -> np.ndarray:
+    """(_COARSE, _COARSE) float32, how much of each place a mask covers."""
+    return cv2.resize(mask.astype(np.float32), (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
 
-    def coarse(mask: np.ndarray) -> np.ndarray:
-        return cv2.resize(mask.astype(np.float32), (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
 
-    source, target = (coarse(known) > 0.98).astype(np.float32), coarse(wanted)
-    double = (2 * _COARSE, 2 * _COARSE)
-    cover = np.fft.irfft2(np.fft.rfft2(source, double) * np.conj(np.fft.rfft2(target, double)), double)
-    offsets = np.fft.fftfreq(2 * _COARSE, 1 / (2 * _COARSE))
-    far = np.hypot(offsets[:, None], offsets[None, :]) / _COARSE
-    score = cover * (1.0 - _NEARER * np.minimum(far, 1.0))
+def _best_shift(source: np.ndarray, wanted: np.ndarray) -> tuple[int, int] | None:
+    """x, y: what is wanted at a place is taken from this far away; None if nothing can be covered.
+
+    Args:
+        source: Fourier transform of where texture is known, with as much again of nothing around it.
+        wanted: (n, n) bool.
+    """
+    cover = np.fft.irfft2(source * np.conj(np.fft.rfft2(_coarse(wanted), _DOUBLE)), _DOUBLE)
+    score = cover * _worth()
     row, column = np.unravel_index(int(score.argmax()), score.shape)
     if cover[row, column] < 0.5:
         return None
+    step = wanted.shape[0] / _COARSE
+    offsets = np.fft.fftfreq(2 * _COARSE, 1 / (2 * _COARSE))
     return round(float(offsets[column]) * step), round(float(offsets[row]) * step)
+
+
+@lru_cache(maxsize=1)
+def _worth() -> np.ndarray:
+    """How much a shift counts: what comes from near by is more likely to belong there."""
+    offsets = np.fft.fftfreq(2 * _COARSE, 1 / (2 * _COARSE))
+    far = np.hypot(offsets[:, None], offsets[None, :]) / _COARSE
+    return 1.0 - _NEARER * np.minimum(far, 1.0)

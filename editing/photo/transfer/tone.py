@@ -8,19 +8,29 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
+from editing.photo.transfer.planes import Box, box_of, fitted, same_place, times, total
 from editing.photo.transfer.spread import smooth
+from editing.photo.transfer.threads import side_by_side
 
 _SOFT = 16.0  # of L: what reflects k times as much has ∛k times the L + 16 (CIE 1976), in light and in shade
 _GAIN = (0.85, 1.6)  # of contrast: dark hair would lose its strands and its shine, which people see as blur
 _TEETH = 0.85
 _LIPS = 1.25  # shares of something as thin as a lip fade well before its border
 _NEAR = 1 / 16  # of the side
+_NOTHING = 0.01  # of a pixel
+# Of the side, how far is looked for what changes, of what is even and of light, and for how light it is about a place.
+_BROADLY, _FINELY, _ABOUT = 1 / 18, 1 / 110, 1 / 20
 _EVEN = ("hair", "background", "cloth", "skin", "mouth")
 _COMPLEXION = ("skin", "nose", "ears", "neck")
 
 
 def tone(
-    photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int], fine: bool = False
+    photo: FramedPhoto,
+    before: Look,
+    after: Look,
+    parts: Sequence[int],
+    fine: bool = False,
+    within: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gain (n, n) and offset (n, n, 3) of :class:`Fields` for parts whose texture layers changed, and nothing else.
 
@@ -33,35 +43,47 @@ def tone(
         before, after: what the model shows.
         parts: that change.
         fine: the change is light that falls, such as folds, and not a colour, which is much the same all over a part.
+        within: (S, S) bool at the size of ``before``: what is more than a little outside is not needed.
     """
-    size = photo.size
+    size, side, names = photo.size, before.image.shape[0], photo.scheme.names
     gain, offset = np.ones((size, size), np.float32), np.zeros((size, size, 3), np.float32)
-    light = resized(photo.lab[..., 0], before.image.shape[0])
-    names = photo.scheme.names
-    for part in parts:
-        weight = before.parts[..., part] * after.parts[..., part]
+    light, difference = resized(photo.lab[..., 0], side), after.lab - before.lab
+    needed = np.ones((side, side), bool)
+    if within is not None:
+        needed[:] = False
+        needed[box_of(within, margin=round(2.5 * _ABOUT * side))] = True
+
+    def toned(part: int) -> tuple[Box, np.ndarray, np.ndarray] | None:
+        """A place in the fields and what gain and offset get there; None if the part does not show."""
+        weight, carriers = before.parts[..., part] * after.parts[..., part], _carriers(names, part, parts)
         if weight.max() < 0.3:
-            continue
-        carriers = _carriers(names, part, parts)
-        share = without_others(photo.share(carriers), before.parts[..., carriers].sum(axis=2))
+            return None
+        share = without_others(photo.share(carriers), total(before.parts, carriers))
         if names[part] == "mouth":
             share = np.clip(_LIPS * share, 0.0, 1.0) * (1.0 - _TEETH * teeth(photo.lab, share))
             if not fine:  # the model's teeth change in their own way, which is not the lips'
                 weight = weight * (1.0 - teeth(before.lab, before.parts[..., part]))
-        there = resized(share, weight.shape[0])
-        side = weight.shape[0]
-        even = 18 if names[part] in _EVEN and not fine else 110  # of the side
-        change = smooth(after.lab - before.lab, weight, side / even)
-        mean = smooth(light, there, side / 20)
+        there = resized(share, side)
+        box, place = same_place(needed & (np.maximum(there, weight) > _NOTHING), size)
+        even = _BROADLY if names[part] in _EVEN and not fine else _FINELY
+        change = smooth(difference[box], weight[box], even * side)
+        mean = smooth(light[box], there[box], _ABOUT * side)
         change[..., 0] = np.clip(change[..., 0], -0.9 * mean, 98.0 - mean)
         factor = np.clip((mean + change[..., 0] + _SOFT) / (mean + _SOFT), *_GAIN)
-        add = change.copy()
-        add[..., 0] += mean - factor * mean
-        gain += share * (resized(factor, size) - 1.0)
-        add = resized(add, size)
+        change[..., 0] += mean - factor * mean
+        share = share[place]
+        factor, mean, change = (fitted(field, share.shape) for field in (factor, mean, change))
+        add = times(change, share)
         # Colour goes with light: blue would show in the shadows of a beard.
-        add[..., 1:] *= np.clip(photo.lab[..., :1] / np.maximum(resized(mean, size), 1.0)[..., None], 0.0, 1.25)
-        offset += share[..., None] * add
+        colour = np.clip(photo.lab[place][..., 0] / np.maximum(mean, 1.0), 0.0, 1.25)
+        add = cv2.multiply(add, cv2.merge([np.ones_like(colour), colour, colour]))
+        return place, share * (factor - 1.0), add
+
+    for found in side_by_side(toned, parts):
+        if found is not None:
+            place, factor, add = found
+            gain[place] += factor
+            offset[place] += add
     return gain, offset
 
 
@@ -72,10 +94,13 @@ def teeth(lab: np.ndarray, mouth: np.ndarray) -> np.ndarray:
         lab: (n, n, 3) CIE L*a*b*.
         mouth: (n, n) share of lips and what is between them.
     """
+    result, box = np.zeros_like(mouth), box_of(mouth > _NOTHING)
+    lab, mouth = lab[box], mouth[box]
     red = np.clip(lab[..., 1], 0.0, None) * mouth
-    lips = (lab * red[..., None]).sum(axis=(0, 1)) / max(float(red.sum()), 1e-3)
+    lips = times(lab, red).sum(axis=(0, 1)) / max(float(red.sum()), 1e-3)
     lighter, paler = lab[..., 0] - lips[0], lips[1] - lab[..., 1]
-    return np.clip((lighter - 4.0) / 12.0, 0.0, 1.0) * np.clip((paler - 3.0) / 6.0, 0.0, 1.0)
+    result[box] = np.clip((lighter - 4.0) / 12.0, 0.0, 1.0) * np.clip((paler - 3.0) / 6.0, 0.0, 1.0)
+    return result
 
 
 def _carriers(names: Sequence[str], part: int, changed: Sequence[int]) -> list[int]:

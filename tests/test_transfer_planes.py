@@ -1,0 +1,155 @@
+"""What the transfer calculates with: planes, boxes, wide means, work side by side, and pictures of half the size."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from heads import HAIR, MOUTH, SKIN, WHOLE, N, S, ids, look, photo  # type: ignore[import-not-found]
+
+from editing.photo.transfer.fields import apply
+from editing.photo.transfer.planes import (
+    SIDE,
+    box_of,
+    chosen_by,
+    disc,
+    largest,
+    same_place,
+    square,
+    squared,
+    times,
+    total,
+)
+from editing.photo.transfer.spread import smooth
+from editing.photo.transfer.texture import continued
+from editing.photo.transfer.threads import side_by_side
+from editing.photo.transfer.tone import tone
+from editing.photo.transfer.transfer import Plan, transfer
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("planes", [1, 2, 3, 4, 13])
+def test_arithmetic_on_planes_is_that_of_numpy(planes):
+    many = RNG.standard_normal((20, 30, planes)).astype(np.float32)
+    weight = RNG.random((20, 30)).astype(np.float32)
+    assert times(many, weight) == pytest.approx(many * weight[..., None], rel=1e-5)
+    assert times(many, weight > 0.5) == pytest.approx(many * (weight > 0.5)[..., None], rel=1e-5)
+    assert largest(many) == pytest.approx(np.abs(many).max(axis=2), rel=1e-6)
+    assert squared(many) == pytest.approx(np.square(many).sum(axis=2), rel=1e-4)
+    for chosen in ([0], list(range(planes)), []):
+        assert total(many, chosen) == pytest.approx(many[..., chosen].sum(axis=2), abs=1e-5)
+    other = np.zeros_like(many)
+    assert np.array_equal(chosen_by(weight > 0.5, many, other), np.where((weight > 0.5)[..., None], many, other))
+    assert not other.any(), "what is given stays as it was"
+
+
+def test_one_plane_that_is_asked_for_can_be_written_to():
+    many = np.ones((4, 4, 3), np.float32)
+    total(many, [1])[:] = 0.0
+    assert many.all()
+
+
+def test_boxes_hold_all_that_is_set_and_lie_in_the_picture():
+    mask = np.zeros((64, 64), bool)
+    mask[10:20, 50:63] = True
+    assert box_of(mask) == np.s_[10:20, 50:63]
+    assert box_of(mask, 3) == np.s_[7:23, 47:64]
+    assert box_of(mask, 2, 8) == np.s_[8:24, 48:64]
+    assert mask[box_of(np.zeros_like(mask))].size == 0
+    small, large = same_place(mask, 128)
+    assert (large[0].start, large[1].stop) == (2 * small[0].start, 2 * small[1].stop)
+    assert same_place(mask, 100) == (np.s_[:64, :64], np.s_[:100, :100]), "there are no whole pixels"
+
+
+def test_windows_are_as_wide_in_every_picture():
+    assert square(9, SIDE).shape == disc(9, SIDE).shape == (9, 9)
+    assert square(9, 2 * SIDE).shape == (17, 17)
+    assert square(9, SIDE // 2).shape == (5, 5)
+    assert square(3, SIDE // 8).shape == (1, 1)
+
+
+@pytest.mark.parametrize("sigma", [2.0, 7.0, 15.0])
+def test_a_wide_mean_is_found_at_a_smaller_size(sigma):
+    values = cv2.GaussianBlur(RNG.standard_normal((96, 128, 3)).astype(np.float32), (0, 0), 2.0) * 10.0
+    weights = np.zeros((96, 128), np.float32)
+    weights[20:80, 30:110] = 1.0
+    many, weight = (
+        cv2.GaussianBlur(one, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+        for one in (values * weights[..., None], weights)
+    )
+    mean = many / np.maximum(weight, 1e-4)[..., None]
+    inside = np.s_[24:76, 34:106]
+    spreads = float(mean[inside].std())
+    assert np.abs(smooth(values, weights, sigma)[inside] - mean[inside]).max() < 0.15 * spreads
+
+
+def test_what_is_known_in_a_box_is_all_that_a_mean_looks_at():
+    values, weights = RNG.random((64, 64)).astype(np.float32), np.zeros((64, 64), np.float32)
+    weights[16:48, 16:40] = 1.0
+    box = np.s_[16:48, 16:40]
+    assert smooth(values[box], weights[box], 3.0) == pytest.approx(smooth(values, weights, 3.0)[box], abs=1e-4)
+
+
+def test_tone_is_found_where_it_is_needed_alone():
+    _, framed = photo()
+    darker = look(ids(S), {SKIN: (180, 130, 100)})
+    everywhere = tone(framed, look(ids(S)), darker, [SKIN], fine=True)
+    below = np.zeros((S, S), bool)
+    below[40:48, 24:40] = True
+    there = tone(framed, look(ids(S)), darker, [SKIN], fine=True, within=below)
+    middle = np.s_[2 * 41 : 2 * 47, 2 * 25 : 2 * 39]
+    assert there[1][middle] == pytest.approx(everywhere[1][middle], abs=0.5)
+    assert everywhere[1][40, 64].any()
+    assert not there[1][40, 64].any(), "far from it nothing is calculated"
+
+
+def test_texture_comes_from_inside_the_picture_alone():
+    texture, known = np.ones((N, N, 1), np.float32), np.zeros((N, N), bool)
+    known[:, :60] = True
+    wanted = np.zeros_like(known)
+    wanted[20:100, 70:128] = True
+    found = continued(texture * known[..., None], known, wanted)
+    assert found[wanted].min() > 0.5
+    assert not found[~wanted].any()
+
+
+def test_work_side_by_side_comes_back_in_order_and_on_other_threads():
+    names = side_by_side(lambda _: threading.current_thread().name, range(4))
+    assert threading.current_thread().name not in names
+    assert side_by_side(lambda number: number**2, range(20)) == [number**2 for number in range(20)]
+    assert side_by_side(lambda number: number, [7]) == [7]
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda number: 1 / number, range(3))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_gets_threads_of_its_own():
+    side_by_side(abs, range(4))
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # it would wait for ever
+        os._exit(0 if side_by_side(abs, range(-3, 0)) == [3, 2, 1] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("after", "plan"),
+    [
+        (look(ids(S, mouth=(0.17, 0.05))), Plan((), (MOUTH,))),
+        (look(ids(S, hair=0.34)), Plan((), (HAIR,))),
+        (look(ids(S, hair=0.46)), Plan((), (HAIR,))),
+    ],
+    ids=["wider mouth", "shorter hair", "longer hair"],
+)
+def test_half_the_side_shows_about_the_same_while_a_slider_moves(after, plan):
+    pixels, framed = photo()
+    shown = [apply(pixels, transfer(framed, look(ids(S)), after, plan, side=side), WHOLE)[0] for side in (256, 128)]
+    changed, off = (np.abs(one.astype(np.float32) - two).mean() for one, two in ((shown[0], pixels), shown))
+    assert changed > 0.5
+    assert off < 0.35 * changed
