@@ -159,9 +159,9 @@ class Desk:
             tell("This is a photo of faces of this visit: their edits are in the photo again.")
         return bool(met)
 
-    def run(self, visit: Visit, action: Callable[[str], FaceView]) -> FaceView:
-        """Does something with the face on show; one that the server forgot is opened again from its recipe."""
-        here = visit.here()
+    def run(self, visit: Visit, action: Callable[[str], FaceView], face: Opened | None = None) -> FaceView:
+        """Does something with a face, or else that on show; one that the server forgot is opened from its recipe."""
+        here = face or visit.here()
         try:
             return action(here.token)
         except UnknownSessionError:
@@ -311,11 +311,13 @@ class Desk:
         }
 
     def names(self, parts: Sequence[str]) -> str:
-        """ "hair", "hair and nose", "5 parts"."""
+        """ "the hair", "the hair and nose", "5 parts"."""
         words = [self.labels.get(name, name).lower() for name in parts]
+        if not words:
+            return ""
         if len(words) > 4:
             return f"{len(words)} parts"
-        return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+        return " and ".join([f"the {', '.join(words[:-1])}", words[-1]] if len(words) > 1 else [f"the {words[0]}"])
 
     # --- words
 
@@ -324,11 +326,14 @@ class Desk:
             if view.history:
                 return f"{what} changed nothing that can be seen."
             return "Nothing is edited yet. Click a part of the face to begin."
+        if not change.map.any():
+            more = "a stronger setting, or take the part from another face" if view.in_photo else "a stronger setting"
+            return f"{what} changed nothing that can be seen. Try {more}."
         untouched = f"{change.preserved:.0%} of all pixels are untouched"
         if not change.parts:
             return f"{what} concerned the whole picture; {untouched}."
         return (
-            f"{what} changed the {self.names(change.parts)}. Changed outside: {change.outside:.1f} of 255 on average "
+            f"{what} changed {self.names(change.parts)}. Changed outside: {change.outside:.1f} of 255 on average "
             f"(inside: {change.inside:.1f}); {untouched}."
         )
 

@@ -27,10 +27,14 @@ class StoppableJobs:
 
     Args:
         jobs: carries them out.
+
+    Attributes:
+        lent: whether that is on a GPU that is lent for a job at a time.
     """
 
     def __init__(self, jobs: LongJobs) -> None:
         self._jobs = jobs
+        self.lent: bool = getattr(jobs, "lent", False)
         self._lock = threading.Lock()
         self._tokens: set[CancelToken] = set()
         self._stopped = False

@@ -25,6 +25,7 @@ from editing.photo.project import MAX_PROJECT
 MAX_BYTES = 64 * 2**20
 # What was saved here: a photo without loss, or a project.
 MAX_SAVED = MAX_PROJECT
+SAVED = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".json", ".zip")  # names of what was saved here
 # Files for programs: for how many seconds they are kept, and how many bytes of them at most.
 RESULT_AGE, MAX_RESULTS = 3600.0, 512 * 2**20
 _NAME = 64  # letters of the names of Gradio's folders

@@ -97,6 +97,7 @@ class Visit:
         current: the face on show.
         back, forward: faces that undo and redo lead to beyond the edits of the current one.
         other: the second face of the Swap tab.
+        lender: the face of this page that it was taken from last, :attr:`Opened.id`.
         candidates: what the grid of faces to choose from shows.
         variants: what "surprise me" drew last.
         photo: token of the uploaded photo.
@@ -116,6 +117,7 @@ class Visit:
     back: list[Opened] = field(default_factory=list)
     forward: list[Opened] = field(default_factory=list)
     other: Opened | None = None
+    lender: int = 0
     candidates: tuple[Candidate, ...] = ()
     variants: tuple[Variant, ...] = ()
     photo: str | None = None

@@ -63,6 +63,8 @@ class ZeroJobs(RemoteJobs):
         gpu: the decorator ``spaces.GPU``.
     """
 
+    lent = True  # see :class:`app.jobs.StoppableJobs`
+
     def __init__(
         self, service: EditingService, open_service: Callable[[], EditingService], gpu: Callable[..., Any]
     ) -> None:

@@ -28,7 +28,7 @@ from editing.face.store import SessionStore
 from editing.guidance.registry import Guides
 from editing.photo.detect import Detector, MtcnnDetector
 from editing.photo.face import PREVIEW_FIELD_SIDE, PREVIEW_SIDE, PhotoFace, look, plan_of, shares_of
-from editing.photo.faces import PhotoFaces, asks_for_colour
+from editing.photo.faces import PhotoFaces, coloured_parts
 from editing.photo.store import PhotoStore
 from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields
@@ -279,9 +279,10 @@ class ServiceCore:
         textured = chosen if edit.layers != "shape" else set()
         shaped = chosen if edit.layers != "texture" else set()
         plan = Plan(tuple(sorted(textured | set(done.textured))), tuple(sorted(shaped | set(done.shaped))))
+        coloured = coloured_parts((*since, edit))
 
         def preview(picture: Rendered) -> Rendered:
-            return face.shown(face.fields(first, picture, plan, PREVIEW_FIELD_SIDE), PREVIEW_SIDE)
+            return face.shown(face.fields(first, picture, plan, PREVIEW_FIELD_SIDE, coloured), PREVIEW_SIDE)
 
         def finish(last: TextProgress) -> TextProgress:
             if last.proposal is None:
@@ -348,7 +349,7 @@ class ServiceCore:
         def make(size: int) -> Fields:
             plan = plan_of(session.latents(()).w, session.latents(edits).w, self.config)
             before, after = self._rendered(session, ()), self._rendered(session, edits)
-            return face.fields(before, after, plan, size, asks_for_colour(edits), self._lent(session, edits, size))
+            return face.fields(before, after, plan, size, coloured_parts(edits), self._lent(session, edits, size))
 
         return self._faces.fields(session.id, edits, make)
 
@@ -364,7 +365,7 @@ class ServiceCore:
     ) -> Rendered:
         """A preview of edits in the photo."""
         plan = plan_of(start.w, codes.w, self.config)
-        fields = face.fields(before, after, plan, PREVIEW_FIELD_SIDE, asks_for_colour(edits), lent)
+        fields = face.fields(before, after, plan, PREVIEW_FIELD_SIDE, coloured_parts(edits), lent)
         return face.shown(fields, PREVIEW_SIDE)
 
     def _lent(self, session: Session, edits: Edits, size: int) -> tuple[Lent, ...]:

@@ -357,6 +357,20 @@ def test_keys_are_committed_before_whatever_is_done_next(desk):
     desk.wait("Studio.face.title === 'Face 3' && Studio.face.sliders['hair.width'] === 1")
 
 
+def test_swap_takes_from_the_pages_own_faces(desk):
+    page = desk.page
+    first = desk.ask("Studio.face.title")
+    page.click("#new-face")
+    desk.wait(f"Studio.face.title !== {first!r}")
+    desk.tab("swap")
+    page.click("#other-mine")
+    page.wait_for_selector("#card-other img:not([hidden])")
+    assert first in page.inner_text("#card-other")
+    page.click("#other-mine")  # there is no third one: it stays
+    page.wait_for_timeout(300)
+    assert first in page.inner_text("#card-other")
+
+
 def test_swap(desk, served):
     page = desk.page
     desk.tab("swap")

@@ -12,12 +12,13 @@ from PIL import Image
 from toy import toy_service  # type: ignore[import-not-found]
 
 from editing.errors import EditingError
+from editing.face.edits import SliderEdit
 from editing.face.photo_ref import PhotoRef, read_photo_ref
 from editing.face.recipe import Recipe
 from editing.photo.align import Frame, frame_of
 from editing.photo.decode import decode
 from editing.photo.face import PhotoFace, places
-from editing.photo.faces import asks_for_colour
+from editing.photo.faces import coloured_parts
 from editing.photo.project import unpack
 from memorygan.parts import FACE_PARTS
 
@@ -167,7 +168,8 @@ def test_a_black_and_white_photo_stays_so_unless_a_colour_is_asked_for(service, 
     edited = service.set_sliders(view.session, {"hair.lightness": 2.5})
     assert not np.array_equal(edited.image, view.image)
     assert np.ptp(edited.image.astype(int), axis=2).max() <= 1
-    assert not asks_for_colour(())
+    assert coloured_parts(()) == coloured_parts((SliderEdit("hair.length", 1.0),)) == frozenset()
+    assert coloured_parts((SliderEdit("skin.warmth", 1.0),)) == {"skin", "nose", "ears", "neck"}
 
 
 def test_places_and_frames_agree():

@@ -293,6 +293,10 @@ def test_pieces_of_glasses_are_not_put_on():
     wearer = FramedPhoto.of(pixels, there, N)
     dark = transfer(wearer, look(ids(S)), piece, Plan((), (GLASSES,)))
     assert not np.array_equal(apply(pixels, dark, WHOLE)[0], pixels), "who wears some may have smaller ones"
+    worn[22:40, 12:52] = GLASSES
+    large = Look(painted(worn, {GLASSES: (20, 20, 20)}), one_hot(worn))
+    second = transfer(wearer, look(ids(S)), large, Plan((GLASSES,), (GLASSES,)))
+    assert np.array_equal(apply(pixels, second, WHOLE)[0], pixels), "nobody puts glasses on over glasses"
 
 
 def test_spread_keeps_what_is_known_and_fills_the_rest():
@@ -805,6 +809,18 @@ def test_glasses_that_are_taken_off_leave_the_eyes_behind_clear_lenses(lens):
             assert np.array_equal(result[eye], pixels[eye])
         else:
             assert result[eye][:, 2].mean() > result[eye][:, 1].mean() + 20, "the model's, behind what was dark"
+
+
+@pytest.mark.parametrize(("tint", "most"), [(0, 6), (-25, 13)])
+def test_skin_where_glasses_were_meets_the_skin_around_it_and_behind_their_lenses(tint, most):
+    pixels, worn = wearer(N)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    far = np.minimum(np.hypot(x - 0.12, y + 0.02), np.hypot(x + 0.12, y + 0.02))
+    shaded = pixels * (1.0 - 0.9 * np.abs(x)[..., None])  # light from the front
+    shaded[far < 0.08] += tint
+    result = bared(shaded.clip(0, 255).astype(np.uint8), worn).mean(axis=2)
+    across = (far > 0.07) & (far < 0.115) & (np.abs(y + 0.02) < 0.06) & (np.hypot(x, y) < 0.25)
+    assert np.abs(np.diff(result, axis=1))[across[:, 1:]].max() < most, "no line is left of a rim"
 
 
 def test_eyes_in_the_dark_half_of_a_lens_are_drawn_by_the_model():

@@ -9,9 +9,10 @@ import threading
 import cv2
 import numpy as np
 import pytest
-from heads import HAIR, MOUTH, SKIN, WHOLE, N, S, ids, look, photo  # type: ignore[import-not-found]
+from heads import HAIR, MOUTH, SKIN, WHOLE, N, S, ids, look, one_hot, photo  # type: ignore[import-not-found]
 
 from editing.photo.transfer.fields import apply
+from editing.photo.transfer.looks import FramedPhoto
 from editing.photo.transfer.planes import (
     SIDE,
     box_of,
@@ -106,6 +107,42 @@ def test_tone_is_found_where_it_is_needed_alone():
     assert there[1][middle] == pytest.approx(everywhere[1][middle], abs=0.5)
     assert everywhere[1][40, 64].any()
     assert not there[1][40, 64].any(), "far from it nothing is calculated"
+
+
+def test_lips_of_a_covered_mouth_have_nothing_to_tone():
+    pixels, _ = photo()
+    covered = FramedPhoto(pixels, one_hot(np.full((N, N), SKIN)), 1.0)
+    redder = look(ids(S), {MOUTH: (220, 30, 30)})
+    for plan in (Plan((MOUTH,), ()), Plan((MOUTH,), (MOUTH,))):
+        made = transfer(covered, look(ids(S)), redder, plan)
+        assert np.isfinite(made.offset).all()
+    assert not tone(covered, look(ids(S)), redder, [MOUTH])[1].any()
+
+
+def test_of_a_black_and_white_photo_only_what_was_asked_for_gets_colours():
+    _, framed = photo()
+    after = look(ids(S, mouth=(0.17, 0.05)), {HAIR: (150, 40, 30), SKIN: (200, 190, 120)})
+    made = transfer(framed, look(ids(S)), after, Plan((HAIR,), (MOUTH,)))
+    hair, below = np.s_[16:24, 58:70], np.s_[74:90, 45:83]  # the mouth, and what is about it
+    assert np.abs(made.offset[hair][..., 1:]).mean() > 5
+    assert np.abs(made.offset[below][..., 1:]).max() > 1
+    part = made.coloured([HAIR])
+    assert part.offset[hair] == pytest.approx(made.offset[hair], abs=0.2)
+    assert np.abs(part.offset[below][..., 1:]).max() < 0.2
+    assert np.abs(part.drawn[below][..., 1:]).max() < 0.2
+    assert np.array_equal(part.offset[..., 0], made.offset[..., 0])
+    assert not made.coloured([]).has_colour()
+
+
+@pytest.mark.parametrize("side", [64, 128, 256])
+def test_a_part_that_is_hardly_in_the_picture_can_move(side):
+    pixels, _ = photo()
+    corner = [np.full((size, size), SKIN) for size in (N, S, S)]
+    corner[0][:4, :4] = corner[1][:2, :2] = corner[2][:3, :3] = MOUTH
+    framed = FramedPhoto(pixels, one_hot(corner[0]), 1.0)
+    made = transfer(framed, look(corner[1]), look(corner[2]), Plan((), (MOUTH,)), side=side)
+    assert np.isfinite(made.shift).all()
+    assert not made.changed()[64:, 64:].any()
 
 
 def test_texture_comes_from_inside_the_picture_alone():

@@ -42,7 +42,9 @@ function draw({ name, label, picture, best, line, figures }, now) {
 
 function showOnStage() {
   const now = props.value;
-  if (now?.image && Studio.tab === "describe") Studio.setLive({ face: now.face, revision: now.revision, seq: Studio.nextSeq(), image: now.image });
+  if (!now || Studio.tab !== "describe") return;
+  if (!now.image) Studio.dropLive(); // nothing better was found: the face is what it was
+  else Studio.setLive({ face: now.face, revision: now.revision, seq: Studio.nextSeq(), image: now.image });
 }
 
 function render() {

@@ -113,7 +113,7 @@ def _facts(shell: Shell) -> str:
             person if scale is None else f"{person}: {scale.meaning}. {scale.measured}",
         )
     )
-    if shell.jobs is not service:
+    if getattr(shell.jobs, "lent", False):
         rows.append(("Long jobs", "on a GPU of their own", "descriptions and photos; lent by Hugging Face (ZeroGPU)"))
     if render:
         rows.append(("A full picture", f"{render['median_ms']:.0f} ms", "median on this device since the start"))

@@ -300,7 +300,7 @@ def _progress(now: TextProgress, history: History, changed: str = "") -> dict[st
         scores = [("Untouched", f"{change.preserved:.0%} of all pixels", "Pixels that kept their value")]
         if changed:
             scores = [
-                (f"Inside the {changed}", f"{change.inside:.1f} of 255", "Mean change inside the parts that changed"),
+                (f"Inside {changed}", f"{change.inside:.1f} of 255", "Mean change inside the parts that changed"),
                 ("Outside", f"{change.outside:.1f} of 255", "Mean change outside of them"),
                 *scores,
             ]
@@ -308,7 +308,7 @@ def _progress(now: TextProgress, history: History, changed: str = "") -> dict[st
     return {
         "fraction": 1.0 if now.phase == "done" and not now.cancelled else now.step / max(1, now.total),
         "words": words,
-        "image": pictures.jpeg(now.image),
+        "image": "" if now.phase == "done" and now.proposal is None else pictures.jpeg(now.image),
         "total": now.total,
         "best": now.best_step if curves["steps"] else None,
         "scores": scores,

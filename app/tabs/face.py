@@ -24,7 +24,7 @@ def build(shell: Shell) -> None:
         photo = gr.Button("Use my photo", elem_id="use-photo", min_width=120)
         recipe = gr.UploadButton(
             "Open a saved face",
-            file_types=[".png", ".jpg", ".jpeg", ".webp", ".tif", ".json", ".zip"],
+            file_types=list(uploads.SAVED),
             elem_id="open-recipe",
             min_width=140,
         )

@@ -25,8 +25,9 @@ def build(shell: Shell) -> None:
         other = widgets.card("other", None, desk.parts)
     with gr.Row(equal_height=True, elem_classes=["studio-row"]):
         new = gr.Button("Another face", variant="primary", elem_id="other-new", min_width=120)
-        copy = gr.Button("This face as it was", elem_id="other-start", min_width=140)
-        recipe = gr.UploadButton("From a file", file_types=[".png", ".json"], elem_id="other-open", min_width=100)
+        mine = gr.Button("One of my faces", elem_id="other-mine", min_width=120)
+        copy = gr.Button("As it was", elem_id="other-start", min_width=110)
+        recipe = gr.UploadButton("From a file", file_types=list(uploads.SAVED), elem_id="other-open", min_width=100)
     panel = widgets.panel(
         "swap.js", {"seq": 0, "parts": []}, elem_id="swap-panel", name="What to take", parts=desk.parts
     )
@@ -74,6 +75,17 @@ def build(shell: Shell) -> None:
     def on_copy(here: Visit) -> dict[str, Any]:
         view = desk.run(here, service.duplicate)
         return show_other(here, service.reset_all(view.session), f"{here.here().label}, not edited")
+
+    def on_mine(here: Visit) -> dict[str, Any]:
+        """As it stands; asked again, the next one."""
+        with here.lock:
+            faces = [face for face in here.faces if face is not here.current]
+            if not faces:
+                raise EditingError("there is no second face yet; open another one in the Face or Photo tab")
+            last = next((k for k, face in enumerate(faces) if face.id == here.lender), -1)
+            face = faces[(last + 1) % len(faces)]
+            here.lender = face.id
+        return show_other(here, desk.run(here, service.duplicate, face), face.label)
 
     def on_recipe(here: Visit, file: Any) -> dict[str, Any]:
         view = service.open_recipe(uploads.take(file, uploads.MAX_SAVED))
@@ -136,6 +148,7 @@ def build(shell: Shell) -> None:
         return desk.commit(here, lambda token: service.apply_variant(token, variant))
 
     shell.on(new.click, on_new, inputs=[shell.truncation], outputs=[other])
+    shell.on(mine.click, on_mine, outputs=[other])
     shell.on(copy.click, on_copy, outputs=[other])
     shell.on(recipe.upload, on_recipe, inputs=[recipe], outputs=[other], preprocess=False)
     shell.on_preview(panel, on_preview)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import cv2
 import numpy as np
@@ -64,7 +64,13 @@ class PhotoFace:
         return ref_of(self.photo, self.frame)
 
     def fields(
-        self, before: Rendered, after: Rendered, plan: Plan, size: int, coloured: bool = True, lent: Sequence[Lent] = ()
+        self,
+        before: Rendered,
+        after: Rendered,
+        plan: Plan,
+        size: int,
+        coloured: Collection[str] = (),
+        lent: Sequence[Lent] = (),
     ) -> Fields:
         """What an edit does to the photo.
 
@@ -73,12 +79,16 @@ class PhotoFace:
             plan: what was edited.
             size: of the fields.
             lent: parts that are taken from other photos, prepared for the same size.
-            coloured: False if the edit asks for no colour, so that a black-and-white photo gets none.
+            coloured: names of the parts that get colours also in a black-and-white photo.
         """
         last = look(after)
         first = look(before).at(last.image.shape[0])
         made = transfer(self.prepared(size), first, last, plan, lent, size // 2)
-        return made.colourless() if self.photo.grey and not coloured else made
+        return (
+            made.coloured([k for k, name in enumerate(self.scheme.names) if name in coloured])
+            if self.photo.grey
+            else made
+        )
 
     def shown(self, fields: Fields, size: int | None = None) -> Rendered:
         """The framed face after an edit.

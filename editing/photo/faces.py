@@ -16,6 +16,7 @@ from editing.photo.align import Frame
 from editing.photo.face import FIELD_SIDE, SHOWN_SIDE, PhotoFace
 from editing.photo.store import PhotoStore
 from editing.photo.transfer.fields import Fields
+from editing.photo.transfer.tone import COMPLEXION
 from memorygan.parts import PartScheme
 
 Place = tuple[float, float, float, float]
@@ -121,9 +122,12 @@ class PhotoFaces:
                     del kept[key]
 
 
-def asks_for_colour(edits: tuple[Edit, ...]) -> bool:
-    """Whether a black-and-white photo may get colours by these edits."""
-    return any(
-        isinstance(edit, TextEdit) or (isinstance(edit, SliderEdit) and edit.slider.endswith(_COLOURS))
+def coloured_parts(edits: tuple[Edit, ...]) -> frozenset[str]:
+    """Parts that get colours by these edits also in a black-and-white photo; what is skin takes those of the skin."""
+    found = {
+        part
         for edit in edits
-    )
+        if isinstance(edit, TextEdit) or (isinstance(edit, SliderEdit) and edit.slider.endswith(_COLOURS))
+        for part in edit.parts
+    }
+    return frozenset(found | set(COMPLEXION)) if "skin" in found else frozenset(found)

@@ -111,7 +111,13 @@ def _inside_mouth(before: Look, after: Look, mouth: int, side: int) -> np.ndarra
 
 
 def draw(
-    photo: FramedPhoto, toned: np.ndarray, before: Look, after: Look, new: np.ndarray, parts: np.ndarray
+    photo: FramedPhoto,
+    toned: np.ndarray,
+    before: Look,
+    after: Look,
+    new: np.ndarray,
+    parts: np.ndarray,
+    through: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colours (n, n, 3) and opacity (n, n) of :class:`Fields`.
 
@@ -121,12 +127,16 @@ def draw(
         before: warped, S pixels wide.
         after: S pixels wide.
         new, parts: see :func:`newness`.
+        through: (S, S) where skin is seen through glasses that are taken off.
     """
     size, side = photo.size, new.shape[0]
     if new.max() < _LEAST:
         return np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
     alpha = np.clip((resized(new, size) - 0.15) / 0.6, 0.0, 1.0)
     small, share = resized(toned, side), resized(photo.parts, side)
+    if through is not None:
+        skin = photo.scheme.index("skin")
+        share[..., skin] = np.maximum(share[..., skin], through)
     old = np.clip(1.0 - 3.0 * new, 0.0, 1.0)
     needed = alpha > 0.0
     names = photo.scheme.names

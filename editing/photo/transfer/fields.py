@@ -6,6 +6,7 @@ small preview and, through the frame's matrix, to the full photo, whose pixels a
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -56,10 +57,12 @@ class Fields:
         colour = np.zeros((size, size, 3), np.float32)
         return cls(np.zeros((size, size, 2), np.float32), np.ones_like(plane), colour, colour, plane)
 
-    def colourless(self) -> Fields:
-        """For a black-and-white photo: lightness alone."""
-        light = np.array([1.0, 0.0, 0.0], np.float32)
-        return replace(self, offset=self.offset * light, drawn=self.drawn * light)
+    def coloured(self, parts: Collection[int]) -> Fields:
+        """For a black-and-white photo: lightness alone, but for some parts of the edited face."""
+        ids = self.part_map if self.part_map is not None else np.full(self.alpha.shape, 255)
+        there = cv2.GaussianBlur(np.isin(ids, list(parts)).astype(np.float32), (0, 0), self.size / 256)
+        share = cv2.merge([np.ones_like(there), there, there])
+        return replace(self, offset=self.offset * share, drawn=self.drawn * share)
 
     def has_colour(self) -> bool:
         """Whether a grey photo would get colours."""

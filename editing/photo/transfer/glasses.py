@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
-from editing.photo.transfer.planes import blurred, disc, square
-from editing.photo.transfer.spread import spread
+from editing.photo.transfer.planes import blurred, disc, square, times
+from editing.photo.transfer.spread import smooth, spread
 
 _LEAST = 0.004  # of the picture
 _LEFT = 0.5  # of the model's glasses: what has less left of them has taken them off
@@ -17,6 +17,7 @@ _ABOUT = 7  # pixels across: what a frame darkens beside itself
 _FRAME = 9  # pixels across: twice as wide as a thin frame
 _EYES = 15  # pixels across: around an eye or a brow
 _UNLIKE = (12.0, 10.0)  # of CIELAB: what differs more than that from the skin is glass or frame, and by how much surely
+_MEETS, _EVENLY = 7, 1 / 100  # pixels across; of the side
 _DARK, _SOCKET = 18.0, 40.0  # of L: through such lenses nothing is seen; about an eye it is dark anyway
 
 
@@ -42,8 +43,9 @@ def taken_off(
     return blurred(there.astype(np.float32), 1.0, side)
 
 
-def bared(photo: FramedPhoto, after: Look, glasses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is drawn where glasses were: (S, S) how far, 0 to 1, and (S, S, K) which parts.
+def bared(photo: FramedPhoto, after: Look, glasses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is drawn where glasses were: (S, S) how far, 0 to 1, (S, S, K) which parts, and (S, S) where skin is seen
+    through them, from which what frames hid is continued as well.
 
     Args:
         photo: warped.
@@ -55,7 +57,7 @@ def bared(photo: FramedPhoto, after: Look, glasses: np.ndarray) -> tuple[np.ndar
     skin = cv2.erode(share[..., names.index("skin")] * (1.0 - glasses), square(3, side))
     around = spread(lab, skin**2)
     inner = cv2.erode((glasses > 0.5).astype(np.uint8), square(_FRAME + _ABOUT, side))
-    eyes = (share[..., names.index("eyes")] > 0.3).astype(np.uint8)
+    eyes, brows = ((share[..., names.index(name)] > 0.3).astype(np.uint8) for name in ("eyes", "eyebrows"))
     about = cv2.dilate(eyes, disc(_EYES, side))
     seen = np.maximum(eyes, np.minimum(about, inner))
     below, beside = inner > seen, (about > eyes) & (inner > 0)
@@ -64,10 +66,32 @@ def bared(photo: FramedPhoto, after: Look, glasses: np.ndarray) -> tuple[np.ndar
         for where, most in ((below, _DARK), (beside, _SOCKET))
     )
     unlike = np.clip((np.linalg.norm(lab - around, axis=2) - _UNLIKE[0]) / _UNLIKE[1], 0.0, 1.0)
-    frame: np.ndarray = cv2.dilate(unlike, square(5, side)) * (1.0 - seen)
+    # Rims are thin, and some are as light as skin: what lies along the border goes in any case.
+    frame = np.maximum(cv2.dilate(unlike, square(5, side)), 1.0 - inner) * (1.0 - np.maximum(seen, brows))
+    through = glasses * (1.0 - frame) * (1.0 - cv2.dilate(np.maximum(eyes, brows), square(5, side)))
     # What frames cover of brows and nose is little, and the model has it elsewhere: skin is continued over it.
     covered = ("eyeglass",) if dark else ("eyeglass", "eyes", "eyebrows", "nose")
     ids, parts = [names.index(name) for name in covered], after.parts.copy()
     parts[..., names.index("skin")] += parts[..., ids].sum(axis=2)
     parts[..., ids] = 0.0
-    return glasses * (1.0 if dark else blurred(frame, 1.0, side)), parts
+    if dark:
+        return glasses, parts, np.zeros_like(glasses)
+    return glasses * blurred(frame, 1.0, side), parts, through
+
+
+def met(photo: FramedPhoto, toned: np.ndarray, drawn: np.ndarray, alpha: np.ndarray, glasses: np.ndarray) -> np.ndarray:
+    """(n, n, 3) what is drawn where glasses were, such that it meets the skin around it and that which they showed.
+
+    A membrane: what they differ by along the border is carried inwards (Farbman et al. 2009).
+
+    Args:
+        photo: warped.
+        toned: (n, n, 3) its CIELAB after the change of tone.
+        drawn, alpha: (n, n, 3) and (n, n), see :func:`editing.photo.transfer.draw.draw`.
+        glasses: of :func:`taken_off`.
+    """
+    size, names = photo.size, photo.scheme.names
+    border = (alpha < 0.02) & (cv2.dilate(alpha, square(_MEETS, size)) > 0.02)
+    known = border * photo.share([names.index(name) for name in ("skin", "eyeglass")])
+    inside = resized(glasses, size)
+    return drawn + times(smooth(toned - drawn, known, size * _EVENLY), inside)

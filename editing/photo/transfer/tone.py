@@ -21,7 +21,7 @@ _NOTHING = 0.01  # of a pixel
 # Of the side, how far is looked for what changes, of what is even and of light, and for how light it is about a place.
 _BROADLY, _FINELY, _ABOUT = 1 / 18, 1 / 110, 1 / 20
 _EVEN = ("hair", "background", "cloth", "skin", "mouth")
-_COMPLEXION = ("skin", "nose", "ears", "neck")
+COMPLEXION = ("skin", "nose", "ears", "neck")
 
 
 def tone(
@@ -94,7 +94,7 @@ def teeth(lab: np.ndarray, mouth: np.ndarray) -> np.ndarray:
         lab: (n, n, 3) CIE L*a*b*.
         mouth: (n, n) share of lips and what is between them.
     """
-    result, box = np.zeros_like(mouth), box_of(mouth > _NOTHING)
+    result, box = np.zeros_like(mouth), box_of(mouth > _NOTHING, 1)  # a pixel at least
     lab, mouth = lab[box], mouth[box]
     red = np.clip(lab[..., 1], 0.0, None) * mouth
     lips = times(lab, red).sum(axis=(0, 1)) / max(float(red.sum()), 1e-3)
@@ -107,7 +107,7 @@ def _carriers(names: Sequence[str], part: int, changed: Sequence[int]) -> list[i
     """Parts of the photo that take the change of a part of the model: skin is one colour all over."""
     if names[part] != "skin":
         return [part]
-    return [k for k, name in enumerate(names) if name in _COMPLEXION and (k == part or k not in changed)]
+    return [k for k, name in enumerate(names) if name in COMPLEXION and (k == part or k not in changed)]
 
 
 def without_others(share: np.ndarray, shown: np.ndarray) -> np.ndarray:

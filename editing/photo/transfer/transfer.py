@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -11,10 +12,11 @@ import numpy as np
 from editing.photo.transfer.borrow import Lent, borrow, fitting, laid_hair
 from editing.photo.transfer.draw import draw, newness
 from editing.photo.transfer.fields import Fields
-from editing.photo.transfer.glasses import bared, taken_off
+from editing.photo.transfer.glasses import bared, met, taken_off
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.planes import SIDE, blurred, chosen_by, square, times, total
 from editing.photo.transfer.register import registered
+from editing.photo.transfer.threads import together
 from editing.photo.transfer.tone import tone
 from editing.photo.transfer.warp import BROAD, motion
 
@@ -24,6 +26,7 @@ _ABOUT = 28  # pixels about a small part that go with it
 _BEHIND = ("eyes", "eyebrows", "nose", "mouth")
 _WORN = ("eyeglass", "hat")
 _SCRAP = 0.025  # of the framed face: glasses and hats smaller than that are pieces of some
+_GROWN = 1.2  # glasses in another size may be as much larger
 _FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "ears", "neck")
 
 
@@ -71,28 +74,23 @@ def transfer(
     free = 1.0 - np.maximum.reduce(kept)
     shift, window = shift * free[..., None], window * free
     first = Look(follow(first.image, shift * side), follow(first.parts, shift * side))
-    shift, window_n = resized(shift, size), resized(window, size)
+    shift = resized(shift, size)
     moved = photo.moved(shift)
-    gain, offset = tone(moved, first, last, [part for part in plan.textured if part not in others])
-    # Shading that comes with the new shape: folds of a smile, the side of a nose.
-    shaded = [
-        k
-        for k, name in enumerate(names)
-        if name in _FACE and k not in plan.textured and float((first.parts[..., k] * window).max()) > 0.01
-    ]
-    more, added = tone(moved, first, last, shaded, fine=True, within=window > 0)
-    np.clip(added[..., 1:], -_FLUSH, _FLUSH, out=added[..., 1:])
-    gain, offset = gain + window_n * (more - 1.0), offset + times(added, window_n)
-    if worn := [part for part in plan.shaped if part not in others and part in photo.scheme.transparent]:
-        offset += resized(_seen_through(first, last, worn), size)
+    moved_by = first, last, window
+    (gain, offset), (new, shown) = together(
+        partial(_light, moved, *moved_by, plan, others),
+        partial(newness, moved, *moved_by, plan.shaped, laid_hair(moved, last, fits)),
+    )
     toned = moved.lab + offset
     toned[..., 0] += moved.lab[..., 0] * (gain - 1.0)
-    new, shown = newness(moved, first, last, window, plan.shaped, laid_hair(moved, last, fits))
+    through = None
     if off is not None:
-        bare, under = bared(moved, last, off)
+        bare, under, through = bared(moved, last, off)
         new = new * (1.0 - off) + bare
         shown = chosen_by(off > 0.5, under, shown)
-    drawn, alpha = draw(moved, toned, first, last, new, shown)
+    drawn, alpha = draw(moved, toned, first, last, new, shown, through)
+    if off is not None:
+        drawn = met(moved, toned, drawn, alpha, off)
     for one in fits:
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
     ids, over = moved.part_map.copy(), alpha > 0.5
@@ -100,14 +98,50 @@ def transfer(
     return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
 
 
+def _light(
+    photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, plan: Plan, others: Collection[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and offset of :class:`Fields`.
+
+    Args:
+        photo: warped.
+        before: warped, S pixels wide.
+        after: S pixels wide.
+        window: (S, S), 0 where shapes do not change.
+        plan: what was edited.
+        others: parts that other photos lend.
+    """
+    names = photo.scheme.names
+    gain, offset = tone(photo, before, after, [part for part in plan.textured if part not in others])
+    # Shading that comes with the new shape: folds of a smile, the side of a nose.
+    shaded = [
+        k
+        for k, name in enumerate(names)
+        if name in _FACE and k not in plan.textured and float((before.parts[..., k] * window).max()) > 0.01
+    ]
+    if shaded:
+        more, added = tone(photo, before, after, shaded, fine=True, within=window > 0)
+        np.clip(added[..., 1:], -_FLUSH, _FLUSH, out=added[..., 1:])
+        window = resized(window, photo.size)
+        gain, offset = gain + window * (more - 1.0), offset + times(added, window)
+    if worn := [part for part in plan.shaped if part not in others and part in photo.scheme.transparent]:
+        offset += resized(_seen_through(before, after, worn), photo.size)
+    return gain, offset
+
+
 def _without_scraps(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: set[int]) -> Plan:
-    """The plan without glasses and hats of which the model puts on no more than a piece; the photo has none."""
+    """The plan without glasses and hats of which the model puts on no more than a piece, the photo having none, and
+    without glasses that would be put on over those which somebody wears."""
     put_on = [part for part in map(photo.scheme.names.index, _WORN) if part in plan.shaped and part not in lent]
     scraps = {
         part
         for part in put_on
         if _extent(before.parts, part) < _extent(after.parts, part) < _SCRAP and _extent(photo.parts, part) < _SCRAP / 5
     }
+    glasses = photo.scheme.names.index("eyeglass")
+    own, had, has = (_extent(parts, glasses) for parts in (photo.parts, before.parts, after.parts))
+    if glasses in put_on and own > _SCRAP / 5 and has > _GROWN * max(own, had):
+        scraps.add(glasses)
     left = (tuple(part for part in parts if part not in scraps) for parts in (plan.textured, plan.shaped))
     return Plan(*left)
 

@@ -22,7 +22,7 @@ _MARGIN = 0.05
 # Of outlines, in pixels: how wide the band is in which they are known, how far they are followed, and how smoothly.
 _BAND, _FARTHEST, _SPREAD = 2.5, 8.0, 3.0
 _STEPS = 4
-_AROUND = 32  # pixels about what moves that are compared
+_AROUND, _LEAST = 32, 12  # pixels about what moves that are compared; of less OpenCV finds no flow
 _TORN = 0.4  # pixels per pixel
 # Faces that smile stay below half a pixel per pixel; from one on the picture folds over.
 _FOLD = 0.9
@@ -59,7 +59,7 @@ def motion(before: Look, after: Look, names: Sequence[str], parts: Sequence[int]
     side = whole.shape[0]
     shift = np.zeros((*whole.shape, 2), np.float32)
     if whole.any():
-        near = np.s_[:, :] if windows[True].any() else box_of(whole > 0, _AROUND * side // SIDE)
+        near = np.s_[:, :] if windows[True].any() else box_of(whole > 0, max(_LEAST, _AROUND * side // SIDE))
         was, now = before.within(near), after.within(near)
         shift[near] = _moved(was, now, chosen, {broad: inside[near] for broad, inside in windows.items()}, side)
     return shift / side, whole
@@ -71,9 +71,10 @@ def _moved(
     """(h, w, 2) shift in pixels of what is broad, within its window, and of the rest over it."""
     first, second = (_seen(look, [*parts[True], *parts[False]]) for look in (before, after))
     flow: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow.setFinestScale(1 if side >= SIDE else 0)  # found at the same size, so that a preview moves what its edit moves
     forward = flow.calc(second, first, None)
     backward = flow.calc(first, second, None)
-    closes = np.exp(-squared(forward + follow(backward, forward)) / 4.0)
+    closes = np.exp(-squared((forward + follow(backward, forward)) * SIDE / side) / 4.0)
     same = 1.0 - 0.5 * total(np.abs(after.parts - follow(before.parts, forward)), range(after.parts.shape[2]))
     light = np.abs(after.lab[..., 0] - follow(before.lab[..., 0], forward))
     trust = (closes * np.clip(same, 0.0, 1.0) ** 2 * np.exp(-np.square(light / 15.0))).astype(np.float32) + 1e-3
