@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import gradio as gr
 import httpx
@@ -30,10 +31,14 @@ from app import cli, create_demo, figures, guard, pictures, uploads
 from app.api import Programs
 from app.curves import History
 from app.desk import Desk
+from app.jobs import LongJobs, StoppableJobs
 from app.server import MAX_BODY, Settings, launch
+from app.shell import Shell
+from app.tabs.about import _facts
 from app.tabs.photo import _progress as photo_progress
 from app.tasks import Task
 from app.visit import MAX_FACES, Description, Rebuilding, Visit, close_visit
+from app.zero import ZeroJobs
 from editing.device.loading import Assets
 from editing.errors import EditingError
 from editing.guidance.likeness import LikenessScale
@@ -543,6 +548,26 @@ def test_the_caption_says_what_changed_outside_the_part(desk, visit):
     face = lighter(desk, visit, 2.0)
     assert re.search(r"changed the hair\. Changed outside: \d+\.\d of 255", face["caption"])
     assert "Hair: Lightness +2" in face["alt"]
+
+
+def test_the_caption_counts_many_parts_and_says_when_nothing_shows(desk, visit):
+    face = lighter(desk, visit, 2.0)
+    assert "the " not in desk.names(["hair"] * 5)
+    assert desk.names(["hair", "nose"]) == "the hair and nose"
+    assert desk.names([]) == ""
+    view = desk.run(visit, desk.service.view)
+    nothing = replace(view.change, map=np.zeros_like(view.change.map))
+    assert desk._caption("The last step", nothing, view) == (
+        "The last step changed nothing that can be seen. Try a stronger setting."
+    )
+    assert desk._caption("The last step", nothing, replace(view, in_photo=True)).endswith("from another face.")
+    assert face["caption"] == desk._caption("The last step", view.change, view)
+
+
+def test_long_jobs_are_said_to_run_on_a_lent_gpu_only_where_they_do(desk):
+    for jobs, lent in ((desk.service, False), (cast(LongJobs, SimpleNamespace(lent=ZeroJobs.lent)), True)):
+        shell = cast(Shell, SimpleNamespace(service=desk.service, jobs=StoppableJobs(jobs)))
+        assert ("ZeroGPU" in _facts(shell)) is lent
 
 
 def test_part_ids_survive_the_way_to_the_browser():
