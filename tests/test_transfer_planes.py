@@ -9,8 +9,9 @@ import threading
 import cv2
 import numpy as np
 import pytest
-from heads import HAIR, MOUTH, SKIN, WHOLE, N, S, ids, look, one_hot, photo  # type: ignore[import-not-found]
+from heads import COLOURS, GLASSES, HAIR, MOUTH, NOSE, SKIN, WHOLE, N, S, ids, look, one_hot, painted, photo  # type: ignore[import-not-found]
 
+from editing.photo.transfer.borrow import Lent
 from editing.photo.transfer.fields import apply
 from editing.photo.transfer.looks import FramedPhoto
 from editing.photo.transfer.planes import (
@@ -132,6 +133,25 @@ def test_of_a_black_and_white_photo_only_what_was_asked_for_gets_colours():
     assert np.abs(part.drawn[below][..., 1:]).max() < 0.2
     assert np.array_equal(part.offset[..., 0], made.offset[..., 0])
     assert not made.coloured([]).has_colour()
+
+
+def test_a_nose_is_lent_without_the_glasses_on_it():
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    nose = (np.abs(x) < 0.05) & (np.abs(y) < 0.09)
+    bridge = (np.abs(y + 0.05) < 0.015) & (np.abs(x) < 0.2)
+    own, other = (np.where(nose, NOSE, ids(N)) for _ in range(2))
+    other[bridge] = GLASSES
+    red = {NOSE: (200, 120, 110)}
+    lender = FramedPhoto(painted(other, red | {GLASSES: (10, 10, 10)}), one_hot(other), 0.0)
+    pixels = painted(own, {NOSE: COLOURS[SKIN]})
+    small = own[::2, ::2]
+    made = transfer(
+        FramedPhoto(pixels, one_hot(own), 0.0), look(small), look(small), Plan((), (NOSE,)), [Lent(lender, (NOSE,))]
+    )
+    result = apply(pixels, made, WHOLE)[0].astype(int)
+    assert result[bridge].min() > 100, "no dark bridge"
+    below = nose & (y > 0.02) & (y < 0.06) & (np.abs(x) < 0.02)
+    assert (result[below][:, 0] - result[below][:, 1]).mean() > 60, "but the nose itself"
 
 
 @pytest.mark.parametrize("side", [64, 128, 256])
