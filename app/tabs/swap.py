@@ -77,9 +77,9 @@ def build(shell: Shell) -> None:
         return show_other(here, service.reset_all(view.session), f"{here.here().label}, not edited")
 
     def on_mine(here: Visit) -> dict[str, Any]:
-        """As it stands; asked again, the next one."""
+        """The one that was opened last, as it stands; asked again, the one before."""
         with here.lock:
-            faces = [face for face in here.faces if face is not here.current]
+            faces = [face for face in reversed(here.faces) if face is not here.current]
             if not faces:
                 raise EditingError("there is no second face yet; open another one in the Face or Photo tab")
             last = next((k for k, face in enumerate(faces) if face.id == here.lender), -1)
