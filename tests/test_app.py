@@ -35,6 +35,7 @@ from app.jobs import LongJobs, StoppableJobs
 from app.server import MAX_BODY, Settings, launch
 from app.shell import Shell
 from app.tabs.about import _facts
+from app.tabs.describe import _progress as describe_progress
 from app.tabs.photo import _progress as photo_progress
 from app.tasks import Task
 from app.visit import MAX_FACES, Description, Rebuilding, Visit, close_visit
@@ -45,6 +46,7 @@ from editing.guidance.likeness import LikenessScale
 from editing.photo.detect import Detection
 from editing.results import Change, InversionProgress
 from editing.service import EditingService, Limits
+from editing.text.results import TextProgress
 from memorygan.analysis.blocks import Bar, Piece
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -568,6 +570,13 @@ def test_long_jobs_are_said_to_run_on_a_lent_gpu_only_where_they_do(desk):
     for jobs, lent in ((desk.service, False), (cast(LongJobs, SimpleNamespace(lent=ZeroJobs.lent)), True)):
         shell = cast(Shell, SimpleNamespace(service=desk.service, jobs=StoppableJobs(jobs)))
         assert ("ZeroGPU" in _facts(shell)) is lent
+
+
+def test_a_description_that_found_nothing_better_shows_no_preview():
+    found = TextProgress("done", 3, 5, np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))
+    history = History(["total"])
+    assert describe_progress(found, history)["image"] == ""
+    assert describe_progress(replace(found, phase="optimise"), history)["image"].startswith("data:image/jpeg")
 
 
 def test_part_ids_survive_the_way_to_the_browser():

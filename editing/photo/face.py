@@ -84,11 +84,9 @@ class PhotoFace:
         last = look(after)
         first = look(before).at(last.image.shape[0])
         made = transfer(self.prepared(size), first, last, plan, lent, size // 2)
-        return (
-            made.coloured([k for k, name in enumerate(self.scheme.names) if name in coloured])
-            if self.photo.grey
-            else made
-        )
+        if not self.photo.grey:
+            return made
+        return made.coloured([k for k, name in enumerate(self.scheme.names) if name in coloured])
 
     def shown(self, fields: Fields, size: int | None = None) -> Rendered:
         """The framed face after an edit.

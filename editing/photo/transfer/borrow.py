@@ -152,11 +152,12 @@ def _set_in(
     # Glasses and hair in front of it stay.
     front = photo.share(before_it)
     opacity = opacity * (1.0 - front)
+    hidden = cv2.dilate(covered, np.ones((5, 5), np.uint8))
     if name != "eyes":  # which are seen through glasses; of what else is behind things only the rest is taken
-        opacity = opacity * (1.0 - np.clip(2.0 * cv2.dilate(covered, np.ones((5, 5), np.uint8)), 0.0, 1.0))
+        opacity = opacity * (1.0 - np.clip(2.0 * hidden, 0.0, 1.0))
     # A membrane: the difference along the border is carried inwards (Farbman et al. 2009).
     ring = ((opacity < 0.05) & (cv2.dilate(opacity, np.ones((reach, reach))) > 0.05)).astype(np.float32)
-    known = ring * (1.0 - front) * (1.0 - cv2.dilate(covered, np.ones((5, 5), np.uint8)))
+    known = ring * (1.0 - front) * (1.0 - hidden)
     carried = spread(toned - colours, known)
     if name != "nose":
         # In proportion to what is as dark as brows and lips; teeth and eyes are as light in any skin.

@@ -33,6 +33,11 @@ class Look:
         """(S, S, 3) float32 CIELAB."""
         return to_lab(self.image)
 
+    @cached_property
+    def part_map(self) -> np.ndarray:
+        """(S, S) uint8: the part that takes most of each pixel."""
+        return self.parts.argmax(axis=2).astype(np.uint8)
+
     def at(self, size: int) -> Look:
         """The same at another size."""
         if size == self.image.shape[0]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 
@@ -12,6 +10,9 @@ _DOUBLE = (2 * _COARSE, 2 * _COARSE)
 _SHIFTS = 4
 _LEAST_COVER = 0.12  # of what is wanted: a small piece laid many times would be seen as such
 _NEARER = 0.35  # how much a shift by the whole side counts against one by nothing
+_OFFSETS = np.fft.fftfreq(2 * _COARSE, 1 / (2 * _COARSE))
+# What comes from near by is more likely to belong there.
+_WORTH = 1.0 - _NEARER * np.minimum(np.hypot(_OFFSETS[:, None], _OFFSETS[None, :]) / _COARSE, 1.0)
 
 
 def continued(texture: np.ndarray, known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -67,18 +68,9 @@ def _best_shift(source: np.ndarray, wanted: np.ndarray) -> tuple[int, int] | Non
         wanted: (n, n) bool.
     """
     cover = np.fft.irfft2(source * np.conj(np.fft.rfft2(_coarse(wanted), _DOUBLE)), _DOUBLE)
-    score = cover * _worth()
+    score = cover * _WORTH
     row, column = np.unravel_index(int(score.argmax()), score.shape)
     if cover[row, column] < 0.5:
         return None
     step = wanted.shape[0] / _COARSE
-    offsets = np.fft.fftfreq(2 * _COARSE, 1 / (2 * _COARSE))
-    return round(float(offsets[column]) * step), round(float(offsets[row]) * step)
-
-
-@lru_cache(maxsize=1)
-def _worth() -> np.ndarray:
-    """How much a shift counts: what comes from near by is more likely to belong there."""
-    offsets = np.fft.fftfreq(2 * _COARSE, 1 / (2 * _COARSE))
-    far = np.hypot(offsets[:, None], offsets[None, :]) / _COARSE
-    return 1.0 - _NEARER * np.minimum(far, 1.0)
+    return round(float(_OFFSETS[column]) * step), round(float(_OFFSETS[row]) * step)

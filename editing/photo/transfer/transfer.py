@@ -136,18 +136,20 @@ def _without_scraps(photo: FramedPhoto, before: Look, after: Look, plan: Plan, l
     scraps = {
         part
         for part in put_on
-        if _extent(before.parts, part) < _extent(after.parts, part) < _SCRAP and _extent(photo.parts, part) < _SCRAP / 5
+        if _extent(before.part_map, part) < _extent(after.part_map, part) < _SCRAP
+        and _extent(photo.part_map, part) < _SCRAP / 5
     }
     glasses = photo.scheme.names.index("eyeglass")
-    own, had, has = (_extent(parts, glasses) for parts in (photo.parts, before.parts, after.parts))
-    if glasses in put_on and own > _SCRAP / 5 and has > _GROWN * max(own, had):
-        scraps.add(glasses)
+    if glasses in put_on and (own := _extent(photo.part_map, glasses)) > _SCRAP / 5:
+        had, has = (_extent(look.part_map, glasses) for look in (before, after))
+        if has > _GROWN * max(own, had):
+            scraps.add(glasses)
     left = (tuple(part for part in parts if part not in scraps) for parts in (plan.textured, plan.shaped))
     return Plan(*left)
 
 
-def _extent(parts: np.ndarray, part: int) -> float:
-    return float((parts.argmax(axis=2) == part).mean())
+def _extent(part_map: np.ndarray, part: int) -> float:
+    return float((part_map == part).mean())
 
 
 def _held(photo: FramedPhoto, shaped: Sequence[int], side: int) -> np.ndarray:
