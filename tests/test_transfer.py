@@ -38,6 +38,7 @@ from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.tone import tone
 from editing.photo.transfer.transfer import Plan, transfer
+from editing.photo.transfer.uncovered import uncovered
 from editing.photo.transfer.warp import unfolded
 from memorygan.parts import FACE_PARTS
 
@@ -106,6 +107,20 @@ def test_light_hair_made_dark_keeps_its_strands():
     assert 0.8 < fine[1] / fine[0] < 1.1
 
 
+def test_light_hair_made_lighter_keeps_its_strands_and_is_not_burnt_out():
+    pixels, hair = painted(ids(N), {HAIR: (190, 165, 130)}), ids(N) == HAIR
+    strands = np.random.default_rng(3).normal(0, 22, (N, N, 1)).astype(int)
+    pixels = np.where(hair[..., None], np.clip(pixels.astype(int) + strands, 0, 255), pixels).astype(np.uint8)
+    framed = FramedPhoto.of(pixels, one_hot(ids(N)), N)
+    before, after = look(ids(S), {HAIR: (190, 165, 130)}), look(ids(S), {HAIR: (253, 246, 235)})
+    result, _ = apply(pixels, transfer(framed, before, after, Plan((HAIR,), ())), WHOLE)
+    inside = cv2.erode(hair.astype(np.uint8), np.ones((7, 7))).astype(bool)
+    first, then = (to_lab(p)[..., 0][inside] for p in (pixels, result))
+    assert then.mean() > first.mean() + 10
+    assert (then > 98).mean() < 0.03
+    assert then.std() > 0.4 * first.std()
+
+
 def test_black_stays_within_the_range():
     dark = painted(ids(N), {HAIR: (6, 5, 5)})
     framed = FramedPhoto.of(dark, one_hot(ids(N)), N)
@@ -164,6 +179,41 @@ def test_what_hair_uncovers_is_not_darkened_by_parts_that_the_model_is_unsure_of
     result, _ = apply(pixels, transfer(framed, before, after, Plan((), (HAIR,))), WHOLE)
     bare = (ids(N, hair=0.39) == HAIR) & (ids(N, hair=0.34) != HAIR)
     assert np.abs(result[bare].mean(axis=0) - blue[0]).max() < 25
+
+
+def test_what_lies_behind_goes_on_to_the_side():
+    sofa, wall = (30, 60, 160), (160, 120, 60)
+    y = np.mgrid[:N, :N][0]
+    pixels = painted(ids(N))
+    pixels[(ids(N) == 0) & (y >= 50)], pixels[(ids(N) == 0) & (y < 50)] = sofa, wall
+    framed = FramedPhoto.of(pixels, one_hot(ids(N)), N)
+    result, _ = apply(pixels, transfer(framed, look(ids(S)), look(ids(S, hair=0.3)), Plan((), (HAIR,))), WHOLE)
+    bare = (ids(N, hair=0.39) == HAIR) & (ids(N, hair=0.34) != HAIR)
+    for place, colour in ((y > 58, sofa), (y < 40, wall)):
+        assert np.abs(result[bare & place].mean(axis=0) - colour).max() < 25
+
+
+def test_whether_cloth_or_wall_is_behind_hair_the_photo_tells_where_the_model_errs():
+    part_ids = ids(N)
+    part_ids[110:] = CLOTH
+    colours = {0: (40, 60, 200), CLOTH: (200, 30, 30)}
+    pixels = painted(part_ids, colours)
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    after = ids(S, hair=0.32)
+    after[(ids(S) == HAIR) & (after == 0)] = CLOTH  # up to the crown
+    result, _ = apply(pixels, transfer(framed, look(ids(S)), look(after), Plan((), (HAIR,))), WHOLE)
+    bare = (ids(N, hair=0.39) == HAIR) & (ids(N, hair=0.34) != HAIR)
+    assert np.abs(result[bare].mean(axis=0) - colours[0]).max() < 25
+
+
+def test_what_shows_where_hair_goes_is_one_thing_or_the_other():
+    framed = photo()[1]
+    beside = np.zeros((S, S, PARTS), np.float32)
+    beside[..., SKIN], beside[..., 0], beside[..., HAIR] = 0.4, 0.2, 0.4
+    found = uncovered(framed, beside, HAIR)
+    assert found.sum(axis=2) == pytest.approx(1.0, abs=1e-4)
+    assert found[..., SKIN].min() > 0.85
+    assert not found[..., HAIR].any()
 
 
 def test_a_part_of_unknown_colour_is_not_drawn():
@@ -663,6 +713,34 @@ def test_the_old_edge_of_hair_that_grows_is_not_left_as_a_line():
     made = transfer(framed, look(ids(S)), look(ids(S, hair=0.47)), Plan((), (HAIR,)))
     result, _ = apply(pixels, made, WHOLE)
     assert result[rim].mean() < 110
+
+
+def test_gaps_in_the_old_border_of_hair_that_grows_are_closed_and_give_it_no_colour():
+    part_ids = ids(N)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    fringe = (np.hypot(x, y) > 0.34) & (np.hypot(x, y) < 0.4) & (part_ids == HAIR)
+    parts = one_hot(part_ids)
+    parts[fringe] = 0.6 * np.eye(PARTS, dtype=np.float32)[HAIR] + 0.4 * np.eye(PARTS, dtype=np.float32)[0]
+    pixels = painted(part_ids)
+    pixels[fringe] = (160, 220, 60)
+    framed = FramedPhoto(pixels, parts, 0.0)
+    made = transfer(framed, look(ids(S)), look(ids(S, hair=0.48)), Plan((), (HAIR,)))
+    result, _ = apply(pixels, made, WHOLE)
+    own = to_lab(painted(part_ids))[part_ids == HAIR].mean(axis=0)
+    for place in (fringe, (np.hypot(x, y) > 0.42) & (np.hypot(x, y) < 0.46)):
+        assert np.abs(to_lab(result)[place & (y < 0.0)].mean(axis=0) - own).max() < 12
+
+
+def test_a_framed_photo_sees_what_is_behind_between_strands():
+    part_ids = ids(N)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    fringe = (np.hypot(x, y) > 0.37) & (part_ids == HAIR)
+    pixels = painted(part_ids, {0: (200, 220, 230)})
+    gaps = fringe & (np.mgrid[:N, :N][1] % 4 < 2)
+    pixels[gaps] = (200, 220, 230)
+    share = FramedPhoto.of(pixels, one_hot(part_ids), N).parts[..., HAIR]
+    assert share[gaps & (y < -0.1)].mean() < 0.35
+    assert share[fringe & ~gaps & (y < -0.1)].mean() > 0.65
 
 
 def test_hair_does_not_grow_where_the_photos_is_already_as_far_as_the_models_is_to_be():

@@ -63,7 +63,7 @@ class IdentityTrainingConfig(Budget):
     """How the embedder is trained, beside its :class:`Budget`, which earlier parts of the run count towards.
 
     Attributes:
-        batch: images per step; a sixth were made of photos, beside a quarter that shows these.
+        batch: images per step; a quarter were made of photos, beside as many that show these.
         lr: learning rate of AdamW; it falls to 0 over the last share ``fall`` of the budget.
         fall: see ``lr``.
         relations: weight of the cosines inside a batch.
@@ -171,7 +171,7 @@ class IdentityTrainer:
     def _picks(self) -> np.ndarray:
         """Faces of one step: distorted ones, their parents, and others."""
         batch = self.config.batch
-        picked = [self._draw(source, max(batch // 6 // len(self.made), 1)) for source in self.made]
+        picked = [self._draw(source, max(batch // 4 // len(self.made), 1)) for source in self.made]
         made = np.concatenate([np.zeros(0, int), *picked])
         parents = self.parents[made]
         second = parents[parents[:, 1] != NOBODY, 1][: batch // 12]

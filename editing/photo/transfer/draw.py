@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
-from editing.photo.transfer.outline import BEHIND, regrown, relaid
-from editing.photo.transfer.planes import SIDE, blurred, box_of, square, times, total
+from editing.photo.transfer.outline import regrown, relaid
+from editing.photo.transfer.planes import SIDE, blurred, box_of, fitted, square, times, total
 from editing.photo.transfer.spread import smooth, spread
+from editing.photo.transfer.strands import hanging, lines
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.threads import side_by_side
 from editing.photo.transfer.tone import without_others
+from editing.photo.transfer.uncovered import BEHIND
 from memorygan.parts import PartScheme
 
 _TEETH = 8.0  # of L: a mouth whose warp is farther off than this shows something new
@@ -24,7 +26,8 @@ _ABOUT = 21  # pixels about an eye or a brow in which more of it may show
 _BESIDE = 9  # pixels across: so near to hair, strands that no mask holds colour what is behind
 _LOUD = 2.7  # root mean square of a texture in medians: leaves have 1.6, things before a wall 2.8 and more
 _PORES = 2.5  # medians
-_SEEN = 0.01  # of the picture
+_SIDEWAYS = 2.5  # times as near
+_SEEN, _TEXTURE = 0.01, 0.004  # of the picture
 _CONTINUED = (*BEHIND, "skin")
 _SHADES = ("hair", "eyebrows", "eyeglass")  # colour what is beside them
 _SHINE = np.array([12.0, 4.0, 5.0], np.float32)  # of L, a, b
@@ -38,7 +41,7 @@ def newness(
     window: np.ndarray,
     shaped: Sequence[int],
     laid: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Where the edited face shows a part that the warped photo does not have there, and which.
 
     Args:
@@ -50,7 +53,8 @@ def newness(
         laid: see :func:`editing.photo.transfer.borrow.laid_hair`.
 
     Returns:
-        (S, S) float32, 0 to 1, and (S, S, K) float32 shares of the parts that show there.
+        (S, S) float32, 0 to 1, (S, S, K) float32 shares of the parts that show there, and (n, n, 3) the strands of
+        hair whose outline changes, or None.
     """
     hair = photo.scheme.index("hair")
     grown = None
@@ -73,7 +77,7 @@ def newness(
         share_of_hair = of_hair / np.maximum(of_hair + new, 1e-3)
         parts = times(grown.parts, share_of_hair) + times(parts, 1.0 - share_of_hair)
         new = np.maximum(new, of_hair)
-    return blurred(new, 1.2, side) * (window > 0), parts
+    return blurred(new, 1.2, side) * (window > 0), parts, None if grown is None else grown.strands
 
 
 def _shows(
@@ -118,6 +122,7 @@ def draw(
     new: np.ndarray,
     parts: np.ndarray,
     through: np.ndarray | None = None,
+    strands: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colours (n, n, 3) and opacity (n, n) of :class:`Fields`.
 
@@ -128,6 +133,7 @@ def draw(
         after: S pixels wide.
         new, parts: see :func:`newness`.
         through: (S, S) where skin is seen through glasses that are taken off.
+        strands: see :func:`newness`.
     """
     size, side = photo.size, new.shape[0]
     if new.max() < _LEAST:
@@ -159,20 +165,25 @@ def draw(
         weight = resized(parts[..., part], size)
         own = own_hair if part == hair else photo.parts[..., part]
         inner = cv2.erode((own > 0.9).astype(np.uint8), square(7, side)).astype(bool)
-        detail = _detail(toned, inner & ~needed, needed & (weight > 0.02), names[part])
+        known, wanted = inner & ~needed, needed & (weight > 0.02)
+        detail = _detail(toned, known, wanted, names[part])
+        if part == hair and strands is not None and known.mean() > _TEXTURE:
+            hangs = hanging(photo, size)
+            detail *= (1.0 - hangs)[..., None]
+            detail[..., 0] += hangs * lines(toned[..., 0], known, strands)
         return weight, times(resized(colour, size) + detail, weight), detail[..., 0]
 
     content, whole = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
-    strands = np.zeros((size, size), np.float32)
+    fine = np.zeros((size, size), np.float32)
     for part, found in zip(seen, side_by_side(filled, seen), strict=True):
         if found is not None:
             whole += found[0]
             content += found[1]
-            strands = found[2] if part == hair else strands
+            fine = found[2] if part == hair else fine
     content = times(content, 1.0 / np.maximum(whole, 1e-3))
     alpha = alpha * np.clip(10.0 * whole, 0.0, 1.0)  # of what nobody knows the colour of nothing is drawn
     edge = 4.0 * alpha * (1.0 - alpha)
-    return content, np.clip(alpha + edge * np.clip(strands / 12.0, -0.5, 0.5), 0.0, 1.0)
+    return content, np.clip(alpha + edge * np.clip(fine / 12.0, -0.5, 0.5), 0.0, 1.0)
 
 
 def _colour(
@@ -190,7 +201,7 @@ def _colour(
             if there.mean() > _SEEN:
                 weight = resized(there**2, half)
                 even = scheme.names[part] == "skin"  # whose pores are detail
-                return smooth(small, weight, half / 60) if even else spread(small, weight)
+                return smooth(small, weight, half / 60) if even else _beside(small, weight)
     # The model's outlines are mixed with what is behind; the part's own colour is carried outwards.
     sure = np.clip(after.parts[..., part] * 2.5 - 1.5, 0.0, 1.0)
     enough = _ENOUGH * (side / SIDE) ** 2
@@ -212,10 +223,20 @@ def _colour(
     return pure + times(small - model, skin).sum(axis=(0, 1)) / max(float(skin.sum()), 0.25)
 
 
+def _beside(colour: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(h, w, 3) what is behind somebody goes on, to the side rather than up and down: floors, seats and skies do."""
+    height, width = weight.shape
+    narrow = (height, max(1, round(width / _SIDEWAYS)))
+    many, known = fitted(times(colour, weight), narrow), fitted(weight, narrow)
+    found = spread(times(many, 1.0 / np.maximum(known, 1e-3)), np.clip(2.0 * known, 0.0, 1.0))
+    base = fitted(found, weight.shape)
+    return base + spread(colour - base, weight)
+
+
 def _detail(toned: np.ndarray, known: np.ndarray, wanted: np.ndarray, name: str) -> np.ndarray:
     """(n, n, 3) fine structure of a part, continued from where the photo has it."""
     size = toned.shape[0]
-    if known.sum() < 0.004 * size * size or not wanted.any():
+    if known.mean() < _TEXTURE or not wanted.any():
         return np.zeros_like(toned)
     box = box_of(known)
     fine = np.zeros_like(toned)

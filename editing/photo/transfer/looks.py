@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.planes import Box, fitted, total
+from memorygan.matting import matted
 from memorygan.parts import FACE_PARTS, PartScheme
 from memorygan.soft_masks import along_photo
 
@@ -78,7 +79,7 @@ class FramedPhoto:
         """
         grain = noise_level(pixels)
         small = resized_image(pixels, size)
-        return cls(small, along_photo(small, probabilities), grain, scheme)
+        return cls(small, matted(small, along_photo(small, probabilities)), grain, scheme)
 
     @property
     def size(self) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.planes import SIDE, fitted, square, squared, times, total
-from editing.photo.transfer.spread import spread
+from editing.photo.transfer.strands import combed, falling, frayed, hanging, ways
 from editing.photo.transfer.threads import side_by_side
 from editing.photo.transfer.tone import without_others
+from editing.photo.transfer.uncovered import BEHIND, uncovered
 
 _FINE = 2
 _FAR = 0.375  # of the side: farther away the distance to an outline is not told
@@ -23,13 +24,13 @@ _INSIDE = 3.0  # pixels from its edge to where a part is only itself
 _BEYOND = 2.0  # pixels
 _LEAST = 0.004  # of the picture
 _FAINT = 0.06  # of a pixel
-BEHIND = ("background", "cloth")
 FEATURES = ("eyes", "eyebrows", "mouth", "nose", "eyeglass")
 _INSTEAD = {"ears": "skin", "neck": "skin", "cloth": "background"}
 _SHOWN = ("background", "skin", "ears", "neck", "cloth")  # beside hair
 _TOLD = 0.01  # of the picture
 _BORDER = 9  # pixels across
 _HARDLY, _MORE = 0.02, 2.0  # of the picture; more than that much more is other hair
+_WISP = 0.2  # of a pixel
 _ROOTED, _WHOLE = 0.15, 0.1  # of an island: how much of it was there, and of the largest one
 
 
@@ -41,11 +42,13 @@ class Regrown:
         grown: (S, S) float32, 0 to 1: where the part newly shows.
         shrunk: (S, S) float32, 0 to 1: how much of what it was there it no longer is.
         parts: (S, S, K) float32: what is there instead; sums to 1.
+        strands: (n, n, 3) see :func:`editing.photo.transfer.strands.combed`, or None where another photo's are laid.
     """
 
     grown: np.ndarray
     shrunk: np.ndarray
     parts: np.ndarray
+    strands: np.ndarray | None = None
 
 
 def distance(share: np.ndarray, level: float = 0.5) -> np.ndarray | None:
@@ -107,16 +110,24 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     farther = np.quantile((one - first)[np.abs(first) < _BEYOND * pixel], 0.75)
     most = last + max(float(farther), 0.0) + _BEYOND * pixel
     aim = np.where(change < 0, receded, np.maximum(one, np.minimum(one + np.maximum(change, 0.0), most)))
+    way = ways(resized(photo.lab[..., 0], side), own, aim)
+    low = hanging(photo, side)
+    strands = combed(fitted(way, photo.lab.shape[:2]), hanging(photo, photo.size))
+    aim = aim + frayed(strands, way, aim) * (change != 0.0) * low * pixel
     wanted = np.clip(0.5 + aim / (2.0 * _EDGE * pixel), 0.0, 1.0)
+    from_air = low * (1.0 - falling(way, own, wanted))
+    wanted = np.where(change > 0.0, np.maximum(wanted * (1.0 - from_air), np.minimum(wanted, own)), wanted)
     hangs = (window > 0) & ~rooted(wanted > 0.5, own > 0.5)
+    hangs |= (change > 0) & ~rooted(wanted > _WISP, own > _WISP)
     wanted = np.where(hangs, 0.0, wanted)
     there = np.maximum(own, np.clip(0.5 + one / (2.0 * _EDGE * pixel), 0.0, 1.0))
-    # The old edge, half of it what was behind, would stay as a line in the midst of what grew.
+    # The old edge, half of it what was behind, and strands with gaps would stay as a line in the midst of what grew.
     edge = np.clip(((aim - one) / pixel - 1.0) / _INSIDE, 0.0, 1.0)
-    edge *= np.clip((_INSIDE + 1.0 - one / pixel) / _INSIDE, 0.0, 1.0)
+    thin = 1.0 - np.clip((cv2.erode(own, square(3, side)) - 0.7) / 0.25, 0.0, 1.0)
+    edge *= np.maximum(np.clip((_INSIDE + 1.0 - one / pixel) / _INSIDE, 0.0, 1.0), thin)
     grown = np.where(change > 0, np.maximum(wanted - there, edge * wanted), 0.0)
     goes = np.where((change < 0) | hangs, np.maximum(there - wanted, 0.0), 0.0)
-    return _regrown(photo, after.parts, grown, there, goes, part)
+    return replace(_regrown(photo, after.parts, grown, there, goes, part), strands=strands)
 
 
 def relaid(photo: FramedPhoto, laid: np.ndarray, beside: np.ndarray, part: int) -> Regrown:
@@ -149,12 +160,7 @@ def _regrown(
     photo: FramedPhoto, beside: np.ndarray, grown: np.ndarray, there: np.ndarray, goes: np.ndarray, part: int
 ) -> Regrown:
     """What grows, what is there and what of that goes, all (S, S) from 0 to 1, and what shows where it went."""
-    every = range(len(photo.scheme))
-    half = fitted(beside, tuple(length // 2 for length in goes.shape))  # the model's own pictures are no finer
-    half[..., part] = 0.0
-    known = total(half, every)
-    half = spread(times(half, 1.0 / np.maximum(known, 1e-3)), np.clip(2.0 * known - 0.5, 0.0, 1.0))
-    others = fitted(times(half, 1.0 / np.maximum(total(half, every), 1e-3)), goes.shape)
+    others = uncovered(photo, beside, part)
     # In front of what lies behind, a strand that takes a third of a pixel and goes is gone as a whole, and not a third
     # of it; in a face such shares are lashes and shade.
     whole = goes / np.maximum(there, _FAINT) * np.clip(there / _FAINT - 1.0, 0.0, 1.0)

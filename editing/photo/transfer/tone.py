@@ -14,6 +14,9 @@ from editing.photo.transfer.threads import side_by_side
 
 _SOFT = 16.0  # of L: what reflects k times as much has ∛k times the L + 16 (CIE 1976), in light and in shade
 _GAIN = (0.85, 1.6)  # of contrast: dark hair would lose its strands and its shine, which people see as blur
+_WHITE, _FLATTEST = 98.0, 0.45
+_SHINY = 2.8  # root mean squares of what is above the mean: two standard deviations of all
+_LIGHT, _KNEE = 78.0, 14.0  # of L: from there on light hair gets ever less lighter
 _TEETH = 0.85
 _LIPS = 1.25  # shares of something as thin as a lip fade well before its border
 _NEAR = 1 / 16  # of the side
@@ -69,13 +72,17 @@ def tone(
         change = smooth(difference[box], weight[box], even * side)
         mean = smooth(light[box], there[box], _ABOUT * side)
         change[..., 0] = np.clip(change[..., 0], -0.9 * mean, 98.0 - mean)
-        factor = np.clip((mean + change[..., 0] + _SOFT) / (mean + _SOFT), *_GAIN)
+        if names[part] == "hair":
+            change[..., 0] = np.minimum(change[..., 0], np.maximum(_below_white(mean + change[..., 0]) - mean, 0.0))
+        share, own = share[place], photo.lab[place][..., 0]
+        above = np.maximum(own - (about := fitted(mean, share.shape)), 0.0)
+        shine = _SHINY * float((share * above * above).sum() / max(float(share.sum()), 1.0)) ** 0.5
+        factor = _contrast(mean, mean + change[..., 0], shine)
         change[..., 0] += mean - factor * mean
-        share = share[place]
-        factor, mean, change = (fitted(field, share.shape) for field in (factor, mean, change))
+        factor, change = (fitted(field, share.shape) for field in (factor, change))
         add = times(change, share)
         # Colour goes with light: blue would show in the shadows of a beard.
-        colour = np.clip(photo.lab[place][..., 0] / np.maximum(mean, 1.0), 0.0, 1.25)
+        colour = np.clip(own / np.maximum(about, 1.0), 0.0, 1.25)
         add = cv2.multiply(add, cv2.merge([np.ones_like(colour), colour, colour]))
         return place, share * (factor - 1.0), add
 
@@ -85,6 +92,23 @@ def tone(
             gain[place] += factor
             offset[place] += add
     return gain, offset
+
+
+def _contrast(before: np.ndarray, after: np.ndarray, shine: float) -> np.ndarray:
+    """By what L around its mean is multiplied: more of it where it gets lighter, but what shines keeps its drawing.
+
+    Args:
+        before, after: (h, w) mean L.
+        shine: so far above its mean L is not to be white yet.
+    """
+    factor = np.clip((after + _SOFT) / (before + _SOFT), *_GAIN)
+    below_white = np.maximum(_WHITE - after, 0.0) / max(shine, 1.0)
+    return np.minimum(factor, np.maximum(below_white, _FLATTEST))
+
+
+def _below_white(light: np.ndarray) -> np.ndarray:
+    """L that bends before it is white."""
+    return np.where(light > _LIGHT, _LIGHT + _KNEE * np.tanh((light - _LIGHT) / _KNEE), light)
 
 
 def teeth(lab: np.ndarray, mouth: np.ndarray) -> np.ndarray:

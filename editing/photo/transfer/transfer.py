@@ -77,7 +77,7 @@ def transfer(
     shift = resized(shift, size)
     moved = photo.moved(shift)
     moved_by = first, last, window
-    (gain, offset), (new, shown) = together(
+    (gain, offset), (new, shown, strands) = together(
         partial(_light, moved, *moved_by, plan, others),
         partial(newness, moved, *moved_by, plan.shaped, laid_hair(moved, last, fits)),
     )
@@ -88,7 +88,7 @@ def transfer(
         bare, under, through = bared(moved, last, off)
         new = new * (1.0 - off) + bare
         shown = chosen_by(off > 0.5, under, shown)
-    drawn, alpha = draw(moved, toned, first, last, new, shown, through)
+    drawn, alpha = draw(moved, toned, first, last, new, shown, through, strands)
     if off is not None:
         drawn = met(moved, toned, drawn, alpha, off)
     for one in fits:

@@ -1,0 +1,159 @@
+"""Strands of hair: which way they run, where they come from, and their lines where hair newly shows (line integral
+convolution, Cabral and Leedom 1993)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+from editing.photo.transfer.looks import FramedPhoto, follow
+from editing.photo.transfer.planes import SIDE, box_of, fitted, squared, times
+from editing.photo.transfer.spread import smooth
+
+# Of single hairs, strands and locks, as standard deviations in pixels of a picture of SIDE: how wide they are, and by
+# how much their ends differ.
+_WIDTHS, _FRAYED = (0.3, 1.0, 3.0), np.array([2.0, 4.0, 4.0], np.float32)
+_LOCK = 8.0  # pixels: what is wider than that is no lock but light
+_LENGTH = 48  # pixels that a line runs
+_BAND = 5.0  # pixels about an outline
+_NEAR = 1 / 28  # of the side: how evenly the way changes
+_PLUMB = 0.02  # how much it counts that hair hangs down where nothing tells its way
+_STRIDE, _SPREADS = 3.0, 5  # pixels; strands spread by a pixel in so many strides
+_FARTHEST = 1.2  # of the side
+_EYES, _ABOVE, _SOFTLY = 0.45, 0.1, 0.12  # of the side
+_QUANTILES = np.linspace(0.0, 1.0, 33)
+
+
+def ways(light: np.ndarray, own: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """(s, s, 2) unit vectors x, y, downwards: along the strands that are there and along the sides of what grows.
+
+    Args:
+        light: (s, s) L of the photo.
+        own: (s, s) share of hair in it.
+        reach: (s, s) signed distance to the outline of the hair that is wanted, positive inside.
+    """
+    side = light.shape[0]
+    inner = cv2.erode(np.clip(2.0 * own - 1.0, 0.0, 1.0), np.ones((3, 3), np.uint8))
+    slope = _slope(light)
+    strength = float((inner * squared(slope)).sum()) / max(float(inner.sum()), 1.0)
+    tensor = times(_across(slope), inner / max(strength, 1e-3))
+    # A border that runs across is where hair ends.
+    slope = _slope(reach)
+    upright = np.square(slope[..., 0]) / np.maximum(squared(slope), 0.25)
+    tensor += times(_across(slope), upright * np.exp(-np.square(reach * SIDE / side / _BAND)))
+    tensor = fitted(cv2.GaussianBlur(fitted(tensor, (side // 2, side // 2)), (0, 0), side * _NEAR), light.shape)
+    angle = 0.5 * np.arctan2(2.0 * tensor[..., 2], tensor[..., 0] - tensor[..., 1] - _PLUMB)
+    x, y = np.cos(angle), np.sin(angle)
+    return cv2.merge([np.where(y < 0.0, -x, x), np.abs(y)])
+
+
+def _slope(plane: np.ndarray) -> np.ndarray:
+    """(s, s, 2) differences from pixel to pixel, across and down."""
+    return cv2.merge([cv2.Sobel(plane, -1, *way, scale=1 / 8) for way in ((1, 0), (0, 1))])
+
+
+def _across(slope: np.ndarray) -> np.ndarray:
+    """(s, s, 3) xx, yy, xy of the tensors of lines across a slope."""
+    x, y = cv2.split(slope)
+    return cv2.merge([y * y, x * x, -x * y])
+
+
+def hanging(photo: FramedPhoto, side: int) -> np.ndarray:
+    """(side, 1) 0 to 1: rows in which hair hangs down; above the eyes it stands or lies, and curls as it does there."""
+    eyes = photo.parts[..., photo.scheme.index("eyes")].sum(axis=1)
+    rows = (np.arange(len(eyes)) + 0.5) / len(eyes)
+    level = float((eyes * rows).sum() / eyes.sum()) if eyes.sum() > 1.0 else _EYES
+    below = (np.arange(side, dtype=np.float32) + 0.5) / side - level
+    return np.clip(0.5 + (below + _ABOVE) / _SOFTLY, 0.0, 1.0)[:, None].astype(np.float32)
+
+
+def combed(way: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """(s, s, 3) noise of mean 0 and deviation 1, drawn out along the way: single hairs, strands, locks.
+
+    Args:
+        way: see :func:`ways`.
+        low: (s, 1) see :func:`hanging`; above there is nothing.
+    """
+    side = way.shape[0]
+    top = int((low[:, 0] > 0.0).argmax())
+    value, step, length = _noise(side)[top:], -way[top:], 1  # from above, where hair comes from
+    x, y = np.meshgrid(*(np.arange(size, dtype=np.float32) for size in (side, side - top)))
+    while length < _LENGTH * side / SIDE:
+        # Cubic, or strands would run into each other; lines of twice the length come from two.
+        ahead: Any = cv2.remap(
+            value, x + step[..., 0], y + step[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
+        value = cv2.addWeighted(value, 0.5, ahead, 0.5, 0.0)
+        step = step + follow(step, step)
+        length *= 2
+    result = np.zeros((side, side, len(_WIDTHS)), np.float32)
+    mean, deviation = cv2.meanStdDev(value)
+    result[top:] = (value - mean[:, 0].astype(np.float32)) / np.maximum(deviation[:, 0].astype(np.float32), 1e-6)
+    return result
+
+
+@lru_cache(maxsize=4)
+def _noise(side: int) -> np.ndarray:
+    """The same at every size, so that hair stays what it is when a slider is released."""
+    dice, size = np.random.default_rng(0), 2 * SIDE
+    fine = [dice.standard_normal((size, size)).astype(np.float32) for _ in _WIDTHS]
+    planes = [cv2.GaussianBlur(noise, (0, 0), 2 * width) for noise, width in zip(fine, _WIDTHS, strict=True)]
+    return fitted(cv2.merge([plane / plane.std() for plane in planes]), (side, side))
+
+
+def frayed(strands: np.ndarray, way: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """(s, s) by how much each strand ends farther out, in pixels of a picture of SIDE; little along a side.
+
+    Args:
+        strands: (n, n, 3) see :func:`combed`.
+        way, reach: see :func:`ways`.
+    """
+    slope = _slope(reach)
+    ends = np.square((slope * way).sum(axis=2)) / np.maximum(squared(slope), 0.0625)
+    result: np.ndarray = (fitted(strands, reach.shape) @ _FRAYED) * (0.15 + 0.85 * ends)
+    return result
+
+
+def falling(way: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(s, s) 0 to 1: where the strands that are wanted come from hair that is there, and not out of the air.
+
+    Each line is followed upwards until it meets hair or leaves what is wanted.
+
+    Args:
+        way: see :func:`ways`.
+        own: (s, s) share of hair in the photo.
+        wanted: (s, s) how much of each pixel is to be hair.
+    """
+    side = own.shape[0] // 2
+    up, own, wanted = (fitted(field, (side, side)) for field in (-_STRIDE * way, own, wanted))
+    air, unmet = (np.clip(1.5 - 2.0 * share, 0.0, 1.0) for share in (wanted, own))
+    out: Any = air
+    for stride in range(round(_FARTHEST * side / _STRIDE)):
+        out = follow(out, up)
+        if stride % _SPREADS == 0:
+            out = cv2.erode(out, np.ones((3, 3), np.uint8))
+        out = np.maximum(air, out) * unmet
+    found = 1.0 - smooth(out, 1.0 - air, 1.0)
+    return fitted(found, way.shape[:2])
+
+
+def lines(light: np.ndarray, known: np.ndarray, strands: np.ndarray) -> np.ndarray:
+    """(n, n) fine structure of L as hair has it where it is known: as strong, and as rarely bright.
+
+    Args:
+        light: (n, n) L.
+        known: (n, n) bool: surely hair.
+        strands: (n, n, 3) see :func:`combed`.
+    """
+    box = box_of(known)
+    there = known[box]
+    fine = (light[box] - smooth(light[box], there.astype(np.float32), _LOCK * light.shape[0] / SIDE))[there]
+    drawn = strands.sum(axis=2)
+    shown = drawn[drawn != 0.0]
+    if not shown.size:
+        return drawn
+    found: np.ndarray = np.interp(drawn, np.quantile(shown, _QUANTILES), np.quantile(fine, _QUANTILES))
+    return found.astype(np.float32)
