@@ -39,7 +39,7 @@ from editing.photo.transfer.texture import continued
 from editing.photo.transfer.tone import tone
 from editing.photo.transfer.transfer import Plan, transfer
 from editing.photo.transfer.uncovered import uncovered
-from editing.photo.transfer.warp import unfolded
+from editing.photo.transfer.warp import motion, unfolded
 from memorygan.parts import FACE_PARTS
 
 
@@ -980,3 +980,19 @@ def test_hair_that_the_picture_cuts_off_recedes_from_its_border():
     assert found.shrunk[(x > 0.3) & (y < 0.1)].max() < 0.1
     kept = regrown(framed, before, before, window, HAIR)
     assert kept is not None and kept.shrunk.max() < 0.1
+
+
+def test_hair_of_a_head_that_turns_moves_as_a_whole_also_where_its_strands_match_nothing():
+    rng = np.random.default_rng(2)
+    before, after = look(ids(S).repeat(4, 0).repeat(4, 1)), look(np.roll(ids(S), 2, 1).repeat(4, 0).repeat(4, 1))
+    for one in (before, after):  # the model draws other strands with every pose
+        noise = cv2.GaussianBlur(rng.normal(0, 90, (*one.image.shape[:2], 1)).astype(np.float32), (0, 0), 2)
+        hair = one.parts[..., HAIR] > 0
+        one.image[hair] = np.clip(one.image[hair] + noise[hair][:, None], 0, 255)
+    shift, _ = motion(before, after, FACE_PARTS.names, [k for k in range(PARTS) if FACE_PARTS.names[k] != "background"])
+    within = cv2.erode((after.parts[..., HAIR] > 0).astype(np.uint8), np.ones((21, 21), np.uint8)).astype(bool)
+    across = shift[..., 0][within] * S
+    assert across.mean() == pytest.approx(-2, abs=0.8)
+    assert across.std() < 0.6
+    jumps = np.abs(np.diff(shift[..., 0] * 4 * S, axis=0))[within[1:] & within[:-1]]
+    assert jumps.max() < 0.3, "a strand that is bent from one pixel to the next"

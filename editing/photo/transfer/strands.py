@@ -70,18 +70,19 @@ def hanging(photo: FramedPhoto, side: int) -> np.ndarray:
     return np.clip(0.5 + (below + _ABOVE) / _SOFTLY, 0.0, 1.0)[:, None].astype(np.float32)
 
 
-def combed(way: np.ndarray, low: np.ndarray) -> np.ndarray:
+def combed(way: np.ndarray, low: np.ndarray, run: float = _LENGTH) -> np.ndarray:
     """(s, s, 3) noise of mean 0 and deviation 1, drawn out along the way: single hairs, strands, locks.
 
     Args:
         way: see :func:`ways`.
         low: (s, 1) see :func:`hanging`; above there is nothing.
+        run: how long lines are, in pixels of a picture of SIDE.
     """
     side = way.shape[0]
     top = int((low[:, 0] > 0.0).argmax())
     value, step, length = _noise(side)[top:], -way[top:], 1  # from above, where hair comes from
     x, y = np.meshgrid(*(np.arange(size, dtype=np.float32) for size in (side, side - top)))
-    while length < _LENGTH * side / SIDE:
+    while length < run * side / SIDE:
         # Cubic, or strands would run into each other; lines of twice the length come from two.
         ahead: Any = cv2.remap(
             value, x + step[..., 0], y + step[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE

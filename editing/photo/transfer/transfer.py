@@ -9,6 +9,7 @@ from functools import partial
 import cv2
 import numpy as np
 
+from editing.photo.transfer.beard import stubble
 from editing.photo.transfer.borrow import Lent, borrow, fitting, laid_hair
 from editing.photo.transfer.draw import draw, newness
 from editing.photo.transfer.fields import Fields
@@ -63,6 +64,8 @@ def transfer(
     before, after = registered(photo, before, after)
     if not plan.shaped:
         gain, offset = tone(photo, before, after, plan.textured)
+        if photo.scheme.index("skin") in plan.textured and (hairs := stubble(photo, before, after)) is not None:
+            offset[..., 0] += hairs
         return replace(Fields.nothing(size), gain=gain, offset=offset, part_map=photo.part_map)
     first, last = before.at(side), after.at(side)
     shift, window = motion(first, last, names, plan.shaped)

@@ -61,12 +61,17 @@ def motion(before: Look, after: Look, names: Sequence[str], parts: Sequence[int]
     if whole.any():
         near = np.s_[:, :] if windows[True].any() else box_of(whole > 0, max(_LEAST, _AROUND * side // SIDE))
         was, now = before.within(near), after.within(near)
-        shift[near] = _moved(was, now, chosen, {broad: inside[near] for broad, inside in windows.items()}, side)
+        shift[near] = _moved(was, now, chosen, {broad: inside[near] for broad, inside in windows.items()}, names, side)
     return shift / side, whole
 
 
 def _moved(
-    before: Look, after: Look, parts: dict[bool, list[int]], windows: dict[bool, np.ndarray], side: int
+    before: Look,
+    after: Look,
+    parts: dict[bool, list[int]],
+    windows: dict[bool, np.ndarray],
+    names: Sequence[str],
+    side: int,
 ) -> np.ndarray:
     """(h, w, 2) shift in pixels of what is broad, within its window, and of the rest over it."""
     first, second = (_seen(look, [*parts[True], *parts[False]]) for look in (before, after))
@@ -80,16 +85,23 @@ def _moved(
     trust = (closes * np.clip(same, 0.0, 1.0) ** 2 * np.exp(-np.square(light / 15.0))).astype(np.float32) + 1e-3
     # Where nothing matches over a whole neighbourhood, a part was replaced, not moved.
     sure = np.clip((cv2.GaussianBlur(trust, (0, 0), side / 40) - 0.15) / 0.25, 0.0, 1.0)
+    # A head that turns takes all of it along, also what matches nothing; otherwise that stands still.
+    turned = any(names[part] == "skin" for part in parts[False])
     shift = np.zeros_like(forward)
     for broad, sigma in ((True, side / 16), (False, side / 80)):
         inside = windows[broad]
         if not inside.any():
             continue
-        found = times(smooth(forward, trust * np.maximum(inside, 0.05), sigma), sure)
-        if broad:
+        weight = trust * np.maximum(inside, 0.05)
+        carried = smooth(forward, weight, side / 6) if turned else np.zeros_like(forward)
+        if broad and turned:
+            found = carried
+        else:
+            found = times(smooth(forward, weight, sigma), sure) + times(carried, 1.0 - sure)
+        if broad and not turned:
             # What was drawn anew matches by chance, here and there, and would be torn.
             found = times(found, np.exp(-((_torn(found, sigma / 2) / _TORN) ** 4)))
-        else:
+        if not broad:
             box = box_of(inside > 0)
             found[box] = unfolded(
                 _onto_outlines(found[box], before.within(box), after.within(box), parts[broad], side), side
