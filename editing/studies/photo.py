@@ -46,6 +46,7 @@ EDITS: Mapping[str, Mapping[str, float]] = {
     "brows thicker": {"eyebrows.thickness": 2.5},
     "nose wider": {"nose.width": 2.5},
     "hair shorter": {"hair.length": -2.5},
+    "hair longer": {"hair.length": 2.5},
 }
 # Sizes of these differ by less than what a parser errs by: what is compared is how their pixels move.
 MOVED = ("smile", "no smile", "nose wider")

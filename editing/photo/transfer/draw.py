@@ -30,7 +30,7 @@ _SIDEWAYS = 2.5  # times as near
 _SEEN, _TEXTURE = 0.01, 0.004  # of the picture
 _CONTINUED = (*BEHIND, "skin")
 _SHADES = ("hair", "eyebrows", "eyeglass")  # colour what is beside them
-_SHINE = np.array([12.0, 4.0, 5.0], np.float32)  # of L, a, b
+_SHADE, _SHINE = np.array([[-12.0, -4.0, -5.0], [5.0, 4.0, 5.0]], np.float32)  # of L, a, b
 _ENOUGH = 40.0  # pixels that show a part in the photo and in the model's picture
 
 
@@ -216,7 +216,7 @@ def _colour(
         if scheme.names[part] == "hair" and (both > 0.5).any():
             # New hair goes with most of it, which shines here and there.
             most = np.median(small[both > 0.5], axis=0)
-            colour = most + np.clip(colour - most, -_SHINE, _SHINE)
+            colour = most + np.clip(colour - most, _SHADE, _SHINE)
         return colour
     # The photo has nothing of the part: only how light and warm its skin is compared with the model's is taken over.
     skin = resized(share[..., 1] * after.parts[..., 1] * old, half)
