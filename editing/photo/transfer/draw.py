@@ -27,7 +27,7 @@ _BESIDE = 9  # pixels across: so near to hair, strands that no mask holds colour
 _LOUD = 2.7  # root mean square of a texture in medians: leaves have 1.6, things before a wall 2.8 and more
 _PORES = 2.5  # medians
 _SIDEWAYS = 2.5  # times as near
-_SEEN, _TEXTURE = 0.01, 0.004  # of the picture
+_SEEN, _TEXTURE, _HARDLY = 0.01, 0.004, 0.0003  # of the picture
 _CONTINUED = (*BEHIND, "skin")
 _SHADES = ("hair", "eyebrows", "eyeglass")  # colour what is beside them
 _SHADE, _SHINE = np.array([[-12.0, -4.0, -5.0], [5.0, 4.0, 5.0]], np.float32)  # of L, a, b
@@ -166,11 +166,12 @@ def draw(
         own = own_hair if part == hair else photo.parts[..., part]
         inner = cv2.erode((own > 0.9).astype(np.uint8), square(7, side)).astype(bool)
         known, wanted = inner & ~needed, needed & (weight > 0.02)
-        detail = _detail(toned, known, wanted, names[part])
         if part == hair and strands is not None and known.mean() > _TEXTURE:
             hangs = hanging(photo, size)
-            detail *= (1.0 - hangs)[..., None]
-            detail[..., 0] += hangs * lines(toned[..., 0], known, strands)
+            detail = _detail(toned, known, wanted & (hangs < 1.0), names[part]) * (1.0 - hangs)[..., None]
+            detail[..., 0] += hangs * lines(toned[..., 0], known, wanted & (hangs > 0.0), strands)
+        else:
+            detail = _detail(toned, known, wanted, names[part])
         return weight, times(resized(colour, size) + detail, weight), detail[..., 0]
 
     content, whole = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
@@ -236,7 +237,7 @@ def _beside(colour: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def _detail(toned: np.ndarray, known: np.ndarray, wanted: np.ndarray, name: str) -> np.ndarray:
     """(n, n, 3) fine structure of a part, continued from where the photo has it."""
     size = toned.shape[0]
-    if known.mean() < _TEXTURE or not wanted.any():
+    if known.mean() < _TEXTURE or wanted.mean() < _HARDLY:
         return np.zeros_like(toned)
     box = box_of(known)
     fine = np.zeros_like(toned)

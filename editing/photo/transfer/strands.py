@@ -21,7 +21,7 @@ _LENGTH = 48  # pixels that a line runs
 _BAND = 5.0  # pixels about an outline
 _NEAR = 1 / 28  # of the side: how evenly the way changes
 _PLUMB = 0.02  # how much it counts that hair hangs down where nothing tells its way
-_STRIDE, _SPREADS = 3.0, 5  # pixels; strands spread by a pixel in so many strides
+_STRIDE, _SPREADS = 3.0, 2  # pixels; strands spread by a pixel in so many strides
 _FARTHEST = 1.2  # of the side
 _EYES, _ABOVE, _SOFTLY = 0.45, 0.1, 0.12  # of the side
 _QUANTILES = np.linspace(0.0, 1.0, 33)
@@ -80,19 +80,25 @@ def combed(way: np.ndarray, low: np.ndarray, run: float = _LENGTH) -> np.ndarray
     """
     side = way.shape[0]
     top = int((low[:, 0] > 0.0).argmax())
-    value, step, length = _noise(side)[top:], -way[top:], 1  # from above, where hair comes from
+    planes = cv2.split(_noise(side)[top:])
+    across, down = (-plane for plane in cv2.split(way[top:]))  # from above, where hair comes from
     x, y = np.meshgrid(*(np.arange(size, dtype=np.float32) for size in (side, side - top)))
+    length = 1
     while length < run * side / SIDE:
-        # Cubic, or strands would run into each other; lines of twice the length come from two.
-        ahead: Any = cv2.remap(
-            value, x + step[..., 0], y + step[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
-        value = cv2.addWeighted(value, 0.5, ahead, 0.5, 0.0)
-        step = step + follow(step, step)
+        there = x + across, y + down
+        # Single hairs would run into each other between pixels; lines of twice the length come from two.
+        planes = [cv2.addWeighted(plane, 0.5, _taken(plane, there, k == 0), 0.5, 0.0) for k, plane in enumerate(planes)]
+        across, down = (plane + _taken(plane, there) for plane in (across, down))
         length *= 2
-    result = np.zeros((side, side, len(_WIDTHS)), np.float32)
-    mean, deviation = cv2.meanStdDev(value)
-    result[top:] = (value - mean[:, 0].astype(np.float32)) / np.maximum(deviation[:, 0].astype(np.float32), 1e-6)
+    result = np.zeros((side, side, len(planes)), np.float32)
+    result[top:] = cv2.merge([(plane - plane.mean()) / max(float(plane.std()), 1e-6) for plane in planes])
+    return result
+
+
+def _taken(plane: np.ndarray, there: tuple[np.ndarray, np.ndarray], sharply: bool = False) -> np.ndarray:
+    """(h, w) its values at other places; beyond the border the nearest."""
+    way = cv2.INTER_CUBIC if sharply else cv2.INTER_LINEAR
+    result: Any = cv2.remap(plane, *there, way, borderMode=cv2.BORDER_REPLICATE)
     return result
 
 
@@ -141,20 +147,19 @@ def falling(way: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return fitted(found, way.shape[:2])
 
 
-def lines(light: np.ndarray, known: np.ndarray, strands: np.ndarray) -> np.ndarray:
+def lines(light: np.ndarray, known: np.ndarray, wanted: np.ndarray, strands: np.ndarray) -> np.ndarray:
     """(n, n) fine structure of L as hair has it where it is known: as strong, and as rarely bright.
 
     Args:
         light: (n, n) L.
         known: (n, n) bool: surely hair.
+        wanted: (n, n) bool, where it is needed; elsewhere it is 0.
         strands: (n, n, 3) see :func:`combed`.
     """
     box = box_of(known)
-    there = known[box]
+    there, result = known[box], np.zeros_like(light)
     fine = (light[box] - smooth(light[box], there.astype(np.float32), _LOCK * light.shape[0] / SIDE))[there]
-    drawn = strands.sum(axis=2)
-    shown = drawn[drawn != 0.0]
-    if not shown.size:
-        return drawn
-    found: np.ndarray = np.interp(drawn, np.quantile(shown, _QUANTILES), np.quantile(fine, _QUANTILES))
-    return found.astype(np.float32)
+    drawn = strands[wanted].sum(axis=1)
+    if (some := drawn[drawn != 0.0]).size:
+        result[wanted] = np.interp(drawn, np.quantile(some, _QUANTILES), np.quantile(fine, _QUANTILES))
+    return result
