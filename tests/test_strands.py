@@ -77,9 +77,11 @@ def test_strands_come_from_hair_and_not_out_of_the_air():
     own[:20, 10:30] = 1.0
     wanted[:20, 10:30] = wanted[20:50, 10:30] = 1.0  # below the hair
     wanted[20:50, 40:56] = 1.0  # beside it
-    found = falling(leaning(0.0), own, wanted)
+    found, roots = falling(leaning(0.0), own, wanted)
     assert found[24:48, 14:26].min() > 0.9
     assert found[28:44, 44:52].max() < 0.1
+    assert np.abs(roots[40, 14:26, 1] + 20).max() < 6, "the hair above"
+    assert not roots[:16, 14:26].any()
 
 
 def test_ends_differ_from_strand_to_strand_and_sides_do_not():
@@ -133,6 +135,19 @@ def test_longer_hair_hangs_below_the_photos_and_ends_unevenly():
         columns = np.flatnonzero(side[170:].sum(axis=0) > 5)[4:-4]  # within the lock
         assert len(columns) > 15
         assert np.std([np.flatnonzero(side[:, column]).max() for column in columns]) > 1.5
+
+
+def test_hair_that_hangs_has_the_colour_of_what_it_grows_from():
+    part_ids = ids(256)
+    pixels = painted(part_ids)
+    pixels[:, 128:][part_ids[:, 128:] == HAIR] = (170, 130, 90)
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), 256)
+    after = ids(128)
+    y, x = (np.mgrid[:128, :128] + 0.5) / 128 - 0.5
+    after[(np.abs(x) > 0.28) & (np.abs(x) < 0.4) & (y > -0.1) & (y < 0.35)] = HAIR
+    made = transfer(framed, look(ids(128)), look(after), Plan((), (HAIR,)), side=128)
+    left, right = (made.drawn[165:195, columns, 0] for columns in (slice(34, 50), slice(206, 222)))
+    assert right.mean() - left.mean() > 22, "30 between the two halves, and nothing between those of the model"
 
 
 def test_no_hair_comes_out_of_the_air_beside_the_head():

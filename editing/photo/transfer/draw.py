@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from editing.photo.transfer.looks import FramedPhoto, Look, resized
+from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.outline import regrown, relaid
 from editing.photo.transfer.planes import SIDE, blurred, box_of, fitted, square, times, total
 from editing.photo.transfer.spread import smooth, spread
-from editing.photo.transfer.strands import hanging, lines
+from editing.photo.transfer.strands import Strands, hanging, lines
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.threads import side_by_side
 from editing.photo.transfer.tone import without_others
@@ -31,6 +31,7 @@ _SEEN, _TEXTURE, _HARDLY = 0.01, 0.004, 0.0003  # of the picture
 _CONTINUED = (*BEHIND, "skin")
 _SHADES = ("hair", "eyebrows", "eyeglass")  # colour what is beside them
 _SHADE, _SHINE = np.array([[-12.0, -4.0, -5.0], [5.0, 4.0, 5.0]], np.float32)  # of L, a, b
+_ROOTED = 0.7
 _ENOUGH = 40.0  # pixels that show a part in the photo and in the model's picture
 
 
@@ -41,7 +42,7 @@ def newness(
     window: np.ndarray,
     shaped: Sequence[int],
     laid: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+) -> tuple[np.ndarray, np.ndarray, Strands | None]:
     """Where the edited face shows a part that the warped photo does not have there, and which.
 
     Args:
@@ -53,8 +54,8 @@ def newness(
         laid: see :func:`editing.photo.transfer.borrow.laid_hair`.
 
     Returns:
-        (S, S) float32, 0 to 1, (S, S, K) float32 shares of the parts that show there, and (n, n, 3) the strands of
-        hair whose outline changes, or None.
+        (S, S) float32, 0 to 1, (S, S, K) float32 shares of the parts that show there, and the strands of hair
+        whose outline changes, or None.
     """
     hair = photo.scheme.index("hair")
     grown = None
@@ -122,7 +123,7 @@ def draw(
     new: np.ndarray,
     parts: np.ndarray,
     through: np.ndarray | None = None,
-    strands: np.ndarray | None = None,
+    strands: Strands | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colours (n, n, 3) and opacity (n, n) of :class:`Fields`.
 
@@ -159,7 +160,8 @@ def draw(
 
     def filled(part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Its weight, its weighted colours, and its fine structure of L."""
-        colour = _colour(photo.scheme, small, share, after, part, old)
+        roots = strands.roots if part == hair and strands is not None else None
+        colour = _colour(photo.scheme, small, share, after, part, old, roots)
         if colour is None:
             return None
         weight = resized(parts[..., part], size)
@@ -169,7 +171,7 @@ def draw(
         if part == hair and strands is not None and known.mean() > _TEXTURE:
             hangs = hanging(photo, size)
             detail = _detail(toned, known, wanted & (hangs < 1.0), names[part]) * (1.0 - hangs)[..., None]
-            detail[..., 0] += hangs * lines(toned[..., 0], known, wanted & (hangs > 0.0), strands)
+            detail[..., 0] += hangs * lines(toned[..., 0], known, wanted & (hangs > 0.0), resized(strands.noise, size))
         else:
             detail = _detail(toned, known, wanted, names[part])
         return weight, times(resized(colour, size) + detail, weight), detail[..., 0]
@@ -188,7 +190,13 @@ def draw(
 
 
 def _colour(
-    scheme: PartScheme, small: np.ndarray, share: np.ndarray, after: Look, part: int, old: np.ndarray
+    scheme: PartScheme,
+    small: np.ndarray,
+    share: np.ndarray,
+    after: Look,
+    part: int,
+    old: np.ndarray,
+    roots: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """(s, s, 3) CIELAB of a part without fine detail, at half the size: of what lies behind hair the photo's own, else
     the model's, matched; None where both show too little of the part to tell its colour."""
@@ -217,6 +225,9 @@ def _colour(
         if scheme.names[part] == "hair" and (both > 0.5).any():
             # New hair goes with most of it, which shines here and there.
             most = np.median(small[both > 0.5], axis=0)
+            if roots is not None:  # and with what it grows from
+                found = follow(smooth(small, both, half / 16), 0.5 * resized(roots, half))
+                most = most + _ROOTED * (found - most)
             colour = most + np.clip(colour - most, _SHADE, _SHINE)
         return colour
     # The photo has nothing of the part: only how light and warm its skin is compared with the model's is taken over.

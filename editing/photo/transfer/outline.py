@@ -9,7 +9,7 @@ import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.planes import SIDE, fitted, square, squared, times, total
-from editing.photo.transfer.strands import combed, falling, frayed, hanging, ways
+from editing.photo.transfer.strands import Strands, combed, falling, frayed, hanging, ways
 from editing.photo.transfer.threads import side_by_side
 from editing.photo.transfer.tone import without_others
 from editing.photo.transfer.uncovered import BEHIND, uncovered
@@ -42,13 +42,13 @@ class Regrown:
         grown: (S, S) float32, 0 to 1: where the part newly shows.
         shrunk: (S, S) float32, 0 to 1: how much of what it was there it no longer is.
         parts: (S, S, K) float32: what is there instead; sums to 1.
-        strands: (n, n, 3) see :func:`editing.photo.transfer.strands.combed`, or None where another photo's are laid.
+        strands: how it grows, or None where another photo's are laid.
     """
 
     grown: np.ndarray
     shrunk: np.ndarray
     parts: np.ndarray
-    strands: np.ndarray | None = None
+    strands: Strands | None = None
 
 
 def distance(share: np.ndarray, level: float = 0.5) -> np.ndarray | None:
@@ -112,10 +112,12 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     aim = np.where(change < 0, receded, np.maximum(one, np.minimum(one + np.maximum(change, 0.0), most)))
     way = ways(resized(photo.lab[..., 0], side), own, aim)
     low = hanging(photo, side)
-    strands = combed(fitted(way, photo.lab.shape[:2]), hanging(photo, photo.size))
-    aim = aim + frayed(strands, way, aim) * (change != 0.0) * low * pixel
+    size = photo.size if side >= SIDE else side  # while a slider moves strands are enough, without single hairs
+    noise = combed(fitted(way, (size, size)), hanging(photo, size))
+    aim = aim + frayed(noise, way, aim) * (change != 0.0) * low * pixel
     wanted = np.clip(0.5 + aim / (2.0 * _EDGE * pixel), 0.0, 1.0)
-    from_air = low * (1.0 - falling(way, own, wanted))
+    from_hair, roots = falling(way, own, wanted)
+    from_air = low * (1.0 - from_hair)
     wanted = np.where(change > 0.0, np.maximum(wanted * (1.0 - from_air), np.minimum(wanted, own)), wanted)
     hangs = (window > 0) & ~rooted(wanted > 0.5, own > 0.5)
     hangs |= (change > 0) & ~rooted(wanted > _WISP, own > _WISP)
@@ -127,7 +129,7 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     edge *= np.maximum(np.clip((_INSIDE + 1.0 - one / pixel) / _INSIDE, 0.0, 1.0), thin)
     grown = np.where(change > 0, np.maximum(wanted - there, edge * wanted), 0.0)
     goes = np.where((change < 0) | hangs, np.maximum(there - wanted, 0.0), 0.0)
-    return replace(_regrown(photo, after.parts, grown, there, goes, part), strands=strands)
+    return replace(_regrown(photo, after.parts, grown, there, goes, part), strands=Strands(noise, roots))
 
 
 def relaid(photo: FramedPhoto, laid: np.ndarray, beside: np.ndarray, part: int) -> Regrown:

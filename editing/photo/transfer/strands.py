@@ -3,6 +3,7 @@ convolution, Cabral and Leedom 1993)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +26,19 @@ _STRIDE, _SPREADS = 3.0, 2  # pixels; strands spread by a pixel in so many strid
 _FARTHEST = 1.2  # of the side
 _EYES, _ABOVE, _SOFTLY = 0.45, 0.1, 0.12  # of the side
 _QUANTILES = np.linspace(0.0, 1.0, 33)
+
+
+@dataclass(frozen=True)
+class Strands:
+    """Of hair that newly shows.
+
+    Attributes:
+        noise: (n, n, 3) see :func:`combed`.
+        roots: (s, s, 2) see :func:`falling`.
+    """
+
+    noise: np.ndarray
+    roots: np.ndarray
 
 
 def ways(light: np.ndarray, own: np.ndarray, reach: np.ndarray) -> np.ndarray:
@@ -111,21 +125,21 @@ def _noise(side: int) -> np.ndarray:
     return fitted(cv2.merge([plane / plane.std() for plane in planes]), (side, side))
 
 
-def frayed(strands: np.ndarray, way: np.ndarray, reach: np.ndarray) -> np.ndarray:
+def frayed(noise: np.ndarray, way: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """(s, s) by how much each strand ends farther out, in pixels of a picture of SIDE; little along a side.
 
     Args:
-        strands: (n, n, 3) see :func:`combed`.
+        noise: (n, n, 3) see :func:`combed`.
         way, reach: see :func:`ways`.
     """
     slope = _slope(reach)
     ends = np.square((slope * way).sum(axis=2)) / np.maximum(squared(slope), 0.0625)
-    result: np.ndarray = (fitted(strands, reach.shape) @ _FRAYED) * (0.15 + 0.85 * ends)
+    result: np.ndarray = (fitted(noise, reach.shape) @ _FRAYED) * (0.15 + 0.85 * ends)
     return result
 
 
-def falling(way: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(s, s) 0 to 1: where the strands that are wanted come from hair that is there, and not out of the air.
+def falling(way: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where strands that are wanted come from.
 
     Each line is followed upwards until it meets hair or leaves what is wanted.
 
@@ -133,33 +147,38 @@ def falling(way: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         way: see :func:`ways`.
         own: (s, s) share of hair in the photo.
         wanted: (s, s) how much of each pixel is to be hair.
+
+    Returns:
+        (s, s) 0 to 1: where they come from hair that is there, and not out of the air; (s, s, 2) x, y: how far away, in
+        pixels, that hair is.
     """
     side = own.shape[0] // 2
     up, own, wanted = (fitted(field, (side, side)) for field in (-_STRIDE * way, own, wanted))
     air, unmet = (np.clip(1.5 - 2.0 * share, 0.0, 1.0) for share in (wanted, own))
     out: Any = air
+    roots = np.zeros_like(up)
     for stride in range(round(_FARTHEST * side / _STRIDE)):
-        out = follow(out, up)
+        out, roots = follow(out, up), times(up + follow(roots, up), unmet)
         if stride % _SPREADS == 0:
             out = cv2.erode(out, np.ones((3, 3), np.uint8))
         out = np.maximum(air, out) * unmet
     found = 1.0 - smooth(out, 1.0 - air, 1.0)
-    return fitted(found, way.shape[:2])
+    return fitted(found, way.shape[:2]), 2.0 * fitted(roots, way.shape[:2])
 
 
-def lines(light: np.ndarray, known: np.ndarray, wanted: np.ndarray, strands: np.ndarray) -> np.ndarray:
+def lines(light: np.ndarray, known: np.ndarray, wanted: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """(n, n) fine structure of L as hair has it where it is known: as strong, and as rarely bright.
 
     Args:
         light: (n, n) L.
         known: (n, n) bool: surely hair.
         wanted: (n, n) bool, where it is needed; elsewhere it is 0.
-        strands: (n, n, 3) see :func:`combed`.
+        noise: (n, n, 3) see :func:`combed`.
     """
     box = box_of(known)
     there, result = known[box], np.zeros_like(light)
     fine = (light[box] - smooth(light[box], there.astype(np.float32), _LOCK * light.shape[0] / SIDE))[there]
-    drawn = strands[wanted].sum(axis=1)
+    drawn = noise[wanted].sum(axis=1)
     if (some := drawn[drawn != 0.0]).size:
         result[wanted] = np.interp(drawn, np.quantile(some, _QUANTILES), np.quantile(fine, _QUANTILES))
     return result

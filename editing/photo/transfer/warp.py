@@ -75,10 +75,7 @@ def _moved(
 ) -> np.ndarray:
     """(h, w, 2) shift in pixels of what is broad, within its window, and of the rest over it."""
     first, second = (_seen(look, [*parts[True], *parts[False]]) for look in (before, after))
-    flow: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow.setFinestScale(1 if side >= SIDE else 0)  # found at the same size, so that a preview moves what its edit moves
-    forward = flow.calc(second, first, None)
-    backward = flow.calc(first, second, None)
+    forward, backward = side_by_side(lambda pair: _flow(*pair, side), ((second, first), (first, second)))
     closes = np.exp(-squared((forward + follow(backward, forward)) * SIDE / side) / 4.0)
     same = 1.0 - 0.5 * total(np.abs(after.parts - follow(before.parts, forward)), range(after.parts.shape[2]))
     light = np.abs(after.lab[..., 0] - follow(before.lab[..., 0], forward))
@@ -108,6 +105,14 @@ def _moved(
             )
         shift = times(shift, 1.0 - inside) + times(found, inside)
     return shift
+
+
+def _flow(at: np.ndarray, to: np.ndarray, side: int) -> np.ndarray:
+    """(h, w, 2) dense inverse search (Kroeger et al. 2016) from one picture's pixels to the other's."""
+    flow: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow.setFinestScale(1 if side >= SIDE else 0)  # found at the same size, so that a preview moves what its edit moves
+    found: np.ndarray = flow.calc(at, to, None)
+    return found
 
 
 def _torn(flow: np.ndarray, sigma: float) -> np.ndarray:
