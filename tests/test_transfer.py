@@ -119,6 +119,8 @@ def test_light_hair_made_lighter_keeps_its_strands_and_is_not_burnt_out():
     assert then.mean() > first.mean() + 10
     assert (then > 98).mean() < 0.03
     assert then.std() > 0.4 * first.std()
+    shade = first < first.mean() - 8
+    assert then[shade].std() > 0.8 * first[shade].std()
 
 
 def test_black_stays_within_the_range():

@@ -75,11 +75,13 @@ def tone(
         if names[part] == "hair":
             change[..., 0] = np.minimum(change[..., 0], np.maximum(_below_white(mean + change[..., 0]) - mean, 0.0))
         share, own = share[place], photo.lab[place][..., 0]
-        above = np.maximum(own - (about := fitted(mean, share.shape)), 0.0)
+        about = fitted(mean, share.shape)
+        above = np.maximum(own - about, 0.0)
         shine = _SHINY * float((share * above * above).sum() / max(float(share.sum()), 1.0)) ** 0.5
-        factor = _contrast(mean, mean + change[..., 0], shine)
-        change[..., 0] += mean - factor * mean
-        factor, change = (fitted(field, share.shape) for field in (factor, change))
+        lower, upper = _contrast(mean, mean + change[..., 0], shine)
+        factor = np.where(above > 0.0, fitted(upper, share.shape), fitted(lower, share.shape))
+        change = fitted(change, share.shape)
+        change[..., 0] += about - factor * about
         add = times(change, share)
         # Colour goes with light: blue would show in the shadows of a beard.
         colour = np.clip(own / np.maximum(about, 1.0), 0.0, 1.25)
@@ -94,8 +96,8 @@ def tone(
     return gain, offset
 
 
-def _contrast(before: np.ndarray, after: np.ndarray, shine: float) -> np.ndarray:
-    """By what L around its mean is multiplied: more of it where it gets lighter, but what shines keeps its drawing.
+def _contrast(before: np.ndarray, after: np.ndarray, shine: float) -> tuple[np.ndarray, np.ndarray]:
+    """By what L is multiplied below and above its mean: more where it gets lighter, but what shines keeps its drawing.
 
     Args:
         before, after: (h, w) mean L.
@@ -103,7 +105,7 @@ def _contrast(before: np.ndarray, after: np.ndarray, shine: float) -> np.ndarray
     """
     factor = np.clip((after + _SOFT) / (before + _SOFT), *_GAIN)
     below_white = np.maximum(_WHITE - after, 0.0) / max(shine, 1.0)
-    return np.minimum(factor, np.maximum(below_white, _FLATTEST))
+    return factor, np.minimum(factor, np.maximum(below_white, _FLATTEST))
 
 
 def _below_white(light: np.ndarray) -> np.ndarray:
