@@ -110,26 +110,43 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     farther = np.quantile((one - first)[np.abs(first) < _BEYOND * pixel], 0.75)
     most = last + max(float(farther), 0.0) + _BEYOND * pixel
     aim = np.where(change < 0, receded, np.maximum(one, np.minimum(one + np.maximum(change, 0.0), most)))
-    way = ways(resized(photo.lab[..., 0], side), own, aim)
-    low = hanging(photo, side)
-    size = photo.size if side >= SIDE else side  # while a slider moves strands are enough, without single hairs
-    noise = combed(fitted(way, (size, size)), hanging(photo, size))
-    aim = aim + frayed(noise, way, aim) * (change != 0.0) * low * pixel
-    wanted = np.clip(0.5 + aim / (2.0 * _EDGE * pixel), 0.0, 1.0)
-    from_hair, roots = falling(way, own, wanted)
-    from_air = low * (1.0 - from_hair)
-    wanted = np.where(change > 0.0, np.maximum(wanted * (1.0 - from_air), np.minimum(wanted, own)), wanted)
+    grows = change > 0.0
+    wanted, aim, strands = _hung(photo, own, aim, change)
     hangs = (window > 0) & ~rooted(wanted > 0.5, own > 0.5)
-    hangs |= (change > 0) & ~rooted(wanted > _WISP, own > _WISP)
+    hangs |= grows & ~rooted(wanted > _WISP, own > _WISP)
     wanted = np.where(hangs, 0.0, wanted)
     there = np.maximum(own, np.clip(0.5 + one / (2.0 * _EDGE * pixel), 0.0, 1.0))
     # The old edge, half of it what was behind, and strands with gaps would stay as a line in the midst of what grew.
     edge = np.clip(((aim - one) / pixel - 1.0) / _INSIDE, 0.0, 1.0)
     thin = 1.0 - np.clip((cv2.erode(own, square(3, side)) - 0.7) / 0.25, 0.0, 1.0)
     edge *= np.maximum(np.clip((_INSIDE + 1.0 - one / pixel) / _INSIDE, 0.0, 1.0), thin)
-    grown = np.where(change > 0, np.maximum(wanted - there, edge * wanted), 0.0)
+    grown = np.where(grows, np.maximum(wanted - there, edge * wanted), 0.0)
     goes = np.where((change < 0) | hangs, np.maximum(there - wanted, 0.0), 0.0)
-    return replace(_regrown(photo, after.parts, grown, there, goes, part), strands=Strands(noise, roots))
+    return replace(_regrown(photo, after.parts, grown, there, goes, part), strands=strands)
+
+
+def _hung(
+    photo: FramedPhoto, own: np.ndarray, aim: np.ndarray, change: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Strands]:
+    """(S, S) how much of each pixel is to be hair, and the signed distance to where it ends, strand by strand.
+
+    Args:
+        photo: warped.
+        own: (S, S) share of hair.
+        aim: (S, S) signed distance to the outline that is wanted.
+        change: (S, S) by how much that moves outwards.
+    """
+    side, low = own.shape[0], hanging(photo, own.shape[0])
+    way = ways(resized(photo.lab[..., 0], side), own, aim)
+    size = photo.size if side >= SIDE else side  # while a slider moves strands are enough, without single hairs
+    noise = combed(fitted(way, (size, size)), hanging(photo, size))
+    pixel = side / SIDE
+    aim = aim + frayed(noise, way, aim) * (change != 0.0) * low * pixel
+    wanted = np.clip(0.5 + aim / (2.0 * _EDGE * pixel), 0.0, 1.0)
+    from_hair, roots = falling(way, own, wanted)
+    from_air = low * (1.0 - from_hair)
+    hung = np.maximum(wanted * (1.0 - from_air), np.minimum(wanted, own))
+    return np.where(change > 0.0, hung, wanted), aim, Strands(noise, roots)
 
 
 def relaid(photo: FramedPhoto, laid: np.ndarray, beside: np.ndarray, part: int) -> Regrown:
