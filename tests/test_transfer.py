@@ -31,6 +31,7 @@ from editing.photo.transfer import fields as fields_module
 from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields, apply
 from editing.photo.transfer.looks import FramedPhoto, Look, noise_level, to_lab
+from editing.photo.transfer.membrane import met
 from editing.photo.transfer.outline import regrown, rooted
 from editing.photo.transfer.planes import SIDE
 from editing.photo.transfer.register import registered
@@ -824,7 +825,8 @@ def test_skin_that_is_drawn_has_pores_and_no_strands_that_lie_over_the_face():
     assert drawn.min() > to_lab(painted(ids(N)))[N // 2, N // 2, 0] - 20
 
 
-def test_skin_behind_hair_is_the_photos_without_the_shade_of_brows_and_whatever_the_models_is():
+def bared_forehead() -> tuple[np.ndarray, np.ndarray]:
+    """A fringe makes room for other hair, above brows in a shade: the picture after that, and where the fringe was."""
     whole, cut = ids(N), ids(N)
     y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
     fringe = (np.hypot(x, y) < 0.28) & (y < -0.08)
@@ -839,9 +841,25 @@ def test_skin_behind_hair_is_the_photos_without_the_shade_of_brows_and_whatever_
     model[cv2.resize(fringe.astype(np.uint8), (S, S), interpolation=cv2.INTER_NEAREST) > 0] = (90, 50, 40)
     before, after = look(cut[::2, ::2]), Look(model, one_hot(whole[::2, ::2]))
     made = transfer(framed, before, after, Plan((HAIR,), (HAIR,)), [Lent(other, (HAIR,))])
-    result, _ = apply(pixels, made, WHOLE)
+    return apply(pixels, made, WHOLE)[0], fringe
+
+
+def test_skin_behind_hair_is_the_photos_without_the_shade_of_brows_and_whatever_the_models_is():
+    result, fringe = bared_forehead()
     forehead = cv2.erode(fringe.astype(np.uint8), np.ones((7, 7))).astype(bool)
     assert np.abs(result[forehead].astype(int) - COLOURS[SKIN]).mean() < 12
+
+
+@pytest.mark.parametrize(("glasses", "middle"), [(0.0, 20.0), (1.0, 0.0)])
+def test_skin_that_is_drawn_meets_the_skin_beside_it_and_behind_glasses_all_the_way(glasses, middle):
+    framed = FramedPhoto(painted(np.full((N, N), SKIN, np.uint8)), one_hot(np.full((N, N), SKIN)), 0.0)
+    alpha = np.zeros((N, N), np.float32)
+    alpha[24:104, 24:104] = 1.0
+    skin = cv2.resize(alpha, (S, S), interpolation=cv2.INTER_AREA)
+    met_by = met(framed, framed.lab, framed.lab + np.float32([20, 0, 0]), alpha, skin, glasses * skin)
+    off = met_by[..., 0] - framed.lab[..., 0]
+    assert off[26, 30:98].max() < 6
+    assert off[64, 64] == pytest.approx(middle, abs=1.0)
 
 
 def wearer(size: int, lens: tuple[int, int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, resized
-from editing.photo.transfer.planes import blurred, disc, square, times
-from editing.photo.transfer.spread import smooth, spread
+from editing.photo.transfer.planes import blurred, disc, square
+from editing.photo.transfer.spread import spread
 
 _LEAST = 0.004  # of the picture
 _LEFT = 0.5  # of the model's glasses: what has less left of them has taken them off
@@ -17,7 +17,6 @@ _ABOUT = 7  # pixels across: what a frame darkens beside itself
 _FRAME = 9  # pixels across: twice as wide as a thin frame
 _EYES = 15  # pixels across: around an eye or a brow
 _UNLIKE = (12.0, 10.0)  # of CIELAB: what differs more than that from the skin is glass or frame, and by how much surely
-_MEETS, _EVENLY = 7, 1 / 100  # pixels across; of the side
 _DARK, _SOCKET = 18.0, 40.0  # of L: through such lenses nothing is seen; about an eye it is dark anyway
 
 
@@ -77,21 +76,3 @@ def bared(photo: FramedPhoto, after: Look, glasses: np.ndarray) -> tuple[np.ndar
     if dark:
         return glasses, parts, np.zeros_like(glasses)
     return glasses * blurred(frame, 1.0, side), parts, through
-
-
-def met(photo: FramedPhoto, toned: np.ndarray, drawn: np.ndarray, alpha: np.ndarray, glasses: np.ndarray) -> np.ndarray:
-    """(n, n, 3) what is drawn where glasses were, such that it meets the skin around it and that which they showed.
-
-    A membrane: what they differ by along the border is carried inwards (Farbman et al. 2009).
-
-    Args:
-        photo: warped.
-        toned: (n, n, 3) its CIELAB after the change of tone.
-        drawn, alpha: (n, n, 3) and (n, n), see :func:`editing.photo.transfer.draw.draw`.
-        glasses: of :func:`taken_off`.
-    """
-    size, names = photo.size, photo.scheme.names
-    border = (alpha < 0.02) & (cv2.dilate(alpha, square(_MEETS, size)) > 0.02)
-    known = border * photo.share([names.index(name) for name in ("skin", "eyeglass")])
-    inside = resized(glasses, size)
-    return drawn + times(smooth(toned - drawn, known, size * _EVENLY), inside)

@@ -13,8 +13,9 @@ from editing.photo.transfer.beard import stubble
 from editing.photo.transfer.borrow import Lent, borrow, fitting, laid_hair
 from editing.photo.transfer.draw import draw, newness
 from editing.photo.transfer.fields import Fields
-from editing.photo.transfer.glasses import bared, met, taken_off
+from editing.photo.transfer.glasses import bared, taken_off
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
+from editing.photo.transfer.membrane import met
 from editing.photo.transfer.planes import SIDE, blurred, chosen_by, square, times, total
 from editing.photo.transfer.register import registered
 from editing.photo.transfer.threads import together
@@ -92,8 +93,8 @@ def transfer(
         new = new * (1.0 - off) + bare
         shown = chosen_by(off > 0.5, under, shown)
     drawn, alpha = draw(moved, toned, first, last, new, shown, through, strands)
-    if off is not None:
-        drawn = met(moved, toned, drawn, alpha, off)
+    skin = new * shown[..., photo.scheme.index("skin")]
+    drawn = met(moved, toned, drawn, alpha, skin, np.zeros_like(skin) if off is None else off)
     for one in fits:
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
     ids, over = moved.part_map.copy(), alpha > 0.5
