@@ -856,7 +856,7 @@ def test_skin_that_is_drawn_meets_the_skin_beside_it_and_behind_glasses_all_the_
     alpha = np.zeros((N, N), np.float32)
     alpha[24:104, 24:104] = 1.0
     skin = cv2.resize(alpha, (S, S), interpolation=cv2.INTER_AREA)
-    met_by = met(framed, framed.lab, framed.lab + np.float32([20, 0, 0]), alpha, skin, glasses * skin)
+    met_by = met(framed, framed.lab, framed.lab + np.array([20, 0, 0], np.float32), alpha, skin, glasses * skin)
     off = met_by[..., 0] - framed.lab[..., 0]
     assert off[26, 30:98].max() < 6
     assert off[64, 64] == pytest.approx(middle, abs=1.0)
