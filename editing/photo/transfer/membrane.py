@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, resized
-from editing.photo.transfer.planes import square, times
+from editing.photo.transfer.planes import box_of, square, times
 from editing.photo.transfer.spread import smooth
 
 _MEETS, _EVENLY, _NEAR = 7, 1 / 100, 1 / 25  # pixels across; of the side
+_HARDLY = 0.02
 
 
 def met(
@@ -28,10 +29,18 @@ def met(
         glasses: of :func:`editing.photo.transfer.glasses.taken_off`.
     """
     size, names = photo.size, photo.scheme.names
+    inside = resized(np.maximum(skin, glasses), size) * (alpha > 0.0)
+    if inside.max() < _HARDLY:
+        return drawn
+    near = box_of(inside > _HARDLY, margin=round(2 * _NEAR * size))
+    ground, alpha = toned[near], alpha[near]
     border = (alpha < 0.02) & (cv2.dilate(alpha, square(_MEETS, size)) > 0.02)
-    known = border * photo.share([names.index(name) for name in ("skin", "eyeglass")])
+    known = border * photo.share([names.index(name) for name in ("skin", "eyeglass")])[near]
     if not known.any():
         return drawn
     far = cv2.distanceTransform((known < 0.5).astype(np.uint8), cv2.DIST_L2, 5) / (_NEAR * size)
-    inside = np.maximum(resized(glasses, size), resized(skin, size) * np.exp(-np.square(np.minimum(far, 9.0))))
-    return drawn + times(smooth(toned - drawn, known, size * _EVENLY), inside)
+    nearby = resized(skin, size)[near] * np.exp(-np.square(np.minimum(far, 9.0)))
+    result = drawn.copy()
+    carried = smooth(ground - drawn[near], known, size * _EVENLY)
+    result[near] += times(carried, np.maximum(resized(glasses, size)[near], nearby))
+    return result
