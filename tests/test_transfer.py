@@ -1016,3 +1016,50 @@ def test_hair_of_a_head_that_turns_moves_as_a_whole_also_where_its_strands_match
     assert across.std() < 0.6
     jumps = np.abs(np.diff(shift[..., 0] * 4 * S, axis=0))[within[1:] & within[:-1]]
     assert jumps.max() < 0.3, "a strand that is bent from one pixel to the next"
+
+
+def test_hair_does_not_grow_over_a_face_farther_than_the_models():
+    def head(size: int, face: float) -> np.ndarray:
+        y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+        found = np.where((np.hypot(x, y) < 0.4) & (y < 0.1), HAIR, 0).astype(np.uint8)
+        found[np.hypot(x, y) < face] = SKIN
+        return found
+
+    framed = FramedPhoto(painted(head(256, 0.24)), one_hot(head(256, 0.24)), 0.0)
+    before, after = look(head(256, 0.28)), look(head(256, 0.25))
+    found = regrown(framed, before, after, np.ones((256, 256), np.float32), HAIR)
+    assert found is not None
+    y, x = (np.mgrid[:256, :256] + 0.5) / 256 - 0.5
+    assert found.grown[(np.hypot(x, y) < 0.225) & (y < 0.0)].max() < 0.1
+
+
+def test_dark_skin_that_gets_darker_stays_brown():
+    part_ids = ids(N)
+    pixels = painted(part_ids, {SKIN: (70, 45, 32)})
+    framed = FramedPhoto(pixels, one_hot(part_ids), 0.0)
+    after = look(ids(S), {SKIN: (185, 150, 165)})  # a beard's shade on pale skin is blue
+    result, _ = apply(pixels, transfer(framed, look(ids(S)), after, Plan((SKIN,), ())), WHOLE)
+    skin = cv2.erode((part_ids == SKIN).astype(np.uint8), np.ones((9, 9))).astype(bool)
+    assert (to_lab(result)[skin][:, 1:].mean(axis=0) > 0.3 * to_lab(pixels)[skin][:, 1:].mean(axis=0)).all()
+
+
+def test_frames_of_a_head_that_turns_are_stiff():
+    def worn(size: int) -> np.ndarray:
+        found = ids(size)
+        y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+        found[(np.abs(np.hypot(np.abs(x) - 0.11, y + 0.02) - 0.08) < 0.015)] = GLASSES
+        return found
+
+    rng = np.random.default_rng(4)
+    before = look(worn(256), {GLASSES: (40, 40, 40)})
+    moved = np.roll(worn(256), 6, 1)
+    after = look(moved, {GLASSES: (40, 40, 40)})
+    for one in (before, after):  # what lenses show differs
+        noise = cv2.GaussianBlur(rng.normal(0, 250, (256, 256, 1)).astype(np.float32), (0, 0), 3)
+        near = cv2.dilate((one.parts[..., GLASSES] > 0).astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
+        one.image[near] = np.clip(one.image[near] + noise[near][:, None], 0, 255)
+    parts = [k for k in range(PARTS) if FACE_PARTS.names[k] != "background"]
+    shift, _ = motion(before, after, FACE_PARTS.names, parts)
+    frames = shift[moved == GLASSES] * 256
+    assert frames[:, 0].mean() == pytest.approx(-6, abs=1.5)
+    assert frames.std(axis=0).max() < 0.27

@@ -106,9 +106,11 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     receded = _receded(found[0], change, found[2], _EVEN * pixel)
     inside = (slice(margin, margin + side),) * 2
     one, first, last, change, receded = (field[inside] for field in (*found, change, receded))
-    # Where the photo's reaches farther than it does elsewhere, it may be where the model's is to grow.
+    # Where the photo's reaches farther than it does elsewhere, it may be where the model's is to grow,
     farther = np.quantile((one - first)[np.abs(first) < _BEYOND * pixel], 0.75)
-    most = last + max(float(farther), 0.0) + _BEYOND * pixel
+    # but over a face never farther than there.
+    beside = 1.0 - resized(photo.share([photo.scheme.names.index(name) for name in ("skin", *FEATURES)]), side)
+    most = last + max(float(farther), 0.0) * beside + _BEYOND * pixel
     aim = np.where(change < 0, receded, np.maximum(one, np.minimum(one + np.maximum(change, 0.0), most)))
     grows = change > 0.0
     wanted, aim, strands = _hung(photo, own, aim, change)

@@ -25,7 +25,7 @@ _PLUMB = 0.02  # how much it counts that hair hangs down where nothing tells its
 _STRIDE, _SPREADS = 3.0, 2  # pixels; strands spread by a pixel in so many strides
 _FARTHEST = 1.2  # of the side
 _EYES, _ABOVE, _SOFTLY = 0.45, 0.1, 0.12  # of the side
-_QUANTILES = np.linspace(0.0, 1.0, 33)
+_QUANTILES = np.linspace(0.03, 0.97, 33)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def falling(way: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> tuple[np.nd
         if stride % _SPREADS == 0:
             out = cv2.erode(out, np.ones((3, 3), np.uint8))
         out = np.maximum(air, out) * unmet
-    found = 1.0 - smooth(out, 1.0 - air, 1.0)
+    found = np.clip(1.25 - 2.5 * (smooth(out, 1.0 - air, 1.0) - 0.4), 0.0, 1.0)  # a strand is there or not
     return fitted(found, way.shape[:2]), 2.0 * fitted(roots, way.shape[:2])
 
 

@@ -20,6 +20,7 @@ _LIGHT, _KNEE = 78.0, 14.0  # of L: from there on light hair gets ever less ligh
 _TEETH = 0.85
 _LIPS = 1.25  # shares of something as thin as a lip fade well before its border
 _NEAR = 1 / 16  # of the side
+_PALER = 0.5  # of what skin has of a and b
 _NOTHING = 0.01  # of a pixel
 # Of the side, how far is looked for what changes, of what is even and of light, and for how light it is about a place.
 _BROADLY, _FINELY, _ABOUT = 1 / 18, 1 / 110, 1 / 20
@@ -51,6 +52,7 @@ def tone(
     size, side, names = photo.size, before.image.shape[0], photo.scheme.names
     gain, offset = np.ones((size, size), np.float32), np.zeros((size, size, 3), np.float32)
     light, difference = resized(photo.lab[..., 0], side), after.lab - before.lab
+    complexion = {k for k, name in enumerate(names) if name in COMPLEXION}
     needed = np.ones((side, side), bool)
     if within is not None:
         needed[:] = False
@@ -74,6 +76,10 @@ def tone(
         change[..., 0] = np.clip(change[..., 0], -0.9 * mean, 98.0 - mean)
         if names[part] == "hair":
             change[..., 0] = np.minimum(change[..., 0], np.maximum(_below_white(mean + change[..., 0]) - mean, 0.0))
+        if part in complexion:
+            # Dark skin that gets darker is no less brown.
+            hue = (photo.lab * share[..., None])[..., 1:].sum(axis=(0, 1)) / max(float(share.sum()), 1.0)
+            np.maximum(change[..., 1:], -_PALER * np.maximum(hue, 0.0), out=change[..., 1:])
         share, own = share[place], photo.lab[place][..., 0]
         about = fitted(mean, share.shape)
         above = np.maximum(own - about, 0.0)

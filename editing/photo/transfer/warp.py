@@ -12,7 +12,7 @@ import numpy as np
 
 from editing.photo.transfer.looks import Look, follow
 from editing.photo.transfer.outline import distance
-from editing.photo.transfer.planes import SIDE, box_of, largest, squared, times, total
+from editing.photo.transfer.planes import SIDE, blurred, box_of, largest, square, squared, times, total
 from editing.photo.transfer.spread import smooth
 from editing.photo.transfer.threads import side_by_side
 
@@ -103,8 +103,21 @@ def _moved(
             found[box] = unfolded(
                 _onto_outlines(found[box], before.within(box), after.within(box), parts[broad], side), side
             )
+            if turned and (glasses := _worn(before, after, names)) is not None:
+                # Frames are stiff.
+                found = found + times(smooth(forward, weight, side / 10) - found, glasses)
         shift = times(shift, 1.0 - inside) + times(found, inside)
     return shift
+
+
+def _worn(before: Look, after: Look, names: Sequence[str]) -> np.ndarray | None:
+    """(h, w) 0 to 1: glasses, with soft borders; None if nobody wears any."""
+    part = names.index("eyeglass")
+    there = np.maximum(before.parts[..., part], after.parts[..., part]) > 0.3
+    if not there.any():
+        return None
+    side = there.shape[0]
+    return blurred(cv2.dilate(there.astype(np.float32), square(9, side)), 3.0, side)
 
 
 def _flow(at: np.ndarray, to: np.ndarray, side: int) -> np.ndarray:
