@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from editing.photo.transfer.looks import FramedPhoto, follow
+from editing.photo.transfer.looks import FramedPhoto
 from editing.photo.transfer.planes import SIDE, box_of, fitted, squared, times
 from editing.photo.transfer.spread import smooth
 
@@ -155,15 +155,18 @@ def falling(way: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> tuple[np.nd
     side = own.shape[0] // 2
     up, own, wanted = (fitted(field, (side, side)) for field in (-_STRIDE * way, own, wanted))
     air, unmet = (np.clip(1.5 - 2.0 * share, 0.0, 1.0) for share in (wanted, own))
+    steps, line = cv2.split(up), np.arange(side, dtype=np.float32)
+    there = line[None, :] + steps[0], line[:, None] + steps[1]
     out: Any = air
-    roots = np.zeros_like(up)
+    roots = [np.zeros_like(air)] * 2
     for stride in range(round(_FARTHEST * side / _STRIDE)):
-        out, roots = follow(out, up), times(up + follow(roots, up), unmet)
+        out = _taken(out, there)
         if stride % _SPREADS == 0:
             out = cv2.erode(out, np.ones((3, 3), np.uint8))
         out = np.maximum(air, out) * unmet
+        roots = [(step + _taken(root, there)) * unmet for step, root in zip(steps, roots, strict=True)]
     found = np.clip(1.25 - 2.5 * (smooth(out, 1.0 - air, 1.0) - 0.4), 0.0, 1.0)  # a strand is there or not
-    return fitted(found, way.shape[:2]), 2.0 * fitted(roots, way.shape[:2])
+    return fitted(found, way.shape[:2]), 2.0 * fitted(cv2.merge(roots), way.shape[:2])
 
 
 def lines(light: np.ndarray, known: np.ndarray, wanted: np.ndarray, noise: np.ndarray) -> np.ndarray:

@@ -76,14 +76,15 @@ def tone(
         change[..., 0] = np.clip(change[..., 0], -0.9 * mean, 98.0 - mean)
         if names[part] == "hair":
             change[..., 0] = np.minimum(change[..., 0], np.maximum(_below_white(mean + change[..., 0]) - mean, 0.0))
+        share, lab = share[place], photo.lab[place]
+        own, whole = lab[..., 0], max(float(share.sum()), 1.0)
         if part in complexion:
             # Dark skin that gets darker is no less brown.
-            hue = (photo.lab * share[..., None])[..., 1:].sum(axis=(0, 1)) / max(float(share.sum()), 1.0)
+            hue = np.tensordot(share, lab[..., 1:], 2) / whole
             np.maximum(change[..., 1:], -_PALER * np.maximum(hue, 0.0), out=change[..., 1:])
-        share, own = share[place], photo.lab[place][..., 0]
         about = fitted(mean, share.shape)
         above = np.maximum(own - about, 0.0)
-        shine = _SHINY * float((share * above * above).sum() / max(float(share.sum()), 1.0)) ** 0.5
+        shine = _SHINY * float((share * above * above).sum() / whole) ** 0.5
         lower, upper = _contrast(mean, mean + change[..., 0], shine)
         factor = np.where(above > 0.0, fitted(upper, share.shape), fitted(lower, share.shape))
         change = fitted(change, share.shape)
