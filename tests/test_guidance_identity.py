@@ -153,8 +153,8 @@ def test_a_step_shows_what_was_made_beside_its_parents() -> None:
     trainer = _trainer(24)
     assert 7 not in trainer.photos and 29 not in trainer.made[0], "held-out faces and what was made of them"
     picks = trainer._picks()
-    assert len(picks) == 12 and (picks[:2] >= 24).all() and (picks[2:] < 24).all()
-    assert set(trainer.parents[picks[:2], 0]) <= set(picks.tolist())
+    assert len(picks) == 12 and (picks[:3] >= 24).all() and (picks[3:] < 24).all()
+    assert set(trainer.parents[picks[:3], 0]) <= set(picks.tolist())
 
 
 def test_few_rebuilt_faces_are_shown_as_often_as_many_distorted_ones() -> None:
@@ -162,8 +162,8 @@ def test_few_rebuilt_faces_are_shown_as_often_as_many_distorted_ones() -> None:
     rebuilt.parents[:, 0], distorted.parents[:, 0] = 1, 2
     trainer = IdentityTrainer(IdentityTrainingConfig(images=48, batch=24), [faces(30, 6, "ffhq")], [rebuilt, distorted])
     for _ in range(5):
-        shown = trainer._picks()[:4]
-        assert set(shown[:2]) <= {30, 31} and (shown[2:] >= 32).all()
+        shown = trainer._picks()[:6]
+        assert set(shown[:3]) <= {30, 31} and (shown[3:] >= 32).all()
 
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
