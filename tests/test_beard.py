@@ -13,7 +13,7 @@ from editing.photo.transfer.looks import FramedPhoto, Look
 from editing.photo.transfer.transfer import Plan, transfer
 
 N, S = 256, 128
-Y = (np.mgrid[:N, :N][0] + 0.5) / N - 0.5
+Y, X = (np.mgrid[:N, :N] + 0.5) / N - 0.5
 JAW, FOREHEAD = Y > 0.1, Y < -0.08
 
 
@@ -51,6 +51,16 @@ def test_a_beard_is_short_dark_hairs_on_jaw_and_lip_alone():
     assert not hairs[face(N) == MOUTH].any()
     across, down = (np.abs(np.diff(hairs[180:194, 100:156], axis=axis)).mean() for axis in (1, 0))
     assert across > 1.3 * down, "hairs that hang"
+
+
+def test_a_beard_grows_on_both_cheeks_of_a_face_that_looks_ahead():
+    before, after = looks({"jaw": 60})
+    after.image[:, : S // 2] = before.image[:, : S // 2]  # light falls from the left
+    hairs = stubble(framed(), before, after)
+    assert hairs is not None
+    jaw = (face(N) == SKIN) & (Y > 0.14)
+    left, right = (hairs[jaw & side].mean() for side in (X < -0.05, X > 0.05))
+    assert left == pytest.approx(right, rel=0.25)
 
 
 @pytest.mark.parametrize("darker", [{}, {"jaw": 60, "forehead": 60}, {"forehead": 60}, {"jaw": 8}])
