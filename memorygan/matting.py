@@ -58,7 +58,7 @@ def matted(pixels: np.ndarray, masks: np.ndarray) -> np.ndarray:
         masks: (H, W, K) float32 of :data:`memorygan.parts.FACE_PARTS`, sums to 1.
 
     Returns:
-        The same; of hair, background and cloth alone something may differ.
+        The same; of hair, and of background, skin, ears, neck and cloth beside it, something may differ.
     """
     height, width = masks.shape[:2]
     side, half = max(height, width), (max(1, width // 2), max(1, height // 2))

@@ -1016,6 +1016,8 @@ def test_hair_of_a_head_that_turns_moves_as_a_whole_also_where_its_strands_match
     assert across.std() < 0.6
     jumps = np.abs(np.diff(shift[..., 0] * 4 * S, axis=0))[within[1:] & within[:-1]]
     assert jumps.max() < 0.3, "a strand that is bent from one pixel to the next"
+    other, _ = motion(before, after, FACE_PARTS.names, [HAIR, SKIN, MOUTH])
+    assert not np.allclose(other[within], shift[within]), "other hair and another chin are no turn"
 
 
 def test_hair_does_not_grow_over_a_face_farther_than_the_models():

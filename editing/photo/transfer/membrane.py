@@ -29,7 +29,8 @@ def met(
         glasses: of :func:`editing.photo.transfer.glasses.taken_off`.
     """
     size, names = photo.size, photo.scheme.names
-    inside = resized(np.maximum(skin, glasses), size) * (alpha > 0.0)
+    skin, glasses = resized(skin, size), resized(glasses, size)
+    inside = np.maximum(skin, glasses) * (alpha > 0.0)
     if inside.max() < _HARDLY:
         return drawn
     near = box_of(inside > _HARDLY, margin=round(2 * _NEAR * size))
@@ -39,8 +40,8 @@ def met(
     if not known.any():
         return drawn
     far = cv2.distanceTransform((known < 0.5).astype(np.uint8), cv2.DIST_L2, 5) / (_NEAR * size)
-    nearby = resized(skin, size)[near] * np.exp(-np.square(np.minimum(far, 9.0)))
+    nearby = skin[near] * np.exp(-np.square(np.minimum(far, 9.0)))
     result = drawn.copy()
     carried = smooth(ground - drawn[near], known, size * _EVENLY)
-    result[near] += times(carried, np.maximum(resized(glasses, size)[near], nearby))
+    result[near] += times(carried, np.maximum(glasses[near], nearby))
     return result

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
-from editing.photo.transfer.planes import SIDE, fitted, square, squared, times, total
+from editing.photo.transfer.planes import SIDE, fitted, slope, square, squared, times, total
 from editing.photo.transfer.strands import Strands, combed, falling, frayed, hanging, ways
 from editing.photo.transfer.threads import side_by_side
 from editing.photo.transfer.tone import without_others
@@ -203,9 +203,9 @@ def _receded(own: np.ndarray, change: np.ndarray, after: np.ndarray, even: float
         after: signed distance to the model's outline after the edit, from which those that recede lie outside.
         even: pixels over which the way is evened out.
     """
-    slope = cv2.merge([cv2.Sobel(after, -1, *way, scale=1 / 8) for way in ((1, 0), (0, 1))])
-    far = np.minimum(change, 0.0) / np.maximum(np.sqrt(squared(slope)), 0.25)
-    return follow(own, cv2.GaussianBlur(times(slope, far), (0, 0), even))
+    rise = slope(after)
+    far = np.minimum(change, 0.0) / np.maximum(np.sqrt(squared(rise)), 0.25)
+    return follow(own, cv2.GaussianBlur(times(rise, far), (0, 0), even))
 
 
 def rooted(wanted: np.ndarray, own: np.ndarray) -> np.ndarray:

@@ -45,6 +45,11 @@ def squared(planes: np.ndarray) -> np.ndarray:
     return result
 
 
+def slope(plane: np.ndarray) -> np.ndarray:
+    """(h, w, 2): by how much an (h, w) plane rises from one pixel to the next, across and down."""
+    return cv2.merge([cv2.Sobel(plane, -1, *way, scale=1 / 8) for way in ((1, 0), (0, 1))])
+
+
 def chosen_by(mask: np.ndarray, there: np.ndarray, elsewhere: np.ndarray) -> np.ndarray:
     """(h, w, C): the first picture where the (h, w) bool mask is set, the second elsewhere."""
     return cv2.copyTo(np.ascontiguousarray(there), mask.view(np.uint8), elsewhere.copy())

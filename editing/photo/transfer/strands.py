@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto
-from editing.photo.transfer.planes import SIDE, box_of, fitted, squared, times
+from editing.photo.transfer.planes import SIDE, box_of, fitted, slope, squared, times
 from editing.photo.transfer.spread import smooth
 
 # Of single hairs, strands and locks, as standard deviations in pixels of a picture of SIDE: how wide they are, and by
@@ -51,27 +51,22 @@ def ways(light: np.ndarray, own: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """
     side = light.shape[0]
     inner = cv2.erode(np.clip(2.0 * own - 1.0, 0.0, 1.0), np.ones((3, 3), np.uint8))
-    slope = _slope(light)
-    strength = float((inner * squared(slope)).sum()) / max(float(inner.sum()), 1.0)
-    tensor = times(_across(slope), inner / max(strength, 1e-3))
+    rise = slope(light)
+    strength = float((inner * squared(rise)).sum()) / max(float(inner.sum()), 1.0)
+    tensor = times(_across(rise), inner / max(strength, 1e-3))
     # A border that runs across is where hair ends.
-    slope = _slope(reach)
-    upright = np.square(slope[..., 0]) / np.maximum(squared(slope), 0.25)
-    tensor += times(_across(slope), upright * np.exp(-np.square(reach * SIDE / side / _BAND)))
+    rise = slope(reach)
+    upright = np.square(rise[..., 0]) / np.maximum(squared(rise), 0.25)
+    tensor += times(_across(rise), upright * np.exp(-np.square(reach * SIDE / side / _BAND)))
     tensor = fitted(cv2.GaussianBlur(fitted(tensor, (side // 2, side // 2)), (0, 0), side * _NEAR), light.shape)
     angle = 0.5 * np.arctan2(2.0 * tensor[..., 2], tensor[..., 0] - tensor[..., 1] - _PLUMB)
     x, y = np.cos(angle), np.sin(angle)
     return cv2.merge([np.where(y < 0.0, -x, x), np.abs(y)])
 
 
-def _slope(plane: np.ndarray) -> np.ndarray:
-    """(s, s, 2) differences from pixel to pixel, across and down."""
-    return cv2.merge([cv2.Sobel(plane, -1, *way, scale=1 / 8) for way in ((1, 0), (0, 1))])
-
-
-def _across(slope: np.ndarray) -> np.ndarray:
+def _across(rise: np.ndarray) -> np.ndarray:
     """(s, s, 3) xx, yy, xy of the tensors of lines across a slope."""
-    x, y = cv2.split(slope)
+    x, y = cv2.split(rise)
     return cv2.merge([y * y, x * x, -x * y])
 
 
@@ -132,8 +127,8 @@ def frayed(noise: np.ndarray, way: np.ndarray, reach: np.ndarray) -> np.ndarray:
         noise: (n, n, 3) see :func:`combed`.
         way, reach: see :func:`ways`.
     """
-    slope = _slope(reach)
-    ends = np.square((slope * way).sum(axis=2)) / np.maximum(squared(slope), 0.0625)
+    rise = slope(reach)
+    ends = np.square((rise * way).sum(axis=2)) / np.maximum(squared(rise), 0.0625)
     result: np.ndarray = (fitted(noise, reach.shape) @ _FRAYED) * (0.15 + 0.85 * ends)
     return result
 

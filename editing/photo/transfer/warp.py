@@ -12,11 +12,12 @@ import numpy as np
 
 from editing.photo.transfer.looks import Look, follow
 from editing.photo.transfer.outline import distance
-from editing.photo.transfer.planes import SIDE, blurred, box_of, largest, square, squared, times, total
+from editing.photo.transfer.planes import SIDE, blurred, box_of, largest, slope, square, squared, times, total
 from editing.photo.transfer.spread import smooth
 from editing.photo.transfer.threads import side_by_side
 
 BROAD = ("background", "hair", "hat", "cloth", "neck")  # without an outline of their own inside: they move as a whole
+_HEAD = {"skin", "nose", "mouth", "hair", "neck"}  # change shape together when it turns or gets older
 _MARGINS = {"mouth": 0.10, "nose": 0.07, "skin": 0.06, "background": 0.03}
 _MARGIN = 0.05
 # Of outlines, in pixels: how wide the band is in which they are known, how far they are followed, and how smoothly.
@@ -83,7 +84,7 @@ def _moved(
     # Where nothing matches over a whole neighbourhood, a part was replaced, not moved.
     sure = np.clip((cv2.GaussianBlur(trust, (0, 0), side / 40) - 0.15) / 0.25, 0.0, 1.0)
     # A head that turns takes all of it along, also what matches nothing; otherwise that stands still.
-    turned = any(names[part] == "skin" for part in parts[False])
+    turned = {names[part] for part in (*parts[True], *parts[False])} >= _HEAD
     shift = np.zeros_like(forward)
     for broad, sigma in ((True, side / 16), (False, side / 80)):
         inside = windows[broad]
@@ -98,25 +99,24 @@ def _moved(
         if broad and not turned:
             # What was drawn anew matches by chance, here and there, and would be torn.
             found = times(found, np.exp(-((_torn(found, sigma / 2) / _TORN) ** 4)))
-        if not broad:
+        elif not broad:
             box = box_of(inside > 0)
             found[box] = unfolded(
                 _onto_outlines(found[box], before.within(box), after.within(box), parts[broad], side), side
             )
-            if turned and (glasses := _worn(before, after, names)) is not None:
+            if turned and (glasses := _worn(before, after, names, side)) is not None:
                 # Frames are stiff.
                 found = found + times(smooth(forward, weight, side / 10) - found, glasses)
         shift = times(shift, 1.0 - inside) + times(found, inside)
     return shift
 
 
-def _worn(before: Look, after: Look, names: Sequence[str]) -> np.ndarray | None:
+def _worn(before: Look, after: Look, names: Sequence[str], side: int) -> np.ndarray | None:
     """(h, w) 0 to 1: glasses, with soft borders; None if nobody wears any."""
     part = names.index("eyeglass")
     there = np.maximum(before.parts[..., part], after.parts[..., part]) > 0.3
     if not there.any():
         return None
-    side = there.shape[0]
     return blurred(cv2.dilate(there.astype(np.float32), square(9, side)), 3.0, side)
 
 
@@ -196,8 +196,7 @@ def _outline(before: np.ndarray, after: np.ndarray, pixel: float) -> _Outline | 
     first, last = (distance(share[box], level) for share in (before, after))
     if first is None or last is None:
         return None
-    slope = cv2.merge([cv2.Sobel(first, -1, *way, scale=1 / 8) for way in ((1, 0), (0, 1))])
-    return _Outline(box, first, slope, last, pixel)
+    return _Outline(box, first, slope(first), last, pixel)
 
 
 def _seen(look: Look, parts: Sequence[int]) -> np.ndarray:
