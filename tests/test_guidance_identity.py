@@ -185,12 +185,24 @@ def test_a_finished_run_goes_on_from_before_its_rate_fell(tmp_path: Path) -> Non
     trainer = _trainer(72)
     identity.train(trainer, tmp_path / "state.pt")
     assert trainer.shown == 72
-    longer = _trainer(720)
-    go_on(longer, tmp_path / "state.pt")
-    assert 0 < longer.shown < 72
     same = _trainer(72)
     go_on(same, tmp_path / "state.pt")
     assert same.shown == 72
+    longer = _trainer(720)
+    go_on(longer, tmp_path / "state.pt")
+    assert 0 < longer.shown < 72
+
+
+def test_a_run_that_went_on_is_not_thrown_back_when_it_is_stopped_again(tmp_path: Path) -> None:
+    identity.train(_trainer(72), tmp_path / "state.pt")
+    longer = _trainer(720)
+    go_on(longer, tmp_path / "state.pt")
+    fell = longer.shown
+    longer.step()
+    save_state(tmp_path / "state.pt", longer)
+    again = _trainer(720)
+    go_on(again, tmp_path / "state.pt")
+    assert again.shown == longer.shown > fell
 
 
 def test_training_brings_codes_nearer() -> None:

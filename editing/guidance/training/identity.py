@@ -278,9 +278,13 @@ def train(trainer: IdentityTrainer, state: Path, every: float = 120.0) -> None:
 
 def go_on(trainer: IdentityTrainer, state: Path) -> None:
     """Restore the run kept in ``state``, if there is one; a finished one, from where its rate began to fall."""
-    for file in (state, state.with_suffix(".high")):
-        if file.is_file() and trainer.progress < 1 - trainer.config.fall:
-            trainer.restore(torch.load(file, weights_only=True))
+    high = state.with_suffix(".high")
+    if state.is_file():
+        trainer.restore(torch.load(state, weights_only=True))
+        if high.is_file() and trainer.progress < 1 - trainer.config.fall:
+            trainer.restore(torch.load(high, weights_only=True))
+            save_state(state, trainer)
+            high.unlink()  # gone on from: what comes now has not fallen
 
 
 @command()
