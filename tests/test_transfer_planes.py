@@ -29,7 +29,7 @@ from editing.photo.transfer.planes import (
 from editing.photo.transfer.spread import smooth
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.threads import side_by_side
-from editing.photo.transfer.tone import tone
+from editing.photo.transfer.tone import tone, without_others
 from editing.photo.transfer.transfer import Plan, transfer
 
 RNG = np.random.default_rng(0)
@@ -210,3 +210,22 @@ def test_half_the_side_shows_about_the_same_while_a_slider_moves(after, plan):
     changed, off = (np.abs(one.astype(np.float32) - two).mean() for one, two in ((shown[0], pixels), shown))
     assert changed > 0.5
     assert off < 0.35 * changed
+
+
+def test_a_neighbours_hair_goes_with_its_soft_rim_and_ones_own_keeps_it():
+    share, shown = np.zeros((128, 128), np.float32), np.zeros((128, 128), np.float32)
+    for y, x in ((70, 10), (10, 90)):
+        share[y - 2 : y + 22, x - 2 : x + 22], share[y : y + 20, x : x + 20] = 0.05, 1.0
+    shown[68:92, 8:32] = 1.0
+    left = without_others(share, shown)
+    assert np.array_equal(left[:, :64], share[:, :64]) and not left[:, 64:].any()
+    assert np.array_equal(without_others(share, np.ones_like(shown)), share)
+    assert not without_others(np.zeros_like(share), shown).any()
+
+
+def test_parts_move_along_as_they_are_and_are_not_mixed():
+    _, framed = photo()
+    wider = transfer(framed, look(ids(S)), look(ids(S, mouth=(0.18, 0.05))), Plan((), (MOUTH,)))
+    assert wider.part_map is not None and np.abs(wider.shift).max() > 0.02
+    assert set(np.unique(wider.part_map)) <= set(np.unique(framed.part_map))
+    assert (wider.part_map == MOUTH).sum() > 1.2 * (framed.part_map == MOUTH).sum()

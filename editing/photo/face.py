@@ -17,6 +17,7 @@ from editing.photo.original import Original
 from editing.photo.transfer.borrow import Lent
 from editing.photo.transfer.fields import Fields, apply, reach
 from editing.photo.transfer.looks import FramedPhoto, Look
+from editing.photo.transfer.planes import times, total
 from editing.photo.transfer.transfer import Plan, transfer
 from memorygan.config import GeneratorConfig
 from memorygan.parser import FaceParser
@@ -99,7 +100,7 @@ class PhotoFace:
         if size is not None and size < self.size:
             pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
         side = pixels.shape[0]
-        image, _ = apply(pixels, fields, np.array([[1 / side, 0.0, 0.0], [0.0, 1 / side, 0.0]]), quick=size is not None)
+        image, _ = apply(pixels, fields, np.array([[1 / side, 0.0, 0.0], [0.0, 1 / side, 0.0]]))
         ids = fields.part_map if fields.part_map is not None else self.prepared(fields.size).part_map
         return Rendered(image, cv2.resize(ids, (side, side), interpolation=cv2.INTER_NEAREST))
 
@@ -139,7 +140,7 @@ def look(picture: Rendered) -> Look:
     """What the transfer compares, of a picture that was kept with the shares of its parts."""
     assert picture.shares is not None
     shares = picture.shares.astype(np.float32) + 1e-3
-    return Look(picture.image, shares / shares.sum(axis=2, keepdims=True))
+    return Look(picture.image, times(shares, 1.0 / total(shares, range(shares.shape[2]))))
 
 
 def plan_of(before: torch.Tensor, after: torch.Tensor, config: GeneratorConfig) -> Plan:

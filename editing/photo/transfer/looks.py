@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -158,7 +159,7 @@ def noise_level(pixels: np.ndarray) -> float:
     return float(np.median(np.abs(cv2.filter2D(light, -1, kernel))) / 0.6745 / 6.0)
 
 
-def follow(planes: np.ndarray, flow: np.ndarray) -> np.ndarray:
+def follow(planes: np.ndarray, flow: np.ndarray, way: int = cv2.INTER_LINEAR) -> np.ndarray:
     """(h, w) or (h, w, C) planes(x + flow), flow (h, w, 2) in pixels; beyond the border the nearest pixel."""
-    x, y = np.meshgrid(*(np.arange(length, dtype=np.float32) for length in reversed(flow.shape[:2])))
-    return cv2.remap(planes, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    found: Any = cv2.remap(planes, flow, None, way | cv2.WARP_RELATIVE_MAP, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    return found

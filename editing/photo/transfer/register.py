@@ -60,14 +60,12 @@ def _halves(here: np.ndarray, there: np.ndarray) -> list[tuple[np.ndarray, np.nd
 
 def _apart(here: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, float] | None:
     """(2,) x, y from one share's middle to the other's in pixels, and how far they are the same thing, 0 to 1."""
-    side, sums = here.shape[0], [float(share.sum()) for share in (here, there)]
+    side = here.shape[0]
+    found = [cv2.moments(share) for share in (here, there)]
+    sums = [one["m00"] for one in found]
     if min(sums) < _LEAST * side * side:
         return None
-    line = np.arange(side, dtype=np.float32)
-    middles = [
-        np.array([(share.sum(axis=0) * line).sum(), (share.sum(axis=1) * line).sum()]) / total
-        for share, total in zip((here, there), sums, strict=True)
-    ]
+    middles = [np.array([one["m10"], one["m01"]]) / one["m00"] for one in found]
     step = middles[1] - middles[0]
     far = float(np.hypot(*step)) / (_FARTHEST * side)
     if far >= 1.0:

@@ -7,7 +7,7 @@ import numpy as np
 
 from editing.photo.transfer.planes import fitted, times
 
-_FINE = 3.0  # pixels: a Gaussian as wide as that is smooth from one pixel to the next
+_FINE = 2.0  # pixels: a Gaussian as wide as that is smooth from one pixel to the next
 
 
 def spread(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -24,9 +24,9 @@ def spread(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     weights = weights.astype(np.float32, copy=False)
     levels = [(times(planes, weights), weights)]
     while max(levels[-1][1].shape) > 1 and levels[-1][1].min() < 1.0:
-        many, weight = (4.0 * _halved(one) for one in levels[-1])
+        many, weight = (_halved(one) for one in levels[-1])
         # Full certainty is reached once a whole pixel's worth is known; beyond that more does not count more.
-        full = 1.0 / np.maximum(weight, 1.0)
+        full = 1.0 / np.maximum(weight, 0.25)
         levels.append((times(many, full), weight * full))
     many, weight = levels[-1]
     found = times(many, 1.0 / np.maximum(weight, 1e-6))

@@ -6,11 +6,10 @@ import cv2
 import numpy as np
 
 _COARSE = 64
-_DOUBLE = (2 * _COARSE, 2 * _COARSE)
 _SHIFTS = 4
 _LEAST_COVER = 0.12  # of what is wanted: a small piece laid many times would be seen as such
 _NEARER = 0.35  # how much a shift by the whole side counts against one by nothing
-_OFFSETS = np.fft.fftfreq(2 * _COARSE, 1 / (2 * _COARSE))
+_OFFSETS = np.concatenate([np.arange(_COARSE), np.arange(-_COARSE, 0)])
 # What comes from near by is more likely to belong there.
 _WORTH = 1.0 - _NEARER * np.minimum(np.hypot(_OFFSETS[:, None], _OFFSETS[None, :]) / _COARSE, 1.0)
 
@@ -31,7 +30,7 @@ def continued(texture: np.ndarray, known: np.ndarray, wanted: np.ndarray) -> np.
     size, left = texture.shape[0], wanted.copy()
     rows, columns = np.nonzero(wanted)
     values, total = np.zeros((len(rows), texture.shape[2]), np.float32), np.zeros(len(rows), np.float32)
-    source = np.fft.rfft2((_coarse(known) > 0.98).astype(np.float32), _DOUBLE)
+    source = _transformed((_coarse(known) > 0.98).astype(np.float32))
     for _ in range(_SHIFTS):
         shift = _best_shift(source, left)
         if shift is None:
@@ -60,14 +59,21 @@ def _coarse(mask: np.ndarray) -> np.ndarray:
     return cv2.resize(mask.astype(np.float32), (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
 
 
+def _transformed(plane: np.ndarray) -> np.ndarray:
+    """Fourier transform of a (_COARSE, _COARSE) plane with as much again of nothing around it."""
+    found: np.ndarray = cv2.dft(cv2.copyMakeBorder(plane, 0, _COARSE, 0, _COARSE, cv2.BORDER_CONSTANT))
+    return found
+
+
 def _best_shift(source: np.ndarray, wanted: np.ndarray) -> tuple[int, int] | None:
     """x, y: what is wanted at a place is taken from this far away; None if nothing can be covered.
 
     Args:
-        source: Fourier transform of where texture is known, with as much again of nothing around it.
+        source: of where texture is known, see :func:`_transformed`.
         wanted: (n, n) bool.
     """
-    cover = np.fft.irfft2(source * np.conj(np.fft.rfft2(_coarse(wanted), _DOUBLE)), _DOUBLE)
+    product = cv2.mulSpectrums(source, _transformed(_coarse(wanted)), 0, conjB=True)
+    cover = cv2.idft(product, flags=cv2.DFT_SCALE)
     score = cover * _WORTH
     row, column = np.unravel_index(int(score.argmax()), score.shape)
     if cover[row, column] < 0.5:

@@ -145,11 +145,18 @@ def _carriers(names: Sequence[str], part: int, changed: Sequence[int]) -> list[i
 
 def without_others(share: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """(n, n) share of a part without patches that lie elsewhere than the model shows the part: another person's."""
-    size = share.shape[0]
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((share > 0.1).astype(np.uint8))
+    there = share > 0.1
+    box = box_of(there, max(3, round(share.shape[0] * _NEAR)))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(there[box].astype(np.uint8))
     if count <= 2:
         return share
     reach = max(3, round(shown.shape[0] * _NEAR)) | 1
-    near = resized(cv2.dilate(shown, np.ones((reach, reach), np.uint8)), size) > 0.3
+    near = resized(cv2.dilate(shown, np.ones((reach, reach), np.uint8)), share.shape[0])[box] > 0.3
     inside = np.bincount(labels[near], minlength=count) / np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
-    return share * (inside >= 0.25)[labels]
+    keep = inside >= 0.25
+    if keep[1:].all():
+        return share
+    keep[0] = True
+    result = share.copy()
+    result[box] *= keep[labels] & (near | (labels > 0))  # what is faint goes with the patch that it is about
+    return result

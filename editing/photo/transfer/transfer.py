@@ -97,7 +97,7 @@ def transfer(
     drawn = met(moved, toned, drawn, alpha, skin, np.zeros_like(skin) if off is None else off)
     for one in fits:
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
-    ids, over = moved.part_map.copy(), alpha > 0.5
+    ids, over = follow(photo.part_map, shift * size, cv2.INTER_NEAREST), alpha > 0.5
     ids[over] = resized(shown, size)[over].argmax(axis=1)
     return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
 

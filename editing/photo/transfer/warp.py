@@ -168,18 +168,17 @@ def _onto_outlines(flow: np.ndarray, before: Look, after: Look, parts: Sequence[
 
 @dataclass(frozen=True)
 class _Outline:
-    """Of a part, in the box around it: signed distances before and after, and the slope of that before."""
+    """Of a part, in the box around it: (h, w, 3) signed distance before and its slope, and (h, w) distance after."""
 
     box: tuple[slice, slice]
     before: np.ndarray
-    slope: np.ndarray
     after: np.ndarray
     pixel: float  # of a picture of SIDE
 
     def step(self, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Towards the outline it should be on, in its box of the whole flow, times how sure that is, and how sure."""
-        flow = flow[self.box]
-        off, normal = self.after - follow(self.before, flow), follow(self.slope, flow)
+        there = follow(self.before, flow[self.box])
+        off, normal = self.after - there[..., 0], there[..., 1:]
         steep = squared(normal)
         # Where a part has no outline near by, before or after, nothing is known.
         band = np.exp(-np.square(self.after / (_BAND * self.pixel))) * np.clip(
@@ -196,7 +195,7 @@ def _outline(before: np.ndarray, after: np.ndarray, pixel: float) -> _Outline | 
     first, last = (distance(share[box], level) for share in (before, after))
     if first is None or last is None:
         return None
-    return _Outline(box, first, slope(first), last, pixel)
+    return _Outline(box, cv2.merge([first, slope(first)]), last, pixel)
 
 
 def _seen(look: Look, parts: Sequence[int]) -> np.ndarray:
