@@ -23,6 +23,7 @@ _LEAST = 0.05
 _AROUND = 24  # pixels about what may change
 _TRACE = 0.1  # of a pixel: less of a part is the model in doubt
 _ABOUT = 21  # pixels about an eye or a brow in which more of it may show
+_FRINGE, _FADES = 9, 2.5  # pixels across
 _BESIDE = 9  # pixels across: so near to hair, strands that no mask holds colour what is behind
 _LOUD = 2.7  # root mean square of a texture in medians: leaves have 1.6, things before a wall 2.8 and more
 _PORES = 2.5  # medians
@@ -165,16 +166,17 @@ def draw(
         if colour is None:
             return None
         weight = resized(parts[..., part], size)
+        colour = resized(colour, size)
         own = own_hair if part == hair else photo.parts[..., part]
         inner = cv2.erode((own > 0.9).astype(np.uint8), square(7, side)).astype(bool)
         known, wanted = inner & ~needed, needed & (weight > 0.02)
         if part == hair and strands is not None and known.mean() > _TEXTURE:
             hangs = hanging(photo, size)
-            detail = _detail(toned, known, wanted & (hangs < 1.0), names[part]) * (1.0 - hangs)[..., None]
-            detail[..., 0] += hangs * lines(toned[..., 0], known, wanted & (hangs > 0.0), resized(strands.noise, size))
+            detail = _detail(toned, known, wanted & (hangs < 1.0), names[part])
+            colour, detail = _hair(strands, toned, colour, detail, inner, known, wanted, hangs)
         else:
             detail = _detail(toned, known, wanted, names[part])
-        return weight, times(resized(colour, size) + detail, weight), detail[..., 0]
+        return weight, times(colour + detail, weight), detail[..., 0]
 
     content, whole = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
     fine = np.zeros((size, size), np.float32)
@@ -187,6 +189,32 @@ def draw(
     alpha = alpha * np.clip(10.0 * whole, 0.0, 1.0)  # of what nobody knows the colour of nothing is drawn
     edge = 4.0 * alpha * (1.0 - alpha)
     return content, np.clip(alpha + edge * np.clip(fine / 12.0, -0.5, 0.5), 0.0, 1.0)
+
+
+def _hair(
+    strands: Strands,
+    toned: np.ndarray,
+    colour: np.ndarray,
+    detail: np.ndarray,
+    inner: np.ndarray,
+    known: np.ndarray,
+    wanted: np.ndarray,
+    hangs: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colour and fine structure (n, n, 3) of hair, which above the eyes are as given, and below that hair that hangs
+    goes on as the photo's, or where there is none of it near by is drawn in lines."""
+    size = toned.shape[0]
+    detail = times(detail, np.broadcast_to(1.0 - hangs, inner.shape))
+    detail[..., 0] += hangs * lines(toned[..., 0], known, wanted & (hangs > 0.0), resized(strands.noise, size))
+    surely = np.clip(2.0 * blurred(inner.astype(np.float32), _FADES, size) - 1.0, 0.0, 1.0)
+    for source, sure in strands.sources:
+        sure = hangs * resized(sure, size) * wanted
+        if not sure.any():
+            continue
+        away = resized(source, size) * (size / source.shape[0])
+        sure *= follow(surely, away)
+        colour, detail = colour + times(follow(toned, away) - colour, sure), times(detail, 1.0 - sure)
+    return colour, detail
 
 
 def _colour(
@@ -202,6 +230,9 @@ def _colour(
     the model's, matched; None where both show too little of the part to tell its colour."""
     side, half = share.shape[0], share.shape[0] // 2
     known = cv2.erode(share[..., part], square(3, side)) * old
+    if scheme.names[part] == "hair":
+        solid = cv2.erode(share[..., part], square(_FRINGE, side)) * old
+        known = solid if solid.mean() > _SEEN else known  # between strands is what is behind them
     small = resized(small, half)
     if scheme.names[part] in _CONTINUED:
         dark = np.maximum.reduce([share[..., scheme.index(name)] for name in _SHADES])

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
-from editing.photo.transfer.planes import SIDE, fitted, slope, square, squared, times, total
+from editing.photo.transfer.mirrored import going_on
+from editing.photo.transfer.planes import SIDE, distance, fitted, slope, square, squared, times, total
 from editing.photo.transfer.strands import Strands, combed, falling, frayed, hanging, ways
 from editing.photo.transfer.threads import side_by_side
 from editing.photo.transfer.tone import without_others
 from editing.photo.transfer.uncovered import BEHIND, uncovered
 
-_FINE = 2
 _FAR = 0.375  # of the side: farther away the distance to an outline is not told
 # In pixels of a picture of SIDE.
 _IDLE = 0.75  # pixels by which outlines of a rebuild differ for no reason
@@ -49,22 +49,6 @@ class Regrown:
     shrunk: np.ndarray
     parts: np.ndarray
     strands: Strands | None = None
-
-
-def distance(share: np.ndarray, level: float = 0.5) -> np.ndarray | None:
-    """(h, w) float32 signed distance to the outline of a part in pixels, positive inside; None without an outline.
-
-    Args:
-        share: (h, w) of the part.
-        level: the share where its outline runs.
-    """
-    height, width = share.shape
-    fine = (fitted(share, (_FINE * height, _FINE * width)) > level).astype(np.uint8)
-    if not 0 < cv2.countNonZero(fine) < fine.size:
-        return None
-    inside, outside = (cv2.distanceTransform(mask, cv2.DIST_L2, 5) for mask in (fine, 1 - fine))
-    apart = cv2.subtract(inside, outside)
-    return cv2.GaussianBlur(fitted(apart, share.shape) / _FINE, (0, 0), 1.0)
 
 
 def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, part: int) -> Regrown | None:
@@ -148,7 +132,7 @@ def _hung(
     from_hair, roots = falling(way, own, wanted)
     from_air = low * (1.0 - from_hair)
     hung = np.maximum(wanted * (1.0 - from_air), np.minimum(wanted, own))
-    return np.where(change > 0.0, hung, wanted), aim, Strands(noise, roots)
+    return np.where(change > 0.0, hung, wanted), aim, Strands(noise, roots, going_on(own))
 
 
 def relaid(photo: FramedPhoto, laid: np.ndarray, beside: np.ndarray, part: int) -> Regrown:

@@ -11,6 +11,7 @@ import numpy as np
 SIDE = 256  # of the pictures in whose pixels the rooms of the transfer measure
 _FEW = 4
 _STEP = 8
+_FINE = 2
 Box = tuple[slice, slice]
 
 
@@ -103,3 +104,19 @@ def fitted(planes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     smaller = shape[0] < planes.shape[0]
     many: Any = cv2.resize(planes, (shape[1], shape[0]), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     return many.reshape(*shape[:2], *planes.shape[2:])
+
+
+def distance(share: np.ndarray, level: float = 0.5) -> np.ndarray | None:
+    """(h, w) float32 signed distance to the outline of a part in pixels, positive inside; None without an outline.
+
+    Args:
+        share: (h, w) of the part.
+        level: the share where its outline runs.
+    """
+    height, width = share.shape
+    fine = (fitted(share, (_FINE * height, _FINE * width)) > level).astype(np.uint8)
+    if not 0 < cv2.countNonZero(fine) < fine.size:
+        return None
+    inside, outside = (cv2.distanceTransform(mask, cv2.DIST_L2, 5) for mask in (fine, 1 - fine))
+    apart = cv2.subtract(inside, outside)
+    return cv2.GaussianBlur(fitted(apart, share.shape) / _FINE, (0, 0), 1.0)

@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import Look, follow
-from editing.photo.transfer.outline import distance
-from editing.photo.transfer.planes import SIDE, blurred, box_of, largest, slope, square, squared, times, total
+from editing.photo.transfer.planes import SIDE, blurred, box_of, distance, largest, slope, square, squared, times, total
 from editing.photo.transfer.spread import smooth
 from editing.photo.transfer.threads import side_by_side
 
