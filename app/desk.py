@@ -20,6 +20,8 @@ BASE_LABEL = "Pose and framing"
 # Browsers give a page some 5 million characters.
 MAX_STORED = 1_500_000
 _FIRST_SEED = 7
+_MOST = {"eyeglass.worn": 6}  # rebuilt photos wear glasses from 4 or 5 on only
+_SEEN = 0.2  # of 255: hair under a hat changes by less
 _GALLERY_SHOWN = 12
 
 
@@ -40,6 +42,7 @@ class Desk:
                 "low": slider.low,
                 "high": slider.high,
                 "help": _slider_help(slider),
+                "most": _MOST.get(slider.id, 3),
             }
             for slider in service.sliders()
         ]
@@ -326,7 +329,7 @@ class Desk:
             if view.history:
                 return f"{what} changed nothing that can be seen."
             return "Nothing is edited yet. Click a part of the face to begin."
-        if not change.map.any():
+        if not change.map.any() or (change.parts and change.inside < _SEEN):
             more = "a stronger setting, or take the part from another face" if view.in_photo else "a stronger setting"
             return f"{what} changed nothing that can be seen. Try {more}."
         untouched = f"{change.preserved:.0%} of all pixels are untouched"

@@ -564,6 +564,9 @@ def test_the_caption_counts_many_parts_and_says_when_nothing_shows(desk, visit):
     )
     assert desk._caption("The last step", nothing, replace(view, in_photo=True)).endswith("from another face.")
     assert face["caption"] == desk._caption("The last step", view.change, view)
+    hidden = replace(view.change, parts=("hair",), inside=0.05)
+    assert "changed nothing that can be seen" in desk._caption("The last step", hidden, view)
+    assert "changed the hair" in desk._caption("The last step", replace(hidden, inside=0.5), view)
 
 
 def test_long_jobs_are_said_to_run_on_a_lent_gpu_only_where_they_do(desk):
@@ -789,3 +792,8 @@ def test_a_photo_comes_back_in_full_from_edits_that_are_given_it(client, tmp_pat
     assert recipe["photo"]["frame"] == [100, 10, 120, 0]
     with pytest.raises(Exception, match="no square"):
         client.predict(**{**square, "crop": [100]}, api_name="/retouch")
+
+
+def test_sliders_go_as_far_as_is_of_use(desk):
+    assert {slider["most"] for slider in desk.sliders if slider["id"] != "eyeglass.worn"} == {3}
+    assert all(slider["most"] == 6 for slider in desk.sliders if slider["id"] == "eyeglass.worn")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from heads import COLOURS, GLASSES, HAIR, MOUTH, NOSE, SKIN, WHOLE, N, S, ids, l
 
 from editing.photo.transfer.borrow import Lent
 from editing.photo.transfer.fields import apply
-from editing.photo.transfer.looks import FramedPhoto
+from editing.photo.transfer.looks import FramedPhoto, Look
 from editing.photo.transfer.planes import (
     SIDE,
     box_of,
@@ -31,6 +32,7 @@ from editing.photo.transfer.texture import continued
 from editing.photo.transfer.threads import side_by_side
 from editing.photo.transfer.tone import tone, without_others
 from editing.photo.transfer.transfer import Plan, transfer
+from memorygan.parts import FACE_PARTS
 
 RNG = np.random.default_rng(0)
 
@@ -229,3 +231,47 @@ def test_parts_move_along_as_they_are_and_are_not_mixed():
     assert wider.part_map is not None and np.abs(wider.shift).max() > 0.02
     assert set(np.unique(wider.part_map)) <= set(np.unique(framed.part_map))
     assert (wider.part_map == MOUTH).sum() > 1.2 * (framed.part_map == MOUTH).sum()
+
+
+def wearing(sure: float, dark: int = 30) -> tuple[Look, Look]:
+    """A head without and with glasses that reach beyond it, as the model shows them: not sure of any pixel."""
+    worn = ids(S)
+    worn[24:32, 4:60] = GLASSES
+    shares = one_hot(worn) * sure + one_hot(ids(S)) * (1.0 - sure)
+    return look(ids(S)), Look(painted(worn, {GLASSES: (dark, dark, dark)}), shares)
+
+
+def test_glasses_that_are_put_on_move_nothing_and_are_seen_on_the_face_alone():
+    pixels, framed = photo()
+    before, after = wearing(0.7)
+    made = transfer(framed, before, after, Plan((GLASSES,), (GLASSES,)))
+    assert not made.shift.any() and not made.alpha.any()
+    face = framed.parts[..., SKIN]
+    result, _ = apply(pixels, made, WHOLE)
+    assert result[50:62, 44:84].mean() < 0.6 * pixels[50:62, 44:84].mean()
+    assert np.array_equal(result[face == 0.0], pixels[face == 0.0]) and (face == 0.0).mean() > 0.3
+
+
+def test_glasses_and_hats_of_which_the_model_is_not_sure_are_not_put_on():
+    pixels, framed = photo()
+    before, after = wearing(0.52)
+    assert not apply(pixels, transfer(framed, before, after, Plan((GLASSES,), (GLASSES,))), WHOLE)[1].any()
+    worn, hat = ids(S), FACE_PARTS.index("hat")
+    worn[2:20, 10:54] = hat
+    for sure, some in ((0.55, False), (0.9, True)):
+        shares = one_hot(worn) * sure + one_hot(ids(S)) * (1.0 - sure)
+        smoke = Look(painted(worn, {hat: (200, 40, 40)}), shares)
+        assert apply(pixels, transfer(framed, before, smoke, Plan((hat,), (hat,))), WHOLE)[1].any() == some
+
+
+def test_eyes_behind_glasses_that_are_put_on_stay_as_sharp_as_they_are():
+    eyes, part_ids = FACE_PARTS.index("eyes"), ids(N)
+    part_ids[52:58, 46:56] = part_ids[52:58, 72:82] = eyes
+    framed = FramedPhoto.of(painted(part_ids), one_hot(part_ids), N)
+    before, after = wearing(0.8)
+    random = np.random.default_rng(0).normal(0, 25, (S, S, 1))
+    after = replace(after, image=np.clip(after.image + random, 0, 255).astype(np.uint8))
+    made = transfer(framed, before, after, Plan((), (GLASSES,)))
+    assert np.abs(made.offset[72:80, 50:78]).max() < 0.5, "below them nothing"
+    light = made.offset[..., 0] - cv2.GaussianBlur(made.offset[..., 0], (0, 0), 3)
+    assert light[53:57, 48:54].std() < 0.3 * light[53:57, 60:68].std()

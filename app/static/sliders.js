@@ -1,7 +1,6 @@
 // Parts to choose from and the sliders of the chosen one. `props.value` is {seq, face, values}: slider id → value.
 const make = Studio.make;
 const root = element.querySelector(".panel");
-const LIMIT = 3;
 const PATIENCE = 5000; // milliseconds to wait for an answer before going on without it
 let values = {};
 let face = 0; // id of the face that the values belong to
@@ -72,7 +71,7 @@ function row(slider) {
   const id = `slider-${slider.id.replace(/[^a-z0-9]/gi, "-")}`;
   const output = make("output", { for: id, class: "slider-value" });
   const input = make("input", {
-    type: "range", class: "bipolar", id, min: -LIMIT, max: LIMIT, step: 0.05, "aria-describedby": `${id}-help`, "data-slider": slider.id,
+    type: "range", class: "bipolar", id, min: -slider.most, max: slider.most, step: 0.05, "aria-describedby": `${id}-help`, "data-slider": slider.id,
   });
   const reset = make("button", {
     type: "button", class: "studio-small", "aria-label": `Reset ${slider.label}`, title: `Reset ${slider.label}`,
@@ -82,7 +81,7 @@ function row(slider) {
     const value = values[slider.id] ?? 0;
     input.value = value;
     const place = (share) => `calc(9px + (100% - 18px) * ${share})`;
-    const share = Math.min(1, Math.max(0, 0.5 + value / (2 * LIMIT)));
+    const share = Math.min(1, Math.max(0, 0.5 + value / (2 * slider.most)));
     input.style.setProperty("--from", place(Math.min(share, 0.5)));
     input.style.setProperty("--to", place(Math.max(share, 0.5)));
     output.textContent = value === 0 ? "0" : `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`;

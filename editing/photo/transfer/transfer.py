@@ -16,7 +16,7 @@ from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.glasses import bared, taken_off
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.membrane import met
-from editing.photo.transfer.planes import SIDE, blurred, chosen_by, square, times, total
+from editing.photo.transfer.planes import SIDE, blurred, chosen_by, disc, square, times, total
 from editing.photo.transfer.register import registered
 from editing.photo.transfer.threads import together
 from editing.photo.transfer.tone import tone
@@ -28,6 +28,11 @@ _ABOUT = 28  # pixels about a small part that go with it
 _BEHIND = ("eyes", "eyebrows", "nose", "mouth")
 _WORN = ("eyeglass", "hat")
 _SCRAP = 0.025  # of the framed face: glasses and hats smaller than that are pieces of some
+# Of a pixel that they take most of, what they take at least, and by how much more the more of the picture they cover:
+# what has less is a shade of some.
+_SURE = {"eyeglass": (0.48, 0.7), "hat": (0.65, 0.0)}
+# Pixels across, pixels, and by how much: rims of which the model's mask has pieces, and which are drawn out.
+_LENS, _RIM, _SHARPER = 41.0, 5.0, 1.8
 _GROWN = 1.2  # glasses in another size may be as much larger
 _FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "ears", "neck")
 
@@ -69,9 +74,10 @@ def transfer(
             offset[..., 0] += hairs
         return replace(Fields.nothing(size), gain=gain, offset=offset, part_map=photo.part_map)
     first, last = before.at(side), after.at(side)
-    shift, window = motion(first, last, names, plan.shaped)
     fits = fitting(photo, lent)
     others = {part for one in fits for part in one.parts}
+    worn = _put_on(photo, last, plan.shaped, others)
+    shift, window = motion(first, last, names, [part for part in plan.shaped if part not in worn])
     off = taken_off(photo, first, last, plan.shaped, others)
     kept = [_held(photo, plan.shaped, side), *([] if off is None else [off])]
     kept += [_about(look, part) for part in photo.scheme.transparent if part in others for look in (first, last)]
@@ -129,19 +135,20 @@ def _light(
         window = resized(window, photo.size)
         gain, offset = gain + window * (more - 1.0), offset + times(added, window)
     if worn := [part for part in plan.shaped if part not in others and part in photo.scheme.transparent]:
-        offset += resized(_seen_through(before, after, worn), photo.size)
+        offset += _seen_through(photo, before, after, worn)
     return gain, offset
 
 
 def _without_scraps(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: set[int]) -> Plan:
-    """The plan without glasses and hats of which the model puts on no more than a piece, the photo having none, and
+    """The plan without glasses and hats of which the model puts on a piece or a shade, the photo having none, and
     without glasses that would be put on over those which somebody wears."""
     put_on = [part for part in map(photo.scheme.names.index, _WORN) if part in plan.shaped and part not in lent]
     scraps = {
         part
         for part in put_on
-        if _extent(before.part_map, part) < _extent(after.part_map, part) < _SCRAP
+        if _extent(before.part_map, part) < (has := _extent(after.part_map, part))
         and _extent(photo.part_map, part) < _SCRAP / 5
+        and (has < _SCRAP or _unsure(after, part, photo.scheme.names[part], has))
     }
     glasses = photo.scheme.names.index("eyeglass")
     if glasses in put_on and (own := _extent(photo.part_map, glasses)) > _SCRAP / 5:
@@ -150,6 +157,18 @@ def _without_scraps(photo: FramedPhoto, before: Look, after: Look, plan: Plan, l
             scraps.add(glasses)
     left = (tuple(part for part in parts if part not in scraps) for parts in (plan.textured, plan.shaped))
     return Plan(*left)
+
+
+def _put_on(photo: FramedPhoto, after: Look, shaped: Sequence[int], others: Collection[int]) -> list[int]:
+    """Glasses that the photo has not got: nothing moves, they are seen over what is there."""
+    glasses = photo.scheme.index("eyeglass")
+    new = glasses in shaped and glasses not in others and _extent(photo.part_map, glasses) <= _SCRAP / 5
+    return [glasses] if new and _extent(after.part_map, glasses) > _SCRAP else []
+
+
+def _unsure(look: Look, part: int, name: str, extent: float) -> bool:
+    least, more = _SURE[name]
+    return float(look.parts[look.part_map == part, part].mean()) < least + more * extent
 
 
 def _extent(part_map: np.ndarray, part: int) -> float:
@@ -200,8 +219,16 @@ def _softly(held: np.ndarray) -> np.ndarray:
     return np.clip(2.0 * blurred(held.astype(np.float32), 2.0, held.shape[0]), 0.0, 1.0)
 
 
-def _seen_through(before: Look, after: Look, worn: Sequence[int]) -> np.ndarray:
-    """(S, S, 3) what glasses or earrings that newly show add to what stays visible behind them."""
-    there = total(after.parts, worn)
-    inside = blurred(cv2.dilate(there, square(5, there.shape[0])), 1.5, there.shape[0])
-    return times(after.lab - before.lab, inside)
+def _seen_through(photo: FramedPhoto, before: Look, after: Look, worn: Sequence[int]) -> np.ndarray:
+    """(n, n, 3) what glasses or earrings that newly show add to the face behind them."""
+    there, names = total(after.parts, worn), photo.scheme.names
+    side = there.shape[0]
+    if names.index("eyeglass") in worn:  # of rims the model's mask has pieces
+        there = cv2.morphologyEx((there > 0.3).astype(np.float32), cv2.MORPH_CLOSE, disc(_LENS, side))
+    inside = blurred(cv2.dilate(there, square(5, side)), 1.5, side)
+    change = after.lab - before.lab
+    even = blurred(change, _RIM, side)
+    eyes = cv2.dilate(resized(photo.share([names.index("eyes")]), side), square(5, side))
+    change = even + times(change - even, _SHARPER * (1.0 - eyes))  # which are the photo's
+    face = photo.share([names.index(name) for name in _FACE])
+    return times(resized(times(change, inside), photo.size), face)
