@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from heads import HAIR, ids, look, one_hot, painted  # type: ignore[import-not-found]
 
-from editing.photo.transfer.draw import _colour
+from editing.photo.transfer.draw import _colour, _hair
 from editing.photo.transfer.looks import FramedPhoto, follow, to_lab
 from editing.photo.transfer.mirrored import going_on
+from editing.photo.transfer.strands import Strands
 from editing.photo.transfer.transfer import Plan, transfer
 from memorygan.parts import FACE_PARTS
 
@@ -50,10 +51,10 @@ def test_of_hair_that_is_not_there_or_is_a_wisp_nothing_is_taken_beside_it(own):
 
 
 def test_the_farther_it_goes_the_less_sure_and_within_the_hair_there_is_always_some():
-    own = block(40, 220, 120, 136) + block(40, 220, 60, 76)
+    own = block(40, 220, 110, 140) + block(40, 220, 60, 90)
     *_, (away, sure) = going_on(own)
-    row = sure[128, :56]
-    assert row[50] > 0.8 > 0.3 > row[2]
+    row = sure[128, :58]
+    assert row[50] > 0.8 > row[2] + 0.2
     assert follow(own, away)[128, 8:56].min() > 0.9
 
 
@@ -82,3 +83,19 @@ def test_new_hair_has_the_colour_of_what_is_surely_hair():
     assert colour is not None
     brown = to_lab(painted(part_ids))[hair > 0].mean(axis=0)
     assert np.abs(colour[50:70, 6:10] - brown).max() < 5.0
+
+
+def test_no_jewels_and_no_leaves_come_along():
+    side = 64
+    toned = np.full((side, side, 3), (30.0, 5.0, 10.0), np.float32)
+    toned += np.random.default_rng(0).normal(0, 2, (side, side, 1)).astype(np.float32)
+    toned[30, 20] = (95.0, 0.0, 0.0)
+    known, wanted, low = np.ones((side, side), bool), np.zeros((side, side), bool), np.ones((side, 1), np.float32)
+    known[:, 40:], wanted[:, 40:] = False, True
+    away = np.zeros((side, side, 2), np.float32)
+    away[..., 0] = -25.0
+    green, nothing = np.full_like(toned, (40.0, -30.0, 40.0)), np.zeros_like(toned)
+    for sources in ([], [(away, np.ones((side, side), np.float32))]):
+        strands = Strands(nothing, away, sources)
+        colour, _ = _hair(strands, toned, green, nothing, known, known, wanted, low)
+        assert np.abs(colour[:, 40:60] - (30.0, 5.0, 10.0)).max() < 8.0

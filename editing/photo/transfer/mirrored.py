@@ -10,7 +10,7 @@ from editing.photo.transfer.spread import smooth
 
 # In pixels of a picture of SIDE.
 _FRINGE = 7.0  # across: at its border hair is half what is behind it
-_THIN, _EVENLY, _FADES = 8.0, 8.0, 14.0
+_THIN, _EVENLY, _FADES = 14.0, 8.0, 14.0
 _SOLID = 0.9
 _SLOWER = 0.7  # strokes get longer, and the longer the less hair there is
 _FARTHEST = 3.0  # times as far as there is hair to be shown again
