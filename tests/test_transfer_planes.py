@@ -275,3 +275,14 @@ def test_eyes_behind_glasses_that_are_put_on_stay_as_sharp_as_they_are():
     assert np.abs(made.offset[72:80, 50:78]).max() < 0.5, "below them nothing"
     light = made.offset[..., 0] - cv2.GaussianBlur(made.offset[..., 0], (0, 0), 3)
     assert light[53:57, 48:54].std() < 0.3 * light[53:57, 60:68].std()
+
+
+def test_what_glasses_make_darker_is_no_shade_when_more_is_edited():
+    _, framed = photo()
+    before, after = wearing(0.7)
+    alone = transfer(framed, before, after, Plan((GLASSES,), (GLASSES,)))
+    longer = transfer(framed, before, after, Plan((GLASSES,), (GLASSES, SKIN)))
+    lens = np.s_[50:62, 44:84]
+    dark = [made.offset[lens][..., 0] + (made.gain[lens] - 1.0) * framed.lab[lens][..., 0] for made in (alone, longer)]
+    assert dark[0].mean() < -15.0
+    assert np.quantile(np.abs(dark[1] - dark[0]), 0.8) < 2.0

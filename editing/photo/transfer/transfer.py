@@ -76,8 +76,8 @@ def transfer(
     first, last = before.at(side), after.at(side)
     fits = fitting(photo, lent)
     others = {part for one in fits for part in one.parts}
-    worn = _put_on(photo, last, plan.shaped, others)
-    shift, window = motion(first, last, names, [part for part in plan.shaped if part not in worn])
+    put_on = _put_on(photo, last, plan.shaped, others)
+    shift, window = motion(first, last, names, [part for part in plan.shaped if part not in put_on])
     off = taken_off(photo, first, last, plan.shaped, others)
     kept = [_held(photo, plan.shaped, side), *([] if off is None else [off])]
     kept += [_about(look, part) for part in photo.scheme.transparent if part in others for look in (first, last)]
@@ -88,7 +88,7 @@ def transfer(
     moved = photo.moved(shift)
     moved_by = first, last, window
     (gain, offset), (new, shown, strands) = together(
-        partial(_light, moved, *moved_by, plan, others),
+        partial(_light, moved, *moved_by, plan, others, put_on),
         partial(newness, moved, *moved_by, plan.shaped, laid_hair(moved, last, fits)),
     )
     toned = moved.lab + offset
@@ -109,7 +109,13 @@ def transfer(
 
 
 def _light(
-    photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, plan: Plan, others: Collection[int]
+    photo: FramedPhoto,
+    before: Look,
+    after: Look,
+    window: np.ndarray,
+    plan: Plan,
+    others: Collection[int],
+    put_on: Sequence[int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gain and offset of :class:`Fields`.
 
@@ -120,9 +126,17 @@ def _light(
         window: (S, S), 0 where shapes do not change.
         plan: what was edited.
         others: parts that other photos lend.
+        put_on: of :func:`_put_on`.
     """
     names = photo.scheme.names
     gain, offset = tone(photo, before, after, [part for part in plan.textured if part not in others])
+    bare, glass = after, None
+    if put_on:
+        # What glasses make darker is no shade that falls on the face.
+        glass = _glass(after, put_on)
+        bare = Look(
+            *(chosen_by(glass > 0.1, *two) for two in ((before.image, after.image), (before.parts, after.parts)))
+        )
     # Shading that comes with the new shape: folds of a smile, the side of a nose.
     shaded = [
         k
@@ -130,12 +144,15 @@ def _light(
         if name in _FACE and k not in plan.textured and float((before.parts[..., k] * window).max()) > 0.01
     ]
     if shaded:
-        more, added = tone(photo, before, after, shaded, fine=True, within=window > 0)
+        more, added = tone(photo, before, bare, shaded, fine=True, within=window > 0)
         np.clip(added[..., 1:], -_FLUSH, _FLUSH, out=added[..., 1:])
         window = resized(window, photo.size)
         gain, offset = gain + window * (more - 1.0), offset + times(added, window)
-    if worn := [part for part in plan.shaped if part not in others and part in photo.scheme.transparent]:
-        offset += _seen_through(photo, before, after, worn)
+    if glass is not None:
+        offset += _over_face(photo, before, after, glass)
+    transparent = [part for part in photo.scheme.transparent if part not in (*others, *put_on)]
+    if worn := [part for part in plan.shaped if part in transparent]:
+        offset += resized(_seen_through(before, after, worn), photo.size)
     return gain, offset
 
 
@@ -219,16 +236,27 @@ def _softly(held: np.ndarray) -> np.ndarray:
     return np.clip(2.0 * blurred(held.astype(np.float32), 2.0, held.shape[0]), 0.0, 1.0)
 
 
-def _seen_through(photo: FramedPhoto, before: Look, after: Look, worn: Sequence[int]) -> np.ndarray:
-    """(n, n, 3) what glasses or earrings that newly show add to the face behind them."""
-    there, names = total(after.parts, worn), photo.scheme.names
+def _seen_through(before: Look, after: Look, worn: Sequence[int]) -> np.ndarray:
+    """(S, S, 3) what glasses or earrings that newly show add to what stays visible behind them."""
+    there = total(after.parts, worn)
+    inside = blurred(cv2.dilate(there, square(5, there.shape[0])), 1.5, there.shape[0])
+    return times(after.lab - before.lab, inside)
+
+
+def _glass(after: Look, put_on: Sequence[int]) -> np.ndarray:
+    """(S, S) 0 to 1: glasses with their rims, of which the model's mask has pieces."""
+    there = (total(after.parts, put_on) > 0.3).astype(np.float32)
     side = there.shape[0]
-    if names.index("eyeglass") in worn:  # of rims the model's mask has pieces
-        there = cv2.morphologyEx((there > 0.3).astype(np.float32), cv2.MORPH_CLOSE, disc(_LENS, side))
-    inside = blurred(cv2.dilate(there, square(5, side)), 1.5, side)
+    whole = cv2.morphologyEx(there, cv2.MORPH_CLOSE, disc(_LENS, side))
+    return blurred(cv2.dilate(whole, square(5, side)), 1.5, side)
+
+
+def _over_face(photo: FramedPhoto, before: Look, after: Look, glass: np.ndarray) -> np.ndarray:
+    """(n, n, 3) what glasses that are put on add to the face behind them; see :func:`_glass`."""
+    names, side = photo.scheme.names, glass.shape[0]
     change = after.lab - before.lab
     even = blurred(change, _RIM, side)
     eyes = cv2.dilate(resized(photo.share([names.index("eyes")]), side), square(5, side))
     change = even + times(change - even, _SHARPER * (1.0 - eyes))  # which are the photo's
     face = photo.share([names.index(name) for name in _FACE])
-    return times(resized(times(change, inside), photo.size), face)
+    return times(resized(times(change, glass), photo.size), face)
