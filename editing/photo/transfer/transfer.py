@@ -16,7 +16,8 @@ from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.glasses import bared, taken_off
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.membrane import met
-from editing.photo.transfer.planes import SIDE, blurred, chosen_by, disc, square, times, total
+from editing.photo.transfer.planes import SIDE, blurred, chosen_by, square, times
+from editing.photo.transfer.put_on import FACE, WORN, glass, over_face, put_on, scraps, seen_through
 from editing.photo.transfer.register import registered
 from editing.photo.transfer.threads import together
 from editing.photo.transfer.tone import tone
@@ -26,15 +27,6 @@ from editing.photo.transfer.warp import BROAD, motion
 _FLUSH = 5.0  # of a and b
 _ABOUT = 28  # pixels about a small part that go with it
 _BEHIND = ("eyes", "eyebrows", "nose", "mouth")
-_WORN = ("eyeglass", "hat")
-_SCRAP = 0.025  # of the framed face: glasses and hats smaller than that are pieces of some
-# Of a pixel that they take most of, what they take at least, and by how much more the more of the picture they cover:
-# what has less is a shade of some.
-_SURE = {"eyeglass": (0.48, 0.7), "hat": (0.65, 0.0)}
-# Pixels across, pixels, and by how much: rims of which the model's mask has pieces, and which are drawn out.
-_LENS, _RIM, _SHARPER = 41.0, 5.0, 1.8
-_GROWN = 1.2  # glasses in another size may be as much larger
-_FACE = ("skin", "eyes", "eyebrows", "mouth", "nose", "ears", "neck")
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,8 @@ def transfer(
         side: of the pictures in which shapes are compared; half of it is good enough while a slider moves.
     """
     size, names = photo.size, photo.scheme.names
-    plan = _without_scraps(photo, before, after, plan, {part for one in lent for part in one.parts})
+    unwanted = scraps(photo, before, after, plan.shaped, {part for one in lent for part in one.parts})
+    plan = Plan(*(tuple(k for k in parts if k not in unwanted) for parts in (plan.textured, plan.shaped)))
     before, after = registered(photo, before, after)
     if not plan.shaped:
         gain, offset = tone(photo, before, after, plan.textured)
@@ -76,8 +69,8 @@ def transfer(
     first, last = before.at(side), after.at(side)
     fits = fitting(photo, lent)
     others = {part for one in fits for part in one.parts}
-    put_on = _put_on(photo, last, plan.shaped, others)
-    shift, window = motion(first, last, names, [part for part in plan.shaped if part not in put_on])
+    new_glasses = put_on(photo, last, plan.shaped, others)
+    shift, window = motion(first, last, names, [part for part in plan.shaped if part not in new_glasses])
     off = taken_off(photo, first, last, plan.shaped, others)
     kept = [_held(photo, plan.shaped, side), *([] if off is None else [off])]
     kept += [_about(look, part) for part in photo.scheme.transparent if part in others for look in (first, last)]
@@ -88,7 +81,7 @@ def transfer(
     moved = photo.moved(shift)
     moved_by = first, last, window
     (gain, offset), (new, shown, strands) = together(
-        partial(_light, moved, *moved_by, plan, others, put_on),
+        partial(_light, moved, *moved_by, plan, others, new_glasses),
         partial(newness, moved, *moved_by, plan.shaped, laid_hair(moved, last, fits)),
     )
     toned = moved.lab + offset
@@ -115,7 +108,7 @@ def _light(
     window: np.ndarray,
     plan: Plan,
     others: Collection[int],
-    put_on: Sequence[int],
+    new_glasses: Sequence[int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gain and offset of :class:`Fields`.
 
@@ -126,70 +119,34 @@ def _light(
         window: (S, S), 0 where shapes do not change.
         plan: what was edited.
         others: parts that other photos lend.
-        put_on: of :func:`_put_on`.
+        new_glasses: of :func:`editing.photo.transfer.put_on.put_on`.
     """
     names = photo.scheme.names
     gain, offset = tone(photo, before, after, [part for part in plan.textured if part not in others])
-    bare, glass = after, None
-    if put_on:
+    bare, inside = after, None
+    if new_glasses:
         # What glasses make darker is no shade that falls on the face.
-        glass = _glass(after, put_on)
+        inside = glass(after, new_glasses)
         bare = Look(
-            *(chosen_by(glass > 0.1, *two) for two in ((before.image, after.image), (before.parts, after.parts)))
+            *(chosen_by(inside > 0.1, *two) for two in ((before.image, after.image), (before.parts, after.parts)))
         )
     # Shading that comes with the new shape: folds of a smile, the side of a nose.
     shaded = [
         k
         for k, name in enumerate(names)
-        if name in _FACE and k not in plan.textured and float((before.parts[..., k] * window).max()) > 0.01
+        if name in FACE and k not in plan.textured and float((before.parts[..., k] * window).max()) > 0.01
     ]
     if shaded:
         more, added = tone(photo, before, bare, shaded, fine=True, within=window > 0)
         np.clip(added[..., 1:], -_FLUSH, _FLUSH, out=added[..., 1:])
         window = resized(window, photo.size)
         gain, offset = gain + window * (more - 1.0), offset + times(added, window)
-    if glass is not None:
-        offset += _over_face(photo, before, after, glass)
-    transparent = [part for part in photo.scheme.transparent if part not in (*others, *put_on)]
+    if inside is not None:
+        offset += over_face(photo, before, after, inside)
+    transparent = [part for part in photo.scheme.transparent if part not in (*others, *new_glasses)]
     if worn := [part for part in plan.shaped if part in transparent]:
-        offset += resized(_seen_through(before, after, worn), photo.size)
+        offset += resized(seen_through(before, after, worn), photo.size)
     return gain, offset
-
-
-def _without_scraps(photo: FramedPhoto, before: Look, after: Look, plan: Plan, lent: set[int]) -> Plan:
-    """The plan without glasses and hats of which the model puts on a piece or a shade, the photo having none, and
-    without glasses that would be put on over those which somebody wears."""
-    put_on = [part for part in map(photo.scheme.names.index, _WORN) if part in plan.shaped and part not in lent]
-    scraps = {
-        part
-        for part in put_on
-        if _extent(before.part_map, part) < (has := _extent(after.part_map, part))
-        and _extent(photo.part_map, part) < _SCRAP / 5
-        and (has < _SCRAP or _unsure(after, part, photo.scheme.names[part], has))
-    }
-    glasses = photo.scheme.names.index("eyeglass")
-    if glasses in put_on and (own := _extent(photo.part_map, glasses)) > _SCRAP / 5:
-        had, has = (_extent(look.part_map, glasses) for look in (before, after))
-        if has > _GROWN * max(own, had):
-            scraps.add(glasses)
-    left = (tuple(part for part in parts if part not in scraps) for parts in (plan.textured, plan.shaped))
-    return Plan(*left)
-
-
-def _put_on(photo: FramedPhoto, after: Look, shaped: Sequence[int], others: Collection[int]) -> list[int]:
-    """Glasses that the photo has not got: nothing moves, they are seen over what is there."""
-    glasses = photo.scheme.index("eyeglass")
-    new = glasses in shaped and glasses not in others and _extent(photo.part_map, glasses) <= _SCRAP / 5
-    return [glasses] if new and _extent(after.part_map, glasses) > _SCRAP else []
-
-
-def _unsure(look: Look, part: int, name: str, extent: float) -> bool:
-    least, more = _SURE[name]
-    return float(look.parts[look.part_map == part, part].mean()) < least + more * extent
-
-
-def _extent(part_map: np.ndarray, part: int) -> float:
-    return float((part_map == part).mean())
 
 
 def _held(photo: FramedPhoto, shaped: Sequence[int], side: int) -> np.ndarray:
@@ -203,7 +160,7 @@ def _held(photo: FramedPhoto, shaped: Sequence[int], side: int) -> np.ndarray:
 
     if all(names[part] in BROAD for part in shaped):
         # What is worn is in front of hair, also where a lens shows hair.
-        worn = there([k for k in map(names.index, _WORN) if k not in shaped])
+        worn = there([k for k in map(names.index, WORN) if k not in shaped])
         return _softly(cv2.dilate(_filled(worn), square(9, side)))
     if any(names[part] not in _BEHIND for part in shaped):
         return np.zeros((side, side), np.float32)
@@ -234,29 +191,3 @@ def _filled(mask: np.ndarray) -> np.ndarray:
 def _softly(held: np.ndarray) -> np.ndarray:
     """(S, S) float32 from 0 or 1, with soft borders."""
     return np.clip(2.0 * blurred(held.astype(np.float32), 2.0, held.shape[0]), 0.0, 1.0)
-
-
-def _seen_through(before: Look, after: Look, worn: Sequence[int]) -> np.ndarray:
-    """(S, S, 3) what glasses or earrings that newly show add to what stays visible behind them."""
-    there = total(after.parts, worn)
-    inside = blurred(cv2.dilate(there, square(5, there.shape[0])), 1.5, there.shape[0])
-    return times(after.lab - before.lab, inside)
-
-
-def _glass(after: Look, put_on: Sequence[int]) -> np.ndarray:
-    """(S, S) 0 to 1: glasses with their rims, of which the model's mask has pieces."""
-    there = (total(after.parts, put_on) > 0.3).astype(np.float32)
-    side = there.shape[0]
-    whole = cv2.morphologyEx(there, cv2.MORPH_CLOSE, disc(_LENS, side))
-    return blurred(cv2.dilate(whole, square(5, side)), 1.5, side)
-
-
-def _over_face(photo: FramedPhoto, before: Look, after: Look, glass: np.ndarray) -> np.ndarray:
-    """(n, n, 3) what glasses that are put on add to the face behind them; see :func:`_glass`."""
-    names, side = photo.scheme.names, glass.shape[0]
-    change = after.lab - before.lab
-    even = blurred(change, _RIM, side)
-    eyes = cv2.dilate(resized(photo.share([names.index("eyes")]), side), square(5, side))
-    change = even + times(change - even, _SHARPER * (1.0 - eyes))  # which are the photo's
-    face = photo.share([names.index(name) for name in _FACE])
-    return times(resized(times(change, glass), photo.size), face)
