@@ -24,7 +24,7 @@ _AROUND = 24  # pixels about what may change
 _TRACE = 0.1  # of a pixel: less of a part is the model in doubt
 _ABOUT = 21  # pixels about an eye or a brow in which more of it may show
 _FRINGE, _FADES = 9, 2.5  # pixels across
-_SOME, _USUAL, _MOST = 5, (0.02, 0.98), (0.15, 0.85)  # every so many pixels; quantiles of the colours of hair
+_USUAL = (0.02, 0.15, 0.85, 0.98)  # quantiles of the colours of hair: strands, and most of it
 _BESIDE = 9  # pixels across: so near to hair, strands that no mask holds colour what is behind
 _LOUD = 2.7  # root mean square of a texture in medians: leaves have 1.6, things before a wall 2.8 and more
 _PORES = 2.5  # medians
@@ -207,9 +207,10 @@ def _hair(
     size = toned.shape[0]
     detail = times(detail, np.broadcast_to(1.0 - hangs, inner.shape))
     detail[..., 0] += hangs * lines(toned[..., 0], known, wanted & (hangs > 0.0), resized(strands.noise, size))
-    # No jewels in it, nor what is seen through it.
-    usual, most = (np.quantile(toned[known][::_SOME], two, axis=0).astype(np.float32) for two in (_USUAL, _MOST))
-    colour = np.clip(colour, *most)
+    # No jewels in it, nor what is seen through it; a ninth of the pixels tells.
+    some = toned.reshape(-1, 3)[np.flatnonzero(known)[::9]]
+    usual = np.quantile(some, _USUAL, axis=0).astype(np.float32)
+    colour = np.clip(colour, *usual[1:3])
     surely = np.clip(2.0 * blurred(inner.astype(np.float32), _FADES, size) - 1.0, 0.0, 1.0)
     for source, sure in strands.sources:
         sure = hangs * resized(sure, size) * wanted
@@ -217,7 +218,7 @@ def _hair(
             continue
         away = resized(source, size) * (size / source.shape[0])
         sure *= follow(surely, away)
-        there = np.clip(follow(toned, away), *usual)
+        there = np.clip(follow(toned, away), *usual[[0, 3]])
         colour, detail = colour + times(there - colour, sure), times(detail, 1.0 - sure)
     return colour, detail
 
