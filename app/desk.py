@@ -329,7 +329,7 @@ class Desk:
             if view.history:
                 return f"{what} changed nothing that can be seen."
             return "Nothing is edited yet. Click a part of the face to begin."
-        if not change.map.any() or (change.parts and change.inside < _SEEN):
+        if not change.map.any() or (change.parts and change.area and change.inside < _SEEN):
             more = "a stronger setting, or take the part from another face" if view.in_photo else "a stronger setting"
             return f"{what} changed nothing that can be seen. Try {more}."
         untouched = f"{change.preserved:.0%} of all pixels are untouched"

@@ -567,6 +567,8 @@ def test_the_caption_counts_many_parts_and_says_when_nothing_shows(desk, visit):
     hidden = replace(view.change, parts=("hair",), inside=0.05)
     assert "changed nothing that can be seen" in desk._caption("The last step", hidden, view)
     assert "changed the hair" in desk._caption("The last step", replace(hidden, inside=0.5), view)
+    nowhere = replace(hidden, area=0.0, inside=0.0)
+    assert "changed the hair" in desk._caption("The last step", nowhere, view), "what is on no part map may be seen"
 
 
 def test_long_jobs_are_said_to_run_on_a_lent_gpu_only_where_they_do(desk):

@@ -96,6 +96,5 @@ def test_no_jewels_and_no_leaves_come_along():
     away[..., 0] = -25.0
     green, nothing = np.full_like(toned, (40.0, -30.0, 40.0)), np.zeros_like(toned)
     for sources in ([], [(away, np.ones((side, side), np.float32))]):
-        strands = Strands(nothing, away, sources)
-        colour, _ = _hair(strands, toned, green, nothing, known, known, wanted, low)
+        colour, _ = _hair(Strands(nothing, away), sources, toned, green, nothing, known, known, wanted, low)
         assert np.abs(colour[:, 40:60] - (30.0, 5.0, 10.0)).max() < 8.0

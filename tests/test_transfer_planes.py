@@ -246,6 +246,9 @@ def test_glasses_that_are_put_on_move_nothing_and_are_seen_on_the_face_alone():
     before, after = wearing(0.7)
     made = transfer(framed, before, after, Plan((GLASSES,), (GLASSES,)))
     assert not made.shift.any() and not made.alpha.any()
+    assert made.part_map is not None
+    assert (made.part_map[50:62, 44:84] == GLASSES).all(), "where they can be clicked"
+    assert (framed.part_map[made.part_map == GLASSES] == SKIN).all()
     face = framed.parts[..., SKIN]
     result, _ = apply(pixels, made, WHOLE)
     assert result[50:62, 44:84].mean() < 0.6 * pixels[50:62, 44:84].mean()

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
+from editing.photo.transfer.mirrored import going_on
 from editing.photo.transfer.outline import regrown, relaid
 from editing.photo.transfer.planes import SIDE, blurred, box_of, fitted, square, times, total
 from editing.photo.transfer.spread import smooth, spread
@@ -174,7 +175,9 @@ def draw(
         if part == hair and strands is not None and known.mean() > _TEXTURE:
             hangs = hanging(photo, size)
             detail = _detail(toned, known, wanted & (hangs < 1.0), names[part])
-            colour, detail = _hair(strands, toned, colour, detail, inner, known, wanted, hangs)
+            colour, detail = _hair(
+                strands, going_on(share[..., hair]), toned, colour, detail, inner, known, wanted, hangs
+            )
         else:
             detail = _detail(toned, known, wanted, names[part])
         return weight, times(colour + detail, weight), detail[..., 0]
@@ -194,6 +197,7 @@ def draw(
 
 def _hair(
     strands: Strands,
+    sources: Sequence[tuple[np.ndarray, np.ndarray]],
     toned: np.ndarray,
     colour: np.ndarray,
     detail: np.ndarray,
@@ -212,7 +216,7 @@ def _hair(
     usual = np.quantile(some, _USUAL, axis=0).astype(np.float32)
     colour = np.clip(colour, *usual[1:3])
     surely = np.clip(2.0 * blurred(inner.astype(np.float32), _FADES, size) - 1.0, 0.0, 1.0)
-    for source, sure in strands.sources:
+    for source, sure in sources:
         sure = hangs * resized(sure, size) * wanted
         if not sure.any():
             continue

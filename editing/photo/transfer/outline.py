@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
-from editing.photo.transfer.mirrored import going_on
 from editing.photo.transfer.planes import SIDE, distance, fitted, slope, square, squared, times, total
 from editing.photo.transfer.strands import Strands, combed, falling, frayed, hanging, ways
 from editing.photo.transfer.threads import side_by_side
@@ -132,7 +131,7 @@ def _hung(
     from_hair, roots = falling(way, own, wanted)
     from_air = low * (1.0 - from_hair)
     hung = np.maximum(wanted * (1.0 - from_air), np.minimum(wanted, own))
-    return np.where(change > 0.0, hung, wanted), aim, Strands(noise, roots, going_on(own))
+    return np.where(change > 0.0, hung, wanted), aim, Strands(noise, roots)
 
 
 def relaid(photo: FramedPhoto, laid: np.ndarray, beside: np.ndarray, part: int) -> Regrown:

@@ -48,11 +48,16 @@ def scraps(photo: FramedPhoto, before: Look, after: Look, shaped: Sequence[int],
     return found
 
 
-def put_on(photo: FramedPhoto, after: Look, shaped: Sequence[int], others: Collection[int]) -> list[int]:
-    """Glasses that the photo has not got: nothing moves, they are seen over what is there."""
-    glasses = photo.scheme.index("eyeglass")
+def put_on(photo: FramedPhoto, after: Look, shaped: Sequence[int], others: Collection[int]) -> np.ndarray | None:
+    """(S, S) 0 to 1: glasses that the photo has not got, with their rims, of which the model's mask has pieces; None if
+    none are put on. Nothing moves for them, they are seen over what is there."""
+    glasses, side = photo.scheme.index("eyeglass"), after.parts.shape[0]
     new = glasses in shaped and glasses not in others and _extent(photo.part_map, glasses) <= _SCRAP / 5
-    return [glasses] if new and _extent(after.part_map, glasses) > _SCRAP else []
+    if not new or _extent(after.part_map, glasses) <= _SCRAP:
+        return None
+    there = (after.parts[..., glasses] > 0.3).astype(np.float32)
+    whole = cv2.morphologyEx(there, cv2.MORPH_CLOSE, disc(_LENS, side))
+    return blurred(cv2.dilate(whole, square(5, side)), 1.5, side)
 
 
 def _unsure(look: Look, part: int, name: str, extent: float) -> bool:
@@ -71,16 +76,8 @@ def seen_through(before: Look, after: Look, worn: Sequence[int]) -> np.ndarray:
     return times(after.lab - before.lab, inside)
 
 
-def glass(after: Look, worn: Sequence[int]) -> np.ndarray:
-    """(S, S) 0 to 1: glasses with their rims, of which the model's mask has pieces."""
-    there = (total(after.parts, worn) > 0.3).astype(np.float32)
-    side = there.shape[0]
-    whole = cv2.morphologyEx(there, cv2.MORPH_CLOSE, disc(_LENS, side))
-    return blurred(cv2.dilate(whole, square(5, side)), 1.5, side)
-
-
 def over_face(photo: FramedPhoto, before: Look, after: Look, inside: np.ndarray) -> np.ndarray:
-    """(n, n, 3) what glasses that are put on add to the face behind them; see :func:`glass`."""
+    """(n, n, 3) what glasses that are put on add to the face behind them; see :func:`put_on`."""
     names, side = photo.scheme.names, inside.shape[0]
     change = after.lab - before.lab
     even = blurred(change, _RIM, side)

@@ -3,7 +3,6 @@ convolution, Cabral and Leedom 1993)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -36,12 +35,10 @@ class Strands:
     Attributes:
         noise: (n, n, 3) see :func:`combed`.
         roots: (s, s, 2) see :func:`falling`.
-        sources: see :func:`editing.photo.transfer.mirrored.going_on`.
     """
 
     noise: np.ndarray
     roots: np.ndarray
-    sources: Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 def ways(light: np.ndarray, own: np.ndarray, reach: np.ndarray) -> np.ndarray:

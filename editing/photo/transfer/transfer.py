@@ -17,7 +17,7 @@ from editing.photo.transfer.glasses import bared, taken_off
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.membrane import met
 from editing.photo.transfer.planes import SIDE, blurred, chosen_by, square, times
-from editing.photo.transfer.put_on import FACE, WORN, glass, over_face, put_on, scraps, seen_through
+from editing.photo.transfer.put_on import FACE, WORN, over_face, put_on, scraps, seen_through
 from editing.photo.transfer.register import registered
 from editing.photo.transfer.threads import together
 from editing.photo.transfer.tone import tone
@@ -69,8 +69,10 @@ def transfer(
     first, last = before.at(side), after.at(side)
     fits = fitting(photo, lent)
     others = {part for one in fits for part in one.parts}
-    new_glasses = put_on(photo, last, plan.shaped, others)
-    shift, window = motion(first, last, names, [part for part in plan.shaped if part not in new_glasses])
+    glasses = names.index("eyeglass")
+    if (worn := put_on(photo, last, plan.shaped, others)) is not None:
+        plan = replace(plan, shaped=tuple(part for part in plan.shaped if part != glasses))
+    shift, window = motion(first, last, names, plan.shaped)
     off = taken_off(photo, first, last, plan.shaped, others)
     kept = [_held(photo, plan.shaped, side), *([] if off is None else [off])]
     kept += [_about(look, part) for part in photo.scheme.transparent if part in others for look in (first, last)]
@@ -81,7 +83,7 @@ def transfer(
     moved = photo.moved(shift)
     moved_by = first, last, window
     (gain, offset), (new, shown, strands) = together(
-        partial(_light, moved, *moved_by, plan, others, new_glasses),
+        partial(_light, moved, *moved_by, plan, others, worn),
         partial(newness, moved, *moved_by, plan.shaped, laid_hair(moved, last, fits)),
     )
     toned = moved.lab + offset
@@ -98,6 +100,8 @@ def transfer(
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
     ids, over = follow(photo.part_map, shift * size, cv2.INTER_NEAREST), alpha > 0.5
     ids[over] = resized(shown, size)[over].argmax(axis=1)
+    if worn is not None:
+        ids[(resized(worn, size) > 0.5) & np.isin(ids, [names.index(name) for name in FACE])] = glasses
     return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
 
 
@@ -108,7 +112,7 @@ def _light(
     window: np.ndarray,
     plan: Plan,
     others: Collection[int],
-    new_glasses: Sequence[int],
+    worn: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gain and offset of :class:`Fields`.
 
@@ -119,17 +123,14 @@ def _light(
         window: (S, S), 0 where shapes do not change.
         plan: what was edited.
         others: parts that other photos lend.
-        new_glasses: of :func:`editing.photo.transfer.put_on.put_on`.
+        worn: of :func:`editing.photo.transfer.put_on.put_on`.
     """
     names = photo.scheme.names
     gain, offset = tone(photo, before, after, [part for part in plan.textured if part not in others])
-    bare, inside = after, None
-    if new_glasses:
-        # What glasses make darker is no shade that falls on the face.
-        inside = glass(after, new_glasses)
-        bare = Look(
-            *(chosen_by(inside > 0.1, *two) for two in ((before.image, after.image), (before.parts, after.parts)))
-        )
+    bare = after
+    if worn is not None:  # what glasses make darker is no shade that falls on the face
+        kept = worn > 0.1
+        bare = Look(chosen_by(kept, before.image, after.image), chosen_by(kept, before.parts, after.parts))
     # Shading that comes with the new shape: folds of a smile, the side of a nose.
     shaded = [
         k
@@ -141,11 +142,10 @@ def _light(
         np.clip(added[..., 1:], -_FLUSH, _FLUSH, out=added[..., 1:])
         window = resized(window, photo.size)
         gain, offset = gain + window * (more - 1.0), offset + times(added, window)
-    if inside is not None:
-        offset += over_face(photo, before, after, inside)
-    transparent = [part for part in photo.scheme.transparent if part not in (*others, *new_glasses)]
-    if worn := [part for part in plan.shaped if part in transparent]:
-        offset += resized(seen_through(before, after, worn), photo.size)
+    if worn is not None:
+        offset += over_face(photo, before, after, worn)
+    if through := [part for part in plan.shaped if part not in others and part in photo.scheme.transparent]:
+        offset += resized(seen_through(before, after, through), photo.size)
     return gain, offset
 
 
