@@ -166,6 +166,15 @@ def test_few_rebuilt_faces_are_shown_as_often_as_many_distorted_ones() -> None:
         assert set(shown[:3]) <= {30, 31} and (shown[3:] >= 32).all()
 
 
+def test_a_step_shows_two_photos_of_one_person() -> None:
+    photos = faces(60, 6, "ffhq")
+    photos.codes[50], photos.codes[40] = photos.codes[31], photos.codes[7]  # and 7 is held out
+    assert photos.alike.tolist() == [[31, 50]]
+    trainer = IdentityTrainer(IdentityTrainingConfig(images=48, batch=12), [faces(24, 7), photos])
+    for _ in range(5):
+        assert {24 + 31, 24 + 50} <= set(trainer._picks().tolist())
+
+
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     whole, first = _trainer(72), _trainer(72)
     for _ in range(3):

@@ -63,7 +63,8 @@ class IdentityTrainingConfig(Budget):
     """How the embedder is trained, beside its :class:`Budget`, which earlier parts of the run count towards.
 
     Attributes:
-        batch: images per step; a quarter were made of photos, beside as many that show these.
+        batch: images per step; a quarter were made of photos, beside as many that show these, and a fifth are pairs of
+            photos of one person.
         lr: learning rate of AdamW; it falls to 0 over the last share ``fall`` of the budget.
         fall: see ``lr``.
         relations: weight of the cosines inside a batch.
@@ -121,6 +122,8 @@ class IdentityTrainer:
         # By source, so that few rebuilt faces are seen as often as many distorted ones.
         sources = np.split(fit, np.searchsorted(fit, self.offsets[len(photos) + 1 : -1]))
         self.made = [source for source in sources if len(source)]
+        pairs = [s.alike + offset for s, offset in zip(photos, self.offsets, strict=False)]
+        self.alike = [source for source in pairs if len(source)]
         if len(self.photos) < config.batch:
             raise ValueError(f"need at least {config.batch} faces to train on, got {len(self.photos)}")
         torch.manual_seed(config.seed)
@@ -166,16 +169,21 @@ class IdentityTrainer:
         self.shown, self.seconds, self.steps = state["counts"]
 
     def _draw(self, among: np.ndarray, count: int) -> np.ndarray:
-        return among[torch.randint(len(among), (count,), generator=self.dice).numpy()]
+        return among[torch.randint(max(len(among), 1), (count,), generator=self.dice).numpy()]
 
     def _picks(self) -> np.ndarray:
-        """Faces of one step: distorted ones, their parents, and others."""
+        """Faces of one step: distorted ones, their parents, two of one person, and others.
+
+        Of thirty random faces hardly two show one person, so how near such two are would otherwise not be taught.
+        """
         batch = self.config.batch
         picked = [self._draw(source, max(batch // 4 // len(self.made), 1)) for source in self.made]
         made = np.concatenate([np.zeros(0, int), *picked])
         parents = self.parents[made]
         second = parents[parents[:, 1] != NOBODY, 1][: batch // 12]
-        picks = np.concatenate([made, parents[parents[:, 0] != NOBODY, 0], second])
+        sources = self._draw(np.arange(len(self.alike)), batch // 10 if self.alike else 0)
+        pairs = [self._draw(self.alike[k], 1)[0] for k in sources]
+        picks = np.concatenate([made, parents[parents[:, 0] != NOBODY, 0], second, *pairs])
         return np.concatenate([picks, self._draw(self.photos, batch - len(picks))])
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor]:

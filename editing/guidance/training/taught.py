@@ -90,6 +90,18 @@ class TaughtFaces:
         )
         return self.split | (nearest > PERHAPS_SAME)
 
+    @cached_property
+    def alike(self) -> np.ndarray:
+        """(n, 2) pairs of pictures to train on of which the teacher says that they show one person."""
+        kept = np.flatnonzero(~self.held)
+        found = [np.zeros((0, 2), int)]
+        for start in range(0, len(kept), 1024):
+            rows = kept[start : start + 1024]
+            first, second = np.nonzero(self.codes[rows] @ self.codes[kept].T > SAME_PERSON)
+            pairs = np.stack([rows[first], kept[second]], 1)
+            found.append(pairs[pairs[:, 0] < pairs[:, 1]])
+        return np.concatenate(found)
+
 
 class Recorder:
     """Asks the teacher and keeps the answers."""
