@@ -256,7 +256,7 @@ class ServiceCore:
             if result is None:
                 return
             last = result.progress
-            if not last.best_step:
+            if torch.equal(result.w, source.w):
                 nothing = "Nothing better than the face as it is was found; allow other parts, or try another strength."
                 yield replace(last, notices=(*wish.notices, nothing))
                 return

@@ -26,9 +26,10 @@ from editing.guidance.identity import IdentityNet
 from editing.guidance.registry import Guides
 from editing.results import CancelToken, GuidanceInfo
 from editing.service import EditingService, Limits
-from editing.text import losses
+from editing.text import losses, worn
+from editing.text import optimize as optimisation
 from editing.text.losses import Words
-from editing.text.optimize import LOSSES, STRENGTHS, TextSettings, optimize
+from editing.text.optimize import LOSSES, STRENGTHS, Spreads, TextSettings, optimize
 from editing.text.prompts import tidy
 from editing.text.results import TextProgress
 from memorygan.parts import LayerGroup
@@ -335,6 +336,48 @@ def test_frozen_codes_are_bit_identical(tiny, parts):
     assert torch.equal(w[0][~free], source.w[0][~free])
     assert (w[0][free] != source.w[0][free]).float().mean() > 0.9
     assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items()), "it is shared"
+
+
+def _shape_of_glasses(generator, w: Tensor) -> Tensor:
+    shape = generator.config.layer_range(LayerGroup.SHAPE)
+    return w[..., generator.config.parts.index("eyeglass"), shape.start : shape.stop, :]
+
+
+def test_glasses_begin_as_those_of_the_sampled_face_that_suit_the_words_best(toy):
+    source, steps = follow(toy, ("eyeglass",), "red glasses", steps=8)
+    shown, result = finish(steps)
+    ours, others = _shape_of_glasses(toy, result.w), _shape_of_glasses(toy, Spreads().samples(toy))
+    assert not torch.equal(ours[0], _shape_of_glasses(toy, source.w)[0])
+    assert (ours == others).flatten(1).all(dim=1).any(), "their shape is theirs, to the bit"
+    _, moved = follow(toy, ("eyeglass",), "red", steps=8)
+    begun = next(moved)
+    assert shown[0].losses["clip"] < begun.losses["clip"], "a sentence that speaks of none begins with the face"
+    untouched = [k for k, name in enumerate(toy.config.parts.names) if name != "eyeglass"]
+    assert torch.equal(result.w[:, untouched], source.w[:, untouched])
+
+
+def test_glasses_that_are_no_better_are_not_taken(toy, monkeypatch):
+    monkeypatch.setattr(optimisation, "candidates", lambda g, face, depth, sampled, free, part: face.w[:, part])
+    source, steps = follow(toy, ("eyeglass",), "red glasses", steps=8)
+    shown, result = finish(steps)
+    assert shown[0].losses["clip"] == pytest.approx(next(follow(toy, ("eyeglass",), "red")[1]).losses["clip"])
+    assert not torch.equal(_shape_of_glasses(toy, result.w), _shape_of_glasses(toy, source.w)), "and may be reshaped"
+
+
+def test_glasses_are_tried_on_whose_part_shows_most_or_least(toy):
+    face, part = toy.sample([4]), toy.config.parts.index("eyeglass")
+    sampled = Spreads().samples(toy)[:, part]
+    free = face.selection(["eyeglass"]).cpu()[part]
+    found = worn.candidates(toy, face, toy.retrieve(face).depth, sampled, free, part)
+    assert len(found) == 24 and torch.equal(found[:, ~free], face.w[:, part][:, ~free].expand(24, -1, -1))
+
+    def share(codes: Tensor) -> float:
+        w = face.w.clone()
+        w[0, part] = codes
+        return float(toy.retrieve(face.with_w(w)).depth.softmax(dim=1)[0, part].mean())
+
+    all_of_them = sorted(share(torch.where(free[:, None], one, face.w[0, part])) for one in sampled)
+    assert sorted(map(share, found)) == pytest.approx(all_of_them[:4] + all_of_them[-20:])
 
 
 def test_the_trust_region_bounds_every_layer(toy, monkeypatch):

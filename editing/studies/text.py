@@ -38,7 +38,7 @@ from memorygan.analysis.study import Study
 from memorygan.analysis.unfinished import Arrays
 from memorygan.parts import FACE_PARTS
 
-VERSION = 5
+VERSION = 6
 # Steps of Adam per edit: the editor's own number for the full count of faces where there is an accelerator, else as
 # many as it takes to reach the trust region.
 STEPS, FULL_STEPS, FULL_FACES = 30, TextSettings().steps, 20

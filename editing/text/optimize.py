@@ -43,9 +43,11 @@ from editing.text.losses import (
     size_loss,
 )
 from editing.text.results import TextProgress
+from editing.text.worn import PART, candidates, speaks_of_glasses
 from memorygan.generator import ComposedGenerator, Synthesis
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
+from memorygan.parts import LayerGroup
 from memorygan.picture import to_uint8
 
 MAX_STEPS = 2000
@@ -117,14 +119,18 @@ class Spreads:
         self._known: WeakKeyDictionary[torch.nn.Module, Tensor] = WeakKeyDictionary()
 
     @torch.no_grad()
-    def of(self, generator: ComposedGenerator, parts: Sequence[int]) -> Tensor:
-        """(P, L, R, D) directions of the given parts, on the CPU."""
+    def samples(self, generator: ComposedGenerator) -> Tensor:
+        """(N, K, L, D) codes of sampled faces, on the CPU."""
         sampled = self._known.get(generator.memory)
         if sampled is None:
             seeds = range(_SPREAD_FACES)
             faces = [generator.sample(seeds[i : i + _SPREAD_BATCH]).w.cpu() for i in seeds[::_SPREAD_BATCH]]
-            sampled = self._known[generator.memory] = torch.cat(faces)  # (N, K, L, D)
-        found = []
+            sampled = self._known[generator.memory] = torch.cat(faces)
+        return sampled
+
+    def of(self, generator: ComposedGenerator, parts: Sequence[int]) -> Tensor:
+        """(P, L, R, D) directions of the given parts, on the CPU."""
+        sampled, found = self.samples(generator), []
         for part in parts:
             layers: list[Tensor] = []
             for layer in range(sampled.shape[2]):
@@ -196,7 +202,10 @@ class _Descent:
         self.best_total = math.inf
         self.best_image: np.ndarray | None = None
         self.best_map: np.ndarray | None = None
+        self.origin = self.source.w[0, self.parts]  # (P, L, D) that the shift begins from
         self._build()
+        if speaks_of_glasses(sentences[0]):
+            self._try_on(spreads)
 
     def _build(self) -> None:
         """(Re)starts on the generator's present device, from the best so far."""
@@ -222,6 +231,31 @@ class _Descent:
         self.shift = self.best_shift.to(device, copy=True).requires_grad_(True)
         self.optimizer = torch.optim.Adam([self.shift], lr=self.rate, betas=(0.9, 0.99))
 
+    @torch.no_grad()
+    def _try_on(self, spreads: Spreads) -> None:
+        """Begins with the glasses of the sampled face that suits the words best, if that is better than as it is."""
+        names = self.source.config.parts.names
+        if PART not in [names[part] for part in self.parts]:
+            return
+        glasses = names.index(PART)
+        row, still, own = self.parts.index(glasses), torch.zeros_like(self.shift), self.origin
+        sampled = spreads.samples(self.generator)[:, glasses]
+        found = candidates(self.generator, self.on_device, self.retrieved.depth, sampled, self.free[row], glasses)
+        distances = [float(self.words(self.source_image, self.source_image)[0])]
+        for codes in found:
+            self.origin = own.clone()
+            self.origin[row] = codes
+            distances.append(float(self.words(self.synthesize(still).image, self.source_image)[0]))
+        best = int(np.argmin(distances))
+        self.origin = own.clone()
+        if best:
+            self.origin[row] = found[best - 1]
+            # Their shape is one of glasses, and the words know little of that.
+            texture = self.source.config.layer_range(LayerGroup.TEXTURE).start
+            if self.free[row, texture:].any():
+                self.free[row, :texture] = False
+                self.mask = self.free.to(self.device)
+
     def _outside(self, made: Synthesis) -> Tensor:
         """How much the picture changes where it should not."""
         shown, allowed = (before | torch.isin(made.part_map, parts) for parts, before in self.places)
@@ -237,7 +271,7 @@ class _Descent:
 
     def moved(self, shift: Tensor) -> Tensor:
         """(P, L, D) codes of the parts; frozen layers are the source's, bit by bit."""
-        origin = self.on_device.w[0, self.parts]
+        origin = self.origin.to(self.device)
         step = torch.einsum("plr,plrd->pld", shift[:, self.group_of], self.scale)
         return torch.where(self.mask[..., None], origin + step, origin)
 
@@ -257,7 +291,7 @@ class _Descent:
         """(1, K, L, D) on the CPU."""
         w = self.source.w.clone()
         step = torch.einsum("plr,plrd->pld", self.best_shift[:, self.group_of], self.directions)
-        w[0, self.parts] = torch.where(self.free[..., None], w[0, self.parts] + step, w[0, self.parts])
+        w[0, self.parts] = torch.where(self.free[..., None], self.origin + step, self.origin)
         return w
 
     # --- steps
