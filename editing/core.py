@@ -34,6 +34,7 @@ from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.transfer import Plan
 from editing.results import CancelToken, Change, FaceView, JobState
+from editing.text.led import led
 from editing.text.optimize import Spreads, optimize
 from editing.text.results import TextProgress, TextProposal
 from editing.text.seen import seen
@@ -251,6 +252,7 @@ class ServiceCore:
                 wish.shown,
                 edit.layers,
                 resume,
+                led(source, self._assets.sliders, wish.judge, edit.prompt, edit.neutral, wish.settings),
             )
             result = yield from self._jobs.in_turn(owner, cancel, waiting, work)
             if result is None:

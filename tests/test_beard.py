@@ -85,3 +85,11 @@ def test_the_transfer_draws_it_where_skin_alone_was_edited():
 
     assert fine(edited(Plan((SKIN,), ()))) > 1.5
     assert fine(edited(Plan((MOUTH,), ()))) < 0.5
+
+
+def test_a_beard_grows_also_where_shapes_change():
+    skin = framed().scheme.index("skin")
+    fields = edited(Plan((skin,), (skin, framed().scheme.index("mouth"))))
+    jaw = fields.offset[..., 0][(face(N) == SKIN) & JAW & (Y > 0.14)]
+    plain = edited(Plan((skin,), ())).offset[..., 0][(face(N) == SKIN) & JAW & (Y > 0.14)]
+    assert jaw.std() > 0.8 * plain.std() > 1.0

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from editing.device.loading import load_assets
 from editing.guidance.captions import (
+    LEADS,
     NOUNS,
     PHRASES,
     SIZES,
@@ -23,6 +25,7 @@ from editing.guidance.captions import (
     alternatives,
     compose,
     hard_negative,
+    leads,
     read_claims,
     rivals,
     sizes,
@@ -330,6 +333,16 @@ def test_what_else_decides_a_word_decides_how_a_face_leans() -> None:
     assert lean(turned)["nose"] is None
     assert lean(turned | {"pose.turn": 0.0})["nose"] == pytest.approx((0.5, 0.5))
     assert lean({"beard.strength": 8.5}, p_man=0.1)["beard"] == (1.0, 0.0)
+
+
+def test_words_that_a_slider_does_lead_to_it() -> None:
+    assert leads("an old man with a beard, without a smile") == (
+        ("base.age", LEADS["age", "old"][1]), ("skin.beard", LEADS["beard", "beard"][1]), ("mouth.smile", -2.0),
+    )  # fmt: skip
+    assert leads("a woman with a big nose") == () and leads("without a beard")[0][1] < 0
+    assert all(word in WORDS[name] for name, word in LEADS)
+    there = {slider.id for slider in load_assets(None, torch.device("cpu")).sliders or ()}
+    assert {name for name, _ in LEADS.values()} <= there
 
 
 def test_captions_fit_the_context() -> None:

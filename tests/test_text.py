@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import finish, toy_assets, toy_generator, toy_service  # type: ignore[import-not-found]
+from toy import finish, toy_assets, toy_generator, toy_service, toy_sliders  # type: ignore[import-not-found]
 
 from editing.device.loading import untrained_generator
 from editing.errors import BusyError, EditingError, UnknownSessionError
@@ -20,7 +20,7 @@ from editing.face.codes import Codes
 from editing.face.edits import TextEdit, without
 from editing.face.recipe import Recipe
 from editing.face.sources import SeedSource
-from editing.face.state import run_here
+from editing.face.state import GROUPS, run_here
 from editing.guidance.clip import ImageTextJudge, Language
 from editing.guidance.identity import IdentityNet
 from editing.guidance.registry import Guides
@@ -28,11 +28,12 @@ from editing.results import CancelToken, GuidanceInfo
 from editing.service import EditingService, Limits
 from editing.text import losses, worn
 from editing.text import optimize as optimisation
+from editing.text.led import led
 from editing.text.losses import Words
 from editing.text.optimize import LOSSES, STRENGTHS, Spreads, TextSettings, optimize
 from editing.text.prompts import tidy
 from editing.text.results import TextProgress
-from memorygan.parts import LayerGroup
+from memorygan.parts import FACE_PARTS, LayerGroup
 from memorygan.picture import to_uint8
 
 WORDS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "grey": (0.5, 0.5, 0.5)}
@@ -124,13 +125,14 @@ def settings_of(steps=10, reach=0.45, **weights) -> TextSettings:
 
 def follow(
     generator, parts=("hair",), prompt="red", neutral="", judge=None, cancel=None, seed=0, face=4, shown=None,
-    layers="all", **settings,
+    layers="all", start=None, **settings,
 ):  # fmt: skip
     with torch.no_grad():
         source = generator.sample([face])
     steps = optimize(
         lambda: generator, judge or colour_judge(), identity_net(), source, parts, prompt, neutral,
         settings_of(**settings), run_here, cancel or CancelToken(), seed, shown=shown, layers=layers,
+        start=start,
     )  # fmt: skip
     return source, steps
 
@@ -336,6 +338,61 @@ def test_frozen_codes_are_bit_identical(tiny, parts):
     assert torch.equal(w[0][~free], source.w[0][~free])
     assert (w[0][free] != source.w[0][free]).float().mean() > 0.9
     assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items()), "it is shared"
+
+
+def leading_judge() -> ImageTextJudge:
+    judge = colour_judge()
+    said = {"red": (("hair.lightness", 2.0), ("hair.tail", 3.0)), "grey": (("hair.lightness", 2.0),)}
+    judge.language.leads = lambda prompt: said.get(prompt, ())  # type: ignore[misc]
+    return judge
+
+
+def test_a_sentence_that_says_what_a_slider_does_begins_with_it(toy):
+    source, sliders, judge = toy.sample([4]), toy_sliders(toy, "toy"), leading_judge()
+    moved = source.w.clone()
+    sliders.move(moved, "hair.lightness", 2.0, toy.config)
+    assert torch.equal(led(source, sliders, judge, "red").w, moved), "and of a slider that is not there nothing comes"
+    strong = led(source, sliders, judge, "red", settings=TextSettings.preset("strong")).w - source.w
+    torch.testing.assert_close(strong, (moved - source.w) * 0.6 / 0.45, rtol=1e-3, atol=1e-4)
+    for unled in (
+        led(source, None, judge, "red"),
+        led(source, sliders, judge, "green"),
+        led(source, sliders, judge, "red", "grey"),
+    ):
+        assert torch.equal(unled.w, source.w)
+
+
+@pytest.mark.parametrize("layers", ["all", "shape"])
+def test_what_a_sentence_begins_with_keeps_to_the_layers_that_may_change(toy, layers):
+    begin = toy.sample([5])
+    source, steps = follow(toy, layers=layers, start=begin, steps=1)
+    first, free = next(steps), source.selection(["hair"], GROUPS[layers])
+    wanted = source.with_w(torch.where(free[None, ..., None], begin.w, source.w))
+    assert np.array_equal(first.image, to_uint8(toy.synthesize(wanted).image)[0])
+    result = finish(steps)[1].w
+    assert torch.equal(result[0][~free], source.w[0][~free]) and not torch.equal(result, source.w)
+
+
+def test_a_face_that_is_as_the_sentence_says_begins_as_it_is(toy):
+    judge = colour_judge()
+    judge.language.rivals = lambda prompt: ("green",)  # type: ignore[misc]
+    for margin, begun in ((-2.0, False), (2.0, True)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(losses, "_MARGIN", margin)
+            own = next(follow(toy, judge=judge)[1]).losses["clip"]
+            first = next(follow(toy, judge=judge, start=toy.sample([5]))[1]).losses["clip"]
+        assert (first != pytest.approx(own)) == begun
+
+
+def test_the_service_begins_with_sliders():
+    guides = StandIns()
+    guides.judge.language.leads = lambda prompt: (("hair.lightness", 3.0),)  # type: ignore[misc]
+    with toy_service(guides=guides) as service:
+        before = service.new_face(4)
+        last = list(service.describe(before.session, "red hair", steps=1))[-1]
+        assert last.proposal is not None
+        hair = before.part_map == FACE_PARTS.index("hair")
+        assert last.image[hair].mean() > before.image[hair].mean() + 5
 
 
 def _shape_of_glasses(generator, w: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class Language:
         weak: sentence → what it says that the judge was taught and yet hardly tells apart.
         rivals: sentence → sentences that say something else of the same: "black hair", … for "red hair".
         sizes: sentence → (part, 1 or −1) for what it calls big or small, which is read off the masks.
+        leads: sentence → (slider, value) of sliders that do what it says.
     """
 
     unknown: Callable[[str], tuple[str, ...]] = lambda prompt: ()
@@ -36,6 +37,7 @@ class Language:
     weak: Callable[[str], tuple[str, ...]] = lambda prompt: ()
     rivals: Callable[[str], tuple[str, ...]] = lambda prompt: ()
     sizes: Callable[[str], tuple[tuple[str, int], ...]] = lambda prompt: ()
+    leads: Callable[[str], tuple[tuple[str, float], ...]] = lambda prompt: ()
 
 
 class ImageTextJudge:

@@ -186,10 +186,10 @@ def _openai(known: StandardWeights, path: Path) -> ImageTextJudge:
 
 
 def _face_text(title: str, path: Path) -> ImageTextJudge:
-    from editing.guidance.captions import STOP_WORDS, rivals, sizes, unknown_words, weak_phrases
+    from editing.guidance.captions import STOP_WORDS, leads, rivals, sizes, unknown_words, weak_phrases
 
     weights = safetensors.torch.load_file(path)
-    language = Language(unknown_words, STOP_WORDS, weak_phrases, rivals, sizes)
+    language = Language(unknown_words, STOP_WORDS, weak_phrases, rivals, sizes, leads)
     return build_judge("bundled", title, _CONFIG, weights, language)
 
 

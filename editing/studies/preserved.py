@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from editing.guidance.registry import Guides
-from editing.studies.text import judges, moments
+from editing.studies.text import leaders, moments
 from editing.studies.text_trials import FREE, PARTS, WISHES, Bench, Way, Wish, judges_for
 from memorygan.analysis import charts, grids
 from memorygan.analysis.blocks import Figure, Piece, Table, Text
@@ -121,5 +121,6 @@ STUDY = Study(
     paper_samples=20,
     sheet=True,
     uses=("judges",),
-    depends=lambda lab: judges(),
+    version=2,
+    depends=leaders,
 )

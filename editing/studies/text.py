@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from editing.device.loading import SLIDERS_NAME
 from editing.errors import EditingError
 from editing.face.measure import TOLERANCE
 from editing.guidance.registry import Guides
@@ -33,7 +34,7 @@ from editing.text.optimize import TextSettings
 from editing.text.subjects import Subject
 from memorygan.analysis import grids
 from memorygan.analysis.blocks import Bar, Block, Figure, Piece, Table, Text, number
-from memorygan.analysis.lab import Lab
+from memorygan.analysis.lab import Lab, sha256_of
 from memorygan.analysis.study import Study
 from memorygan.analysis.unfinished import Arrays
 from memorygan.parts import FACE_PARTS
@@ -86,14 +87,15 @@ class _Trials:
 # --- Trying -----------------------------------------------------------------------------------------------------------
 
 
-def judges() -> dict[str, str]:
-    """Name → sha256 of the judges on this machine; what finished pieces depend on beside the generator."""
+def leaders(lab: Lab) -> dict[str, str]:
+    """Name → sha256 of what leads sentences on this machine, judges and sliders: finished pieces depend on them."""
     guides = Guides()
     try:
         guides.text(), guides.identity()
+        found = dict(guides.hashes())
     except EditingError as error:
-        return {"judges": str(error)}
-    return dict(guides.hashes())
+        found = {"judges": str(error)}
+    return found | {"sliders": sha256_of(lab.settings.checkpoint.parent / SLIDERS_NAME)}
 
 
 def moments(steps: int) -> tuple[int, ...]:
@@ -310,5 +312,5 @@ STUDY = Study(
     sheet=True,
     uses=("judges",),
     version=VERSION,
-    depends=lambda lab: judges(),
+    depends=leaders,
 )

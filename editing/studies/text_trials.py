@@ -22,6 +22,9 @@ from editing.guidance.identity import IdentityNet
 from editing.guidance.measures import DIRECTIONS, measure
 from editing.guidance.registry import Guides
 from editing.results import CancelToken
+from editing.sliders.directions import SliderSet
+from editing.studies.sliders import sliders_of
+from editing.text.led import led
 from editing.text.optimize import Spreads, TextResult, TextSettings, optimize
 from editing.text.results import TextProgress
 from editing.text.subjects import Subject, read_subject
@@ -186,7 +189,7 @@ class Bench:
         self.steps, self.moments = steps, tuple(moments)
         # Folded as in the editor, but in an arithmetic that is the same on every machine.
         self.generator = fold(lab.generator, torch.float32)
-        self._spreads = Spreads()
+        self._spreads, self._sliders = Spreads(), _sliders(lab)
 
     # --- faces
 
@@ -229,6 +232,7 @@ class Bench:
         """One edit, as the editor would do it by default but for the number of steps."""
         subject = self.subject(wish)
         weights: dict[str, float] = {} if way.identity else {"identity": 0.0}
+        settings = TextSettings.preset("normal", steps=self.steps, **weights)
         steps = optimize(
             lambda: self.generator,
             self.judge,
@@ -237,13 +241,14 @@ class Bench:
             self.lab.parts.names if way.every else subject.parts,
             wish.prompt,
             "",
-            TextSettings.preset("normal", steps=self.steps, **weights),
+            settings,
             run_here,
             CancelToken(),
             face.seed,
             self._spreads,
             shown=None if way.every else subject.shown,
             layers="every" if way.every else subject.layers,
+            start=led(face.latents, self._sliders, self.judge, wish.prompt, "", settings),
         )
         course, result = _recorded(steps)
         return self._outcome(wish, face, subject.shown, course, result)
@@ -281,6 +286,13 @@ class Bench:
     def _picture(self, image: np.ndarray) -> torch.Tensor:
         """(S, S, 3) uint8 → (1, 3, S, S) in [−1, 1]."""
         return from_uint8(image, self.lab.settings.device)
+
+
+def _sliders(lab: Lab) -> SliderSet | None:
+    try:
+        return sliders_of(lab)
+    except StudyUnavailable:
+        return None
 
 
 def _recorded(steps: Generator[TextProgress, None, TextResult]) -> tuple[dict[int, np.ndarray], TextResult]:

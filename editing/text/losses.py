@@ -70,6 +70,14 @@ class Words:
         change = embedded - before
         return 1.0 - (change @ self.target[0]) / (change.norm(dim=1) + _SHORT)
 
+    @torch.no_grad()
+    def fulfilled(self, image: Tensor) -> bool:
+        """Whether a picture (1, 3, S, S) is ahead of all rivals by the margin already; never without rivals."""
+        if self.rivals is None:
+            return False
+        embedded = self.judge.encode_image(image)[0]
+        return float(self.target[0] @ embedded - (self.rivals @ embedded).max()) > _MARGIN
+
 
 def latent_loss(shift: Tensor, free: Tensor) -> Tensor:
     """‖w − w_s‖² as a mean: shift (P, L, R) in standard deviations, free (P, L) bool, the layers that may move."""

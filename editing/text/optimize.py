@@ -179,6 +179,7 @@ class _Descent:
         settings: TextSettings,
         seed: int,
         resume: JobState | None = None,
+        start: Latents | None = None,
     ) -> None:
         self.provide, self.judge, self.identity, self.sentences = provide, judge, identity, sentences
         self.source, self.parts, self.settings = source.to("cpu").detach(), list(parts), settings
@@ -204,6 +205,8 @@ class _Descent:
         self.best_map: np.ndarray | None = None
         self.origin = self.source.w[0, self.parts]  # (P, L, D) that the shift begins from
         self._build()
+        if start is not None and not self.words.fulfilled(self.source_image):
+            self.origin = torch.where(self.free[..., None], start.w[0, self.parts].cpu(), self.origin)
         if speaks_of_glasses(sentences[0]):
             self._try_on(spreads)
 
@@ -378,6 +381,7 @@ def optimize(
     shown: Sequence[str] | None = None,
     layers: str = "all",
     resume: JobState | None = None,
+    start: Latents | None = None,
 ) -> Generator[TextProgress, None, TextResult]:
     """Follows a sentence; yields after every step, and returns the best it found.
 
@@ -398,6 +402,8 @@ def optimize(
         layers: of the parts that may change, a key of :data:`editing.face.state.GROUPS`; "all" is the paper's rule of
             each part (section 4.5).
         resume: where the same job stood when it was cut off; it goes on from its best.
+        start: (1, K, L, D) codes to begin with where they may change, see :func:`editing.text.led.led`; not taken for a
+            face that is as the sentence says already. None for those of the face.
 
     Raises:
         EditingError: for sentences that mean the same, or the state of another job.
@@ -408,7 +414,19 @@ def optimize(
     known = spreads if spreads is not None else Spreads()
     descent = run(
         lambda: _Descent(
-            provide, known, judge, identity, (prompt, neutral), source, indices, visible, free, settings, seed, resume
+            provide,
+            known,
+            judge,
+            identity,
+            (prompt, neutral),
+            source,
+            indices,
+            visible,
+            free,
+            settings,
+            seed,
+            resume,
+            start,
         )
     )
     run(descent.measure)

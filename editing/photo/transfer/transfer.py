@@ -62,9 +62,7 @@ def transfer(
     plan = Plan(*(tuple(k for k in parts if k not in unwanted) for parts in (plan.textured, plan.shaped)))
     before, after = registered(photo, before, after)
     if not plan.shaped:
-        gain, offset = tone(photo, before, after, plan.textured)
-        if photo.scheme.index("skin") in plan.textured and (hairs := stubble(photo, before, after)) is not None:
-            offset[..., 0] += hairs
+        gain, offset = _tone(photo, before, after, plan.textured)
         return replace(Fields.nothing(size), gain=gain, offset=offset, part_map=photo.part_map)
     first, last = before.at(side), after.at(side)
     fits = fitting(photo, lent)
@@ -105,6 +103,14 @@ def transfer(
     return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
 
 
+def _tone(photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and offset of :class:`Fields` where texture changes, beards included."""
+    gain, offset = tone(photo, before, after, parts)
+    if photo.scheme.index("skin") in parts and (hairs := stubble(photo, before, after)) is not None:
+        offset[..., 0] += hairs
+    return gain, offset
+
+
 def _light(
     photo: FramedPhoto,
     before: Look,
@@ -126,7 +132,7 @@ def _light(
         worn: of :func:`editing.photo.transfer.put_on.put_on`.
     """
     names = photo.scheme.names
-    gain, offset = tone(photo, before, after, [part for part in plan.textured if part not in others])
+    gain, offset = _tone(photo, before, after, [part for part in plan.textured if part not in others])
     bare = after
     if worn is not None:  # what glasses make darker is no shade that falls on the face
         kept = worn > 0.1
