@@ -921,6 +921,34 @@ def test_skin_where_glasses_were_meets_the_skin_around_it_and_behind_their_lense
     assert np.abs(np.diff(result, axis=1))[across[:, 1:]].max() < most, "no line is left of a rim"
 
 
+def test_where_glasses_stood_out_beside_the_face_is_what_is_behind_it():
+    pixels, worn = wearer(N)
+    pixels[worn == HAIR], worn[worn == HAIR] = COLOURS[0], 0
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    lens = np.hypot(x - 0.26, y + 0.02)
+    worn[lens < 0.1] = GLASSES
+    pixels[(lens < 0.1) & (lens > 0.08)] = (20, 20, 20)
+    result = bared(pixels, worn).astype(int)
+    far, near = np.hypot(x, y), (lens < 0.12)
+    beside, within = near & (far > 0.3), near & (far < 0.26) & (x > 0.23)
+    assert np.abs(result[beside] - COLOURS[0]).mean() < 12
+    assert np.abs(result[within] - COLOURS[SKIN]).mean() < 12
+
+
+def test_temples_that_no_mask_holds_go_and_hair_that_looks_alike_stays():
+    pixels, worn = wearer(N)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    line = np.abs(y + 0.03) < 0.012
+    temple, strand = line & (x > 0.215) & (x < 0.265), line & (x < -0.215) & (x > -0.265)
+    pixels[temple | strand] = (20, 20, 20)
+    worn[strand] = HAIR
+    result = bared(pixels, worn).astype(int)
+    assert np.abs(result[temple] - COLOURS[SKIN]).mean() < 20
+    far = np.hypot(x + 0.12, y + 0.02)
+    assert result[strand & (far > 0.125)].mean() < 40
+    assert result[strand & (far > 0.105) & (far < 0.113)].mean() < 80, "close to them as well"
+
+
 def test_eyes_in_the_dark_half_of_a_lens_are_drawn_by_the_model():
     pixels, worn = wearer(N)
     y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5

@@ -13,10 +13,10 @@ from editing.photo.transfer.beard import stubble
 from editing.photo.transfer.borrow import Lent, borrow, fitting, laid_hair
 from editing.photo.transfer.draw import draw, newness
 from editing.photo.transfer.fields import Fields
-from editing.photo.transfer.glasses import bared, taken_off
+from editing.photo.transfer.glasses import BESIDE, bared, taken_off
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.membrane import met
-from editing.photo.transfer.planes import SIDE, blurred, chosen_by, square, times
+from editing.photo.transfer.planes import SIDE, blurred, chosen_by, square, times, total
 from editing.photo.transfer.put_on import FACE, WORN, over_face, put_on, scraps, seen_through
 from editing.photo.transfer.register import registered
 from editing.photo.transfer.threads import together
@@ -90,10 +90,11 @@ def transfer(
     if off is not None:
         bare, under, through = bared(moved, last, off)
         new = new * (1.0 - off) + bare
-        shown = chosen_by(off > 0.5, under, shown)
+        shown = chosen_by(off > 0.02, under, shown)
     drawn, alpha = draw(moved, toned, first, last, new, shown, through, strands)
     skin = new * shown[..., photo.scheme.index("skin")]
-    drawn = met(moved, toned, drawn, alpha, skin, np.zeros_like(skin) if off is None else off)
+    off = np.zeros_like(skin) if off is None else off * (1.0 - total(shown, [names.index(name) for name in BESIDE]))
+    drawn = met(moved, toned, drawn, alpha, skin, off)
     for one in fits:
         drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
     ids, over = follow(photo.part_map, shift * size, cv2.INTER_NEAREST), alpha > 0.5
