@@ -62,6 +62,7 @@ _REACH = {"subtle": 0.3, "normal": 0.45, "strong": 0.6}
 # Learning rate in units of the codes' spread; random crops that the judge sees beside the whole picture, per step.
 _RATE, _CROPS = 0.05, 3
 _WARM_UP = 0.05
+_BETTER = 0.002  # by which glasses have to be nearer to the words to be put on
 _SPREAD_FACES, _SPREAD_BATCH, _DIRECTIONS = 256, 32, 48
 
 
@@ -244,7 +245,7 @@ class _Descent:
         row, still, own = self.parts.index(glasses), torch.zeros_like(self.shift), self.origin
         sampled = spreads.samples(self.generator)[:, glasses]
         found = candidates(self.generator, self.on_device, self.retrieved.depth, sampled, self.free[row], glasses)
-        distances = [float(self.words(self.source_image, self.source_image)[0])]
+        distances = [float(self.words(self.source_image, self.source_image)[0]) - _BETTER]
         for codes in found:
             self.origin = own.clone()
             self.origin[row] = codes
