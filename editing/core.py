@@ -46,6 +46,8 @@ from memorygan.parts import FACE_PARTS, PartScheme
 
 # Uploads unpacked at the same time, each up to some hundred megabytes.
 _DECODES = 2
+# Of 255: a change that is smaller cannot be seen.
+_SEEN = 0.2
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,9 @@ class ServiceCore:
             with self._store.using(session) as found:
                 after = self._picture(found, (*since, last.proposal.edit))
             change = change_between(shown, after, last.proposal.change.parts, self._scheme)
+            if max(change.inside, change.outside) < _SEEN:
+                said = (*last.notices, "Nothing of it would be seen in the photo; try another strength, or a slider.")
+                return replace(last, image=shown.image, part_map=shown.part_map, proposal=None, notices=said)
             proposal = replace(last.proposal, image=after.image, part_map=after.part_map, change=change)
             return replace(last, image=after.image, part_map=after.part_map, proposal=proposal)
 

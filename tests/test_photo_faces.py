@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from test_text import StandIns  # type: ignore[import-not-found]
 from toy import toy_service  # type: ignore[import-not-found]
 
 from editing.errors import EditingError
@@ -65,6 +66,18 @@ def test_a_face_of_a_photo_shows_the_photos_pixels(service, two_people):
     model = service.model_view(view.session)
     assert model.image.shape == (service.size, service.size, 3)
     assert not model.in_photo
+
+
+def test_a_sentence_is_seen_in_the_photo_or_said_not_to_be(two_people, monkeypatch):
+    with toy_service(detector=lambda pixels: [], guides=StandIns()) as service:
+        view = rebuilt(service, service.open_photo(upload(two_people)).photo, 0)
+        *_, last = service.describe(view.session, "red hair", ["hair"], steps=20)
+        assert last.proposal is not None and last.image.shape == (512, 512, 3)
+        assert last.proposal.change.inside > 1.0
+        monkeypatch.setattr("editing.core._SEEN", 256.0)
+        *_, last = service.describe(view.session, "red hair", ["hair"], steps=20)
+        assert last.proposal is None and "Nothing of it would be seen in the photo" in last.notices[-1]
+        assert np.array_equal(last.image, view.image)
 
 
 def test_edits_previews_and_history_are_of_the_photo(service, two_people):

@@ -293,25 +293,25 @@ SIZES: Mapping[tuple[str, str], tuple[str, int]] = {
     ("brows", "thin"): ("eyebrows", -1),
 }
 # Sliders that do what a word says, and how far: the judge hardly sees some of it, or not before there is much of it.
-LEADS: Mapping[tuple[str, str], tuple[str, float]] = {
-    ("age", "young"): ("base.age", -2.0),
-    ("age", "old"): ("base.age", 2.0),
-    ("hair colour", "black"): ("hair.lightness", -2.0),
-    ("hair colour", "blond"): ("hair.lightness", 2.0),
-    ("hair colour", "red"): ("hair.redness", 4.0),
-    ("hair colour", "gray"): ("hair.gray", 2.0),
-    ("hair colour", "white"): ("hair.gray", 3.0),
-    ("hair length", "short"): ("hair.length", -3.0),
-    ("hair length", "long"): ("hair.length", 3.0),
-    ("bangs", "none"): ("hair.bangs", -3.0),
-    ("bangs", "bangs"): ("hair.bangs", 4.0),
-    ("beard", "none"): ("skin.beard", -2.0),
-    ("beard", "beard"): ("skin.beard", 4.0),
-    ("smile", "none"): ("mouth.smile", -2.0),
-    ("smile", "smile"): ("mouth.smile", 2.0),
-    ("mouth", "closed"): ("mouth.openness", -2.0),
-    ("mouth", "open"): ("mouth.openness", 2.0),
-    ("lipstick", "lipstick"): ("mouth.redness", 3.0),
+LEADS: Mapping[tuple[str, str], tuple[tuple[str, float], ...]] = {
+    ("age", "young"): (("base.age", -2.0),),
+    ("age", "old"): (("base.age", 2.0),),
+    ("hair colour", "black"): (("hair.lightness", -2.0),),
+    ("hair colour", "blond"): (("hair.lightness", 2.0), ("hair.redness", 1.5)),
+    ("hair colour", "red"): (("hair.redness", 4.0),),
+    ("hair colour", "gray"): (("hair.gray", 2.0),),
+    ("hair colour", "white"): (("hair.gray", 3.0),),
+    ("hair length", "short"): (("hair.length", -3.0),),
+    ("hair length", "long"): (("hair.length", 3.0),),
+    ("bangs", "none"): (("hair.bangs", -3.0),),
+    ("bangs", "bangs"): (("hair.bangs", 4.0),),
+    ("beard", "none"): (("skin.beard", -2.0),),
+    ("beard", "beard"): (("skin.beard", 4.0),),
+    ("smile", "none"): (("mouth.smile", -2.0),),
+    ("smile", "smile"): (("mouth.smile", 2.0),),
+    ("mouth", "closed"): (("mouth.openness", -2.0),),
+    ("mouth", "open"): (("mouth.openness", 2.0),),
+    ("lipstick", "lipstick"): (("mouth.redness", 3.0),),
 }
 # Words with which a phrase begins, and which a prompt may say otherwise.
 _OPENINGS = frozenset(("with", "wearing", "in", "who", "is", "has", "a", "an", "the"))
@@ -370,7 +370,7 @@ def sizes(prompt: str) -> tuple[tuple[str, int], ...]:
 def leads(prompt: str) -> tuple[tuple[str, float], ...]:
     """(slider, value) for what a prompt claims and a slider does, in order."""
     claims = ((name, word) for name, (word, _) in read_claims(prompt).items())
-    return tuple(LEADS[claim] for claim in claims if claim in LEADS)
+    return tuple(lead for claim in claims for lead in LEADS.get(claim, ()))
 
 
 _PEOPLE = {noun: person for person in ("man", "woman") for noun in NOUNS[person] if " " not in noun}
