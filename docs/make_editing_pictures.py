@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,16 @@ SENTENCES = (
     "a person with a big nose",
     "a person with thick eyebrows",
     "a person wearing glasses",
+)
+IN_WORDS = (
+    "a person with glasses",
+    "a person with sunglasses",
+    "a person with a beard",
+    "an old person",
+    "a person with red hair",
+    "a person with gray hair",
+    "a person with long hair",
+    "a smiling person",
 )
 STRENGTHS = ("subtle", "normal", "strong")
 AMOUNTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -197,25 +207,49 @@ def photo(service: EditingService, seed: int, steps: int) -> Image.Image:
     return grid(rows, ["picture", "error"], columns, footer, SIDE)
 
 
-def edits_in_photos(service: EditingService, folder: Path, steps: int) -> Image.Image:
-    """Faces that another network made, given as uploads, and edits in them."""
+def uploads(service: EditingService, folder: Path, steps: int) -> Iterator[FaceView]:
+    """Faces that another network made, given as uploads and rebuilt."""
     files = sorted(file for file in folder.glob("*.webp") if file.stem.isdigit() and int(file.stem) % 20 == 7)
-    rows: list[list[np.ndarray]] = []
     for place in np.linspace(0, len(files) - 1, IN_PHOTOS):
         with Image.open(files[int(place)]) as face:
             large = face.convert("RGB").resize((512, 512), Image.Resampling.BICUBIC)
         data = io.BytesIO()
         large.save(data, "PNG")
-        steps_done = [*service.invert(service.open_photo(data.getvalue()).photo, crop=(0, 0, 512), steps=steps)]
-        view = steps_done[-1].view
-        assert view is not None
+        *_, last = service.invert(service.open_photo(data.getvalue()).photo, crop=(0, 0, 512), steps=steps)
+        assert last.view is not None
+        yield last.view
+
+
+def edits_in_photos(service: EditingService, folder: Path, steps: int) -> Image.Image:
+    """Edits in :func:`uploads`."""
+    rows: list[list[np.ndarray]] = []
+    for view in uploads(service, folder, steps):
         row = [view.image, service.model_view(view.session).image]
         for values in EDITS.values():
             row.append(service.set_sliders(view.session, values).image)
             service.reset_all(view.session)
-        rows.append([np.asarray(Image.fromarray(one).resize((160, 160), Image.Resampling.LANCZOS)) for one in row])
+        rows.append([small(one) for one in row])
     footer = f"generated faces as uploads; {steps} steps; all sliders as far as in python -m editing.studies.photo"
     return grid(rows, column_labels=["upload", "model", *EDITS], footer=footer, side=160)
+
+
+def sentences_in_photos(service: EditingService, folder: Path, steps: int) -> Image.Image:
+    """Edits by sentences in :func:`uploads`."""
+    rows: list[list[np.ndarray]] = []
+    for view in uploads(service, folder, steps):
+        row = [view.image]
+        for words in IN_WORDS:
+            row.append(described(service, view, words, "normal", steps).image)
+            service.reset_all(view.session)
+        rows.append([small(one) for one in row])
+    labels = [words.removeprefix("a person ") for words in IN_WORDS]
+    footer = f"generated faces as uploads; {judged(service, steps)}"
+    return grid(rows, column_labels=["upload", *labels], footer=footer, side=160)
+
+
+def small(image: np.ndarray) -> np.ndarray:
+    """(S, S, 3) uint8 → (160, 160, 3)."""
+    return np.asarray(Image.fromarray(image).resize((160, 160), Image.Resampling.LANCZOS))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "editing")
     parser.add_argument("--steps", type=int, default=150, help="of a sentence and of a photo")
     parser.add_argument("--only", nargs="+", help="names of the pictures to make")
-    parser.add_argument("--faces", type=Path, help="folder of faces of another network, for edits_in_photos")
+    parser.add_argument("--faces", type=Path, help="folder of faces of another network, for what is edited in photos")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     with EditingService.open() as service:
@@ -241,6 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         if options.faces is not None:
             pictures["edits_in_photos"] = lambda: edits_in_photos(service, options.faces, options.steps)
+            pictures["sentences_in_photos"] = lambda: sentences_in_photos(service, options.faces, options.steps)
         for name, make in pictures.items():
             if not options.only or name in options.only:
                 make().save(options.out / f"{name}.webp", quality=88, method=6)

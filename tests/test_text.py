@@ -415,19 +415,44 @@ def test_glasses_begin_as_those_of_the_sampled_face_that_suit_the_words_best(toy
 
 
 def test_glasses_that_are_no_better_are_not_taken(toy, monkeypatch):
-    monkeypatch.setattr(optimisation, "candidates", lambda g, face, depth, sampled, free, part: face.w[:, part])
-    source, steps = follow(toy, ("eyeglass",), "red glasses", steps=8)
+    monkeypatch.setattr(optimisation, "candidates", lambda g, face, depth, sampled, free, part, on: face.w[:, part])
+    source, steps = follow(toy, ("eyeglass",), "red goggles", steps=8)
     shown, result = finish(steps)
     assert shown[0].losses["clip"] == pytest.approx(next(follow(toy, ("eyeglass",), "red")[1]).losses["clip"])
     assert not torch.equal(_shape_of_glasses(toy, result.w), _shape_of_glasses(toy, source.w)), "and may be reshaped"
+
+
+def test_sunglasses_are_the_darkest_and_stay_as_they_are(toy, monkeypatch):
+    dark, tried = iter([3.0, 9.0, *[1.0] * 18]), []
+
+    def darkness(made):
+        tried.append(made.image)
+        return next(dark)
+
+    monkeypatch.setattr(optimisation, "darkness", darkness)
+    monkeypatch.setattr(optimisation, "area", lambda part_map, part: 0.0)
+    _, steps = follow(toy, ("eyeglass",), "red sunglasses", steps=8)
+    shown, _ = finish(steps)
+    assert np.array_equal(shown[-1].image, to_uint8(tried[1])[0]) and shown[-1].step == 0
+
+
+def test_who_wears_none_has_none_to_take_off(toy, monkeypatch):
+    for worn_by, changed in ((0.0, False), (0.1, True)):
+        monkeypatch.setattr(optimisation, "area", lambda part_map, part, worn_by=worn_by: worn_by)
+        monkeypatch.setattr(optimisation, "_BETTER", -1.0)
+        source, steps = follow(toy, ("eyeglass",), "red without glasses", steps=1)
+        first = next(steps)
+        assert (not np.array_equal(first.image, to_uint8(toy.synthesize(source).image)[0])) == changed
 
 
 def test_glasses_are_tried_on_whose_part_shows_most_or_least(toy):
     face, part = toy.sample([4]), toy.config.parts.index("eyeglass")
     sampled = Spreads().samples(toy)[:, part]
     free = face.selection(["eyeglass"]).cpu()[part]
-    found = worn.candidates(toy, face, toy.retrieve(face).depth, sampled, free, part)
-    assert len(found) == 24 and torch.equal(found[:, ~free], face.w[:, part][:, ~free].expand(24, -1, -1))
+    on, off = (
+        worn.candidates(toy, face, toy.retrieve(face).depth, sampled, free, part, kind) for kind in (True, False)
+    )
+    assert torch.equal(on[:, ~free], face.w[:, part][:, ~free].expand(20, -1, -1))
 
     def share(codes: Tensor) -> float:
         w = face.w.clone()
@@ -435,7 +460,8 @@ def test_glasses_are_tried_on_whose_part_shows_most_or_least(toy):
         return float(toy.retrieve(face.with_w(w)).depth.softmax(dim=1)[0, part].mean())
 
     all_of_them = sorted(share(torch.where(free[:, None], one, face.w[0, part])) for one in sampled)
-    assert sorted(map(share, found)) == pytest.approx(all_of_them[:4] + all_of_them[-20:])
+    assert sorted(map(share, on)) == pytest.approx(all_of_them[-20:])
+    assert sorted(map(share, off)) == pytest.approx(all_of_them[:4])
 
 
 def test_the_trust_region_bounds_every_layer(toy, monkeypatch):

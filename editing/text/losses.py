@@ -81,7 +81,7 @@ class Words:
 
 def latent_loss(shift: Tensor, free: Tensor) -> Tensor:
     """‖w − w_s‖² as a mean: shift (P, L, R) in standard deviations, free (P, L) bool, the layers that may move."""
-    return shift[free].square().mean()
+    return shift[free].square().sum() / max(1, shift[free].numel())
 
 
 def identity_loss(embedded: Tensor, source: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ from editing.text.losses import (
     size_loss,
 )
 from editing.text.results import TextProgress
-from editing.text.worn import PART, candidates, speaks_of_glasses
+from editing.text.worn import DARK, NONE, PART, WORN, area, candidates, claimed, darkness, speaks_of_glasses
 from memorygan.generator import ComposedGenerator, Synthesis
 from memorygan.latents import Latents
 from memorygan.memory import Retrieved
@@ -223,7 +223,7 @@ class _Descent:
         with torch.no_grad():
             self.retrieved = self.generator.retrieve(self.on_device)
             made = self.generator.compose(self.retrieved, self.on_device)
-        self.source_image, self.source_seg = made.image, made.mask
+        self.source_image, self.source_seg, self.source_map = made.image, made.mask, made.part_map
         # Where the change may show, and where any of it may be: the parts, and where they are in the source.
         wanted = (torch.tensor(parts, device=device) for parts in (self.shown, self.parts))
         self.places = [(parts, torch.isin(made.part_map, parts)) for parts in wanted]
@@ -241,23 +241,37 @@ class _Descent:
         names = self.source.config.parts.names
         if PART not in [names[part] for part in self.parts]:
             return
-        glasses = names.index(PART)
+        glasses, said = names.index(PART), claimed(self.sentences[0])
+        worn = area(self.source_map, glasses) > WORN
+        if said == NONE and not worn:
+            return
         row, still, own = self.parts.index(glasses), torch.zeros_like(self.shift), self.origin
         sampled = spreads.samples(self.generator)[:, glasses]
-        found = candidates(self.generator, self.on_device, self.retrieved.depth, sampled, self.free[row], glasses)
-        distances = [float(self.words(self.source_image, self.source_image)[0]) - _BETTER]
+        found = candidates(
+            self.generator, self.on_device, self.retrieved.depth, sampled, self.free[row], glasses, said != NONE
+        )
+        # Where there have to be some and are none, as they are is not good enough, whatever the judge says of it.
+        needed = said not in (None, NONE) and not worn
+        as_it_is = math.inf if needed else float(self.words(self.source_image, self.source_image)[0]) - _BETTER
+        distances, lenses = [as_it_is], []
         for codes in found:
             self.origin = own.clone()
             self.origin[row] = codes
-            distances.append(float(self.words(self.synthesize(still).image, self.source_image)[0]))
+            made = self.synthesize(still)
+            distances.append(float(self.words(made.image, self.source_image)[0]))
+            lenses.append(darkness(made))
         best = int(np.argmin(distances))
+        if needed and said == DARK:  # is measured more surely than judged
+            best = 1 + int(np.argmax(lenses))
         self.origin = own.clone()
         if best:
             self.origin[row] = found[best - 1]
-            # Their shape is one of glasses, and the words know little of that.
+            # Their shape is one of glasses, and the words know little of that; a judge that sees glasses where there
+            # are none would have them fade.
             texture = self.source.config.layer_range(LayerGroup.TEXTURE).start
-            if self.free[row, texture:].any():
-                self.free[row, :texture] = False
+            done = needed and self.judge.closed
+            if done or self.free[row, texture:].any():
+                self.free[row, : None if done else texture] = False
                 self.mask = self.free.to(self.device)
 
     def _outside(self, made: Synthesis) -> Tensor:
@@ -435,7 +449,7 @@ def optimize(
         descent.best_step = resume.best_step
     started = time.monotonic()
     yield _progress(descent, "optimise", started, notices)
-    while descent.done < settings.steps and not cancel.cancelled:
+    while descent.done < settings.steps and bool(descent.free.any()) and not cancel.cancelled:
         run(descent.step)
         yield _progress(descent, "optimise", started, notices)
     if descent.done and not cancel.cancelled:

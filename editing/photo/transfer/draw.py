@@ -15,7 +15,7 @@ from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.strands import Strands, hanging, lines
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.threads import side_by_side
-from editing.photo.transfer.tone import without_others
+from editing.photo.transfer.tone import teeth, without_others
 from editing.photo.transfer.uncovered import BEHIND
 from memorygan.parts import PartScheme
 
@@ -262,7 +262,10 @@ def _colour(
     pure = spread(model, resized(sure, half))
     if both.sum() > enough:
         both = resized(both, half)
-        colour = pure + smooth(small - pure, both, half / 40)
+        apart = smooth(small - pure, both, half / 40)
+        if scheme.names[part] == "mouth":  # lips that are redder than the model's say nothing of teeth
+            apart = times(apart, 1.0 - resized(teeth(after.lab, after.parts[..., part]), half))
+        colour = pure + apart
         if scheme.names[part] == "hair" and (both > 0.5).any():
             # New hair goes with most of it, which shines here and there.
             most = np.median(small[both > 0.5], axis=0)

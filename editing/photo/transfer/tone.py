@@ -67,7 +67,8 @@ def tone(
         if names[part] == "mouth":
             share = np.clip(_LIPS * share, 0.0, 1.0) * (1.0 - _TEETH * teeth(photo.lab, share))
             if not fine:  # the model's teeth change in their own way, which is not the lips'
-                weight = weight * (1.0 - teeth(before.lab, before.parts[..., part]))
+                shown = np.maximum(*(teeth(look.lab, look.parts[..., part]) for look in (before, after)))
+                weight = weight * (1.0 - shown)
         there = resized(share, side)
         box, place = same_place(needed & (np.maximum(there, weight) > _NOTHING), size)
         even = _BROADLY if names[part] in _EVEN and not fine else _FINELY
