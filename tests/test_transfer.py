@@ -561,6 +561,20 @@ def test_lips_change_as_the_models_lips_do_and_not_as_its_teeth():
     assert (to_lab(result) - to_lab(pixels))[inner][:, 1].mean() == pytest.approx(wanted, rel=0.3)
 
 
+def test_teeth_that_newly_show_are_as_white_behind_lips_that_are_redder_than_the_models():
+    pixels = painted(ids(N), {MOUTH: (190, 20, 50)})
+    framed = FramedPhoto.of(pixels, one_hot(ids(N)), N)
+    shown = painted(ids(S), {MOUTH: (170, 100, 95)})
+    smiling = shown.copy()
+    teeth = np.zeros((S, S), bool)
+    teeth[39:43, 26:38] = True
+    smiling[teeth] = (230, 222, 212)
+    before, after = (Look(image, one_hot(ids(S))) for image in (shown, smiling))
+    result, _ = apply(pixels, transfer(framed, before, after, Plan((), (MOUTH,))), WHOLE)
+    inner = np.kron(cv2.erode(teeth.astype(np.uint8), np.ones((3, 3), np.uint8)), np.ones((2, 2))) > 0
+    assert to_lab(result)[inner][:, 1].mean() < to_lab(smiling)[teeth][:, 1].mean() + 6
+
+
 def test_frames_of_glasses_stay_when_brows_move_behind_them():
     part_ids = ids(N)
     y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
