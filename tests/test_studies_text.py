@@ -150,6 +150,14 @@ def test_every_sentence_has_a_measure_and_words_that_the_bundled_judge_was_taugh
     assert {wish.group for wish in WISHES} > set(text_study.PROMISED)
 
 
+def test_glasses_that_are_put_on_and_left_so_end_the_course_early(lab, monkeypatch):
+    monkeypatch.setattr("editing.text.optimize.area", lambda part_map, part: 0.0)
+    tried = bench(lab, steps=3, moments=(1, 3))
+    edit = tried.follow(Wish("a person with red glasses", "glasses", "glasses"), tried.face(0), PARTS)
+    assert edit.preserved.shape == edit.gain.shape == (2,)
+    assert edit.preserved[0] == edit.preserved[1] < 1.0
+
+
 def test_the_course_ends_with_the_last_step():
     assert text_study.moments(30) == (3, 6, 12, 21, 30)
     assert text_study.moments(1) == (1,)

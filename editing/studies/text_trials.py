@@ -257,6 +257,8 @@ class Bench:
         self, wish: Wish, face: Face, shown: Sequence[str], course: Mapping[int, np.ndarray], result: TextResult
     ) -> Outcome:
         after = result.progress
+        # What has nothing left to move ends before the last moments.
+        course = {step: course.get(step, after.image) for step in self.moments}
         scores = self._scores(wish.prompt, [face.image, *(course[step] for step in self.moments)])
         inside = region((face.part_map, after.part_map), shown, self.lab.parts)
         change = measure_change(face.image, after.image, inside, shown)
