@@ -10,7 +10,7 @@ from app import pictures
 from app.guard import refuse, sentence, tell
 from app.visit import Opened, Visit
 from editing.errors import EditingError, UnknownSessionError
-from editing.results import Candidate, Change, FaceView, PhotoView
+from editing.results import SEEN, Candidate, Change, FaceView, PhotoView
 from editing.service import EditingService
 from editing.sliders.directions import Slider
 from memorygan.parts import LayerGroup
@@ -21,7 +21,6 @@ BASE_LABEL = "Pose and framing"
 MAX_STORED = 1_500_000
 _FIRST_SEED = 7
 _MOST = {"eyeglass.worn": 6}  # rebuilt photos wear glasses from 4 or 5 on only
-_SEEN = 0.2  # of 255: hair under a hat changes by less
 _GALLERY_SHOWN = 12
 
 
@@ -329,7 +328,7 @@ class Desk:
             if view.history:
                 return f"{what} changed nothing that can be seen."
             return "Nothing is edited yet. Click a part of the face to begin."
-        if not change.map.any() or (change.parts and change.area and change.inside < _SEEN):
+        if not change.map.any() or (change.parts and change.area and change.inside < SEEN):
             more = "a stronger setting, or take the part from another face" if view.in_photo else "a stronger setting"
             return f"{what} changed nothing that can be seen. Try {more}."
         untouched = f"{change.preserved:.0%} of all pixels are untouched"

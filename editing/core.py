@@ -33,7 +33,7 @@ from editing.photo.store import PhotoStore
 from editing.photo.transfer.borrow import Lent, lends
 from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.transfer import Plan
-from editing.results import CancelToken, Change, FaceView, JobState
+from editing.results import SEEN, CancelToken, Change, FaceView, JobState
 from editing.text.led import led
 from editing.text.optimize import Spreads, optimize
 from editing.text.results import TextProgress, TextProposal
@@ -46,8 +46,6 @@ from memorygan.parts import FACE_PARTS, PartScheme
 
 # Uploads unpacked at the same time, each up to some hundred megabytes.
 _DECODES = 2
-# Of 255: a change that is smaller cannot be seen.
-_SEEN = 0.2
 
 
 @dataclass(frozen=True)
@@ -294,7 +292,7 @@ class ServiceCore:
             with self._store.using(session) as found:
                 after = self._picture(found, (*since, last.proposal.edit))
             change = change_between(shown, after, last.proposal.change.parts, self._scheme)
-            if max(change.inside, change.outside) < _SEEN:
+            if max(change.inside, change.outside) < SEEN:
                 said = (*last.notices, "Nothing of it would be seen in the photo; try another strength, or a slider.")
                 return replace(last, image=shown.image, part_map=shown.part_map, proposal=None, notices=said)
             proposal = replace(last.proposal, image=after.image, part_map=after.part_map, change=change)

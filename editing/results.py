@@ -11,6 +11,9 @@ import numpy as np
 MAX_SEED = 2**53 - 1  # JSON numbers beyond it do not survive a browser
 
 
+SEEN = 0.2  # of 255: less of a change cannot be seen; hair under a hat changes by less
+
+
 @dataclass(frozen=True)
 class Change:
     """How one picture differs from another.

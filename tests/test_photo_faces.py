@@ -74,7 +74,7 @@ def test_a_sentence_is_seen_in_the_photo_or_said_not_to_be(two_people, monkeypat
         *_, last = service.describe(view.session, "red hair", ["hair"], steps=20)
         assert last.proposal is not None and last.image.shape == (512, 512, 3)
         assert last.proposal.change.inside > 1.0
-        monkeypatch.setattr("editing.core._SEEN", 256.0)
+        monkeypatch.setattr("editing.core.SEEN", 256.0)
         *_, last = service.describe(view.session, "red hair", ["hair"], steps=20)
         assert last.proposal is None and "Nothing of it would be seen in the photo" in last.notices[-1]
         assert np.array_equal(last.image, view.image)

@@ -353,6 +353,11 @@ def read_claims(prompt: str) -> dict[str, tuple[str, str]]:
     return found
 
 
+def _mentions(prompt: str) -> tuple[tuple[str, str], ...]:
+    """(attribute, word) for what a prompt claims, in order."""
+    return tuple((attribute, word) for attribute, (word, _) in read_claims(prompt).items())
+
+
 def weak_phrases(prompt: str) -> tuple[str, ...]:
     """What a prompt says that the bundled judge was taught and yet hardly tells apart, in order; not its sizes."""
     return tuple(
@@ -363,14 +368,12 @@ def weak_phrases(prompt: str) -> tuple[str, ...]:
 
 def sizes(prompt: str) -> tuple[tuple[str, int], ...]:
     """(part, sign) for what a prompt calls big or thick (1), small or thin (−1), in order."""
-    claims = ((name, word) for name, (word, _) in read_claims(prompt).items())
-    return tuple(SIZES[claim] for claim in claims if claim in SIZES)
+    return tuple(SIZES[claim] for claim in _mentions(prompt) if claim in SIZES)
 
 
 def leads(prompt: str) -> tuple[tuple[str, float], ...]:
     """(slider, value) for what a prompt claims and a slider does, in order."""
-    claims = ((name, word) for name, (word, _) in read_claims(prompt).items())
-    return tuple(lead for claim in claims for lead in LEADS.get(claim, ()))
+    return tuple(lead for claim in _mentions(prompt) for lead in LEADS.get(claim, ()))
 
 
 _PEOPLE = {noun: person for person in ("man", "woman") for noun in NOUNS[person] if " " not in noun}
@@ -383,7 +386,7 @@ def rivals(prompt: str) -> tuple[str, ...]:
     a prompt that claims nothing.
     """
     person = next((_PEOPLE[word] for word in split_words(prompt) if word in _PEOPLE), None)
-    mentions = tuple((attribute, word) for attribute, (word, _) in read_claims(prompt).items())
+    mentions = _mentions(prompt)
     caption = Caption(mentions, person)
     # Who it is, is asked for only where nothing else is.
     asked = mentions or tuple(caption.claims.items())

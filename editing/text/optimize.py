@@ -253,16 +253,14 @@ class _Descent:
         # Where there have to be some and are none, as they are is not good enough, whatever the judge says of it.
         needed = said not in (None, NONE) and not worn
         as_it_is = math.inf if needed else float(self.words(self.source_image, self.source_image)[0]) - _BETTER
-        distances, lenses = [as_it_is], []
+        dark = needed and said == DARK  # is measured more surely than judged
+        distances = [as_it_is]
         for codes in found:
             self.origin = own.clone()
             self.origin[row] = codes
             made = self.synthesize(still)
-            distances.append(float(self.words(made.image, self.source_image)[0]))
-            lenses.append(darkness(made))
+            distances.append(-darkness(made) if dark else float(self.words(made.image, self.source_image)[0]))
         best = int(np.argmin(distances))
-        if needed and said == DARK:  # is measured more surely than judged
-            best = 1 + int(np.argmax(lenses))
         self.origin = own.clone()
         if best:
             self.origin[row] = found[best - 1]
@@ -288,7 +286,7 @@ class _Descent:
     # --- codes and pictures
 
     def moved(self, shift: Tensor) -> Tensor:
-        """(P, L, D) codes of the parts; frozen layers are the source's, bit by bit."""
+        """(P, L, D) codes of the parts; frozen layers are those that it began with, bit by bit."""
         origin = self.origin.to(self.device)
         step = torch.einsum("plr,plrd->pld", shift[:, self.group_of], self.scale)
         return torch.where(self.mask[..., None], origin + step, origin)

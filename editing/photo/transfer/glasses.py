@@ -53,14 +53,14 @@ def taken_off(
 
 def _with_temples(photo: FramedPhoto, there: np.ndarray) -> np.ndarray:
     """(S, S) uint8: glasses and what parsers miss of their temples, dark lines that lead on from them over skin."""
+    if not there.any():
+        return there
     side = there.shape[0]
     light = resized(photo.lab[..., 0], side)
     lines = cv2.morphologyEx(light, cv2.MORPH_BLACKHAT, disc(_TEMPLE, side)) > _LINE
     hair = cv2.dilate(resized(photo.share([photo.scheme.index("hair")]), side), square(3, side))
     under = resized(photo.share([photo.scheme.index(name) for name in _UNDER]), side)
     lines &= (under - hair > 0.3) | (cv2.dilate(there, square(_TIP, side)) > 0) & (hair < 0.3)
-    if not there.any():
-        return there
     # Beside the lenses, where neither brows nor lashes nor wrinkles begin at them.
     columns, rows = np.flatnonzero(there.any(axis=0)), np.flatnonzero(there.any(axis=1))
     reach, inwards = round(_REACH * side), round(_INWARDS * len(columns))
