@@ -16,7 +16,7 @@ from editing.service import EditingService
 from editing.sliders.directions import Slider, SliderSet
 from editing.sliders.fit import SliderFitter, main, report
 from editing.sliders.probe import Batch, leak
-from editing.sliders.properties import Property, properties_of, scene
+from editing.sliders.properties import COLOURS, Property, properties_of, scene
 from editing.sliders.regression import components, correlation, orthogonal, principal, quieter, ridge, unbroken
 from editing.sliders.target import FitSettings, TargetFit, Trial
 from memorygan.baseline import SemanticStyleGAN
@@ -442,3 +442,39 @@ def test_what_is_worn_goes_on_nearly_everybody(gain: float, strength: float, out
     w, trial = fit._put_on(slider, one, tried(LayerGroup.OWN, one, (item,), (-3.0, 3.0)), item, 1.0)
     assert float(w) == pytest.approx(factor)
     assert trial.outside[0] == pytest.approx(outside * factor, rel=1e-5), "the trial is that of the step"
+
+
+@pytest.mark.parametrize(
+    ("red", "light", "level"),
+    [
+        ((2.0, 4.0), (0.0, 8.0), (1.0, -0.5)),  # as light as before, and as red
+        ((2.0, 0.4), (0.0, 8.0), (1.0, 0.0)),  # it hardly gets lighter
+        ((2.0, 4.0), (4.0, 8.0), (1.0, 0.0)),  # all its red is the lightness's
+    ],
+)
+def test_lips_that_get_redder_do_not_get_lighter(
+    red: tuple[float, float], light: tuple[float, float], level: tuple[float, float]
+) -> None:
+    """What a step of (redness, lightness) does to (a*, L*) of lips: a colour does not change how light they are."""
+    fit = object.__new__(TargetFit)
+    fit.target = "mouth"
+    fit.properties = COLOURS
+    faces = torch.arange(8.0)[:, None].expand(8, len(COLOURS))
+    fit.start = [Batch(faces, torch.zeros(0), torch.zeros(0))]
+
+    def tried(group: LayerGroup, w: torch.Tensor, item: Property | None, values: object) -> Trial:
+        number = 1 if item is not None and item.name == "lightness" else 0
+        effect = float(w[0]) * red[number] + float(w[1]) * light[number]
+        return Trial({-3.0: torch.full((8,), -effect), 3.0: torch.full((8,), effect)}, (9.0, 1.0), (1.0, 1.0))
+
+    fit._trial = tried  # type: ignore[method-assign, assignment]
+    slider = Slider("mouth.redness", "mouth", "Redness", LayerGroup.TEXTURE)
+    kept = [
+        (Slider("mouth.lightness", "mouth", "L", LayerGroup.TEXTURE, measured="lightness"), torch.tensor([0.0, 1.0]))
+    ]
+    first, item = torch.tensor([1.0, 0.0]), COLOURS[1]
+    trial = tried(LayerGroup.TEXTURE, first, item, ())
+    w, found = fit._level(slider, first, trial, item, 1.0, kept)
+    assert w.tolist() == pytest.approx(level) and (found is trial) == (level[1] == 0.0)
+    assert torch.equal(fit._level(slider, first, trial, item, 1.0, [])[0], first), "no slider of lightness"
+    assert torch.equal(fit._level(slider, first, trial, COLOURS[0], 1.0, [])[0], first)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from editing.sliders.directions import BASE, Slider
 from editing.sliders.probe import Faces, Probe, leak
-from editing.sliders.properties import Property, properties_of
+from editing.sliders.properties import COLOURS, Property, properties_of
 from editing.sliders.regression import components, correlation, orthogonal, principal, quieter, ridge, solve, unbroken
 from editing.sliders.traits import Trait
 from memorygan.parts import LayerGroup
@@ -30,6 +30,8 @@ _SAME = 0.98
 _PUT_ON = 0.9
 _WORN = 0.5
 _MOST_WORN = 4.0
+# Share of a colour's own strength by which it may change lightness.
+_LEVEL = 0.5
 # Deviations from −3 to +3 that people should see of what they ask for, and how much longer its step may be for that.
 _WANTED = 1.5
 _STRETCH = 2.0
@@ -176,6 +178,7 @@ class TargetFit:
                 directions = directions[:1]
             direction, trial = self._most_local(slider, directions, item, spread)
             w, trial = self._within_reach(slider, direction @ self.scale.back, trial, item)
+            w, trial = self._level(slider, w, trial, item, spread, kept)
             if item.asked and group != LayerGroup.OWN:
                 w, trial = self._stretched(slider, w, trial, item, spread)
             if group == LayerGroup.OWN:
@@ -252,6 +255,36 @@ class TargetFit:
             w = w * (0.97 * limit / outside)
             trial = self._trial(slider.group, w, item, _ENDS)
         return w, trial
+
+    def _level(
+        self,
+        slider: Slider,
+        w: Tensor,
+        trial: Trial,
+        item: Property,
+        spread: float,
+        kept: Sequence[tuple[Slider, Tensor]],
+    ) -> tuple[Tensor, Trial]:
+        """A step that leaves lightness as it is, and its trial, for a colour that changes it along with itself.
+
+        Lips that get lighter as they get redder look paler, so the slider of lightness is taken back by as much; not
+        where too little of the colour's effect would be left.
+        """
+        lightness, light = COLOURS[0], {known.measured: step for known, step in kept}.get(COLOURS[0].name)
+        if light is None or item not in COLOURS or not (usual := lightness.deviation(self._before(lightness))):
+            return w, trial
+
+        def described(step: Tensor) -> Slider:
+            return self._described(slider, self._trial(slider.group, step, lightness, _ENDS), lightness, usual)
+
+        along, own = described(w), described(light)
+        strength = self._described(slider, trial, item, spread).strength
+        if abs(along.strength) <= _LEVEL * abs(strength):
+            return w, trial
+        level = w - along.effect / own.effect * light
+        level, tried = self._within_reach(slider, level, self._trial(slider.group, level, item, _ENDS), item)
+        enough = self._described(slider, tried, item, spread).strength >= _KEPT_STRENGTH * strength
+        return (level, tried) if enough else (w, trial)
 
     def _stretched(
         self, slider: Slider, w: Tensor, trial: Trial, item: Property, spread: float
