@@ -78,8 +78,9 @@ def test_new_hair_has_the_colour_of_what_is_surely_hair():
     fringe = (hair - cv2.erode(hair, np.ones((7, 7), np.uint8))).astype(bool)
     pixels = painted(part_ids)
     pixels[fringe] = (90, 110, 50)  # strands with leaves behind them
-    after = look(ids(256, hair=0.5))
-    colour = _colour(FACE_PARTS, to_lab(pixels), one_hot(part_ids), after, HAIR, np.ones((256, 256), np.float32))
+    before, after = look(part_ids), look(ids(256, hair=0.5))
+    everywhere = np.ones((256, 256), np.float32)
+    colour = _colour(FACE_PARTS, to_lab(pixels), one_hot(part_ids), before, after, HAIR, everywhere)
     assert colour is not None
     brown = to_lab(painted(part_ids))[hair > 0].mean(axis=0)
     assert np.abs(colour[50:70, 6:10] - brown).max() < 5.0

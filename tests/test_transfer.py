@@ -575,6 +575,24 @@ def test_teeth_that_newly_show_are_as_white_behind_lips_that_are_redder_than_the
     assert to_lab(result)[inner][:, 1].mean() < to_lab(smiling)[teeth][:, 1].mean() + 6
 
 
+def test_teeth_that_are_as_red_as_the_models_lips_are_no_pink_lips():
+    """Of small ones the model's picture hardly shows the colour: they are lighter than they were, and that is told."""
+    pixels = painted(ids(N), {MOUTH: (150, 70, 75)})
+    framed = FramedPhoto.of(pixels, one_hot(ids(N)), N)
+    shown = painted(ids(S), {MOUTH: (150, 80, 80)})
+    smiling, teeth = shown.copy(), np.zeros((S, S), bool)
+    teeth[39:43, 32:38] = True
+    smiling[teeth] = (225, 170, 168)
+    before, after = (Look(image, one_hot(ids(S))) for image in (shown, smiling))
+    result, _ = apply(pixels, transfer(framed, before, after, Plan((MOUTH,), (MOUTH,))), WHOLE)
+    far = np.kron(cv2.dilate(teeth.astype(np.uint8), np.ones((5, 5), np.uint8)), np.ones((2, 2))) > 0
+    lips = (ids(N) == MOUTH) & ~far & (cv2.erode((ids(N) == MOUTH).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+    assert np.abs(to_lab(result) - to_lab(pixels))[lips].mean() < 0.4, "lips take nothing of what teeth change"
+    inner = np.kron(cv2.erode(teeth.astype(np.uint8), np.ones((3, 3), np.uint8)), np.ones((2, 2))) > 0
+    assert to_lab(result)[inner][:, 0].mean() > to_lab(pixels)[inner][:, 0].mean() + 20
+    assert to_lab(result)[inner][:, 1].mean() < to_lab(smiling)[teeth][:, 1].mean() / 2
+
+
 def test_frames_of_glasses_stay_when_brows_move_behind_them():
     part_ids = ids(N)
     y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5

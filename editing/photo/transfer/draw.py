@@ -15,11 +15,12 @@ from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.strands import Strands, hanging, lines
 from editing.photo.transfer.texture import continued
 from editing.photo.transfer.threads import side_by_side
-from editing.photo.transfer.tone import teeth, without_others
+from editing.photo.transfer.tone import newly_bared, without_others
 from editing.photo.transfer.uncovered import BEHIND
 from memorygan.parts import PartScheme
 
 _TEETH = 8.0  # of L: a mouth whose warp is farther off than this shows something new
+_IVORY, _PURE = np.array([3.0, 10.0], np.float32), 0.8  # a and b
 _LEAST = 0.05
 _AROUND = 24  # pixels about what may change
 _TRACE = 0.1  # of a pixel: less of a part is the model in doubt
@@ -164,7 +165,7 @@ def draw(
     def filled(part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Its weight, its weighted colours, and its fine structure of L."""
         roots = strands.roots if part == hair and strands is not None else None
-        colour = _colour(photo.scheme, small, share, after, part, old, roots)
+        colour = _colour(photo.scheme, small, share, before, after, part, old, roots)
         if colour is None:
             return None
         weight = resized(parts[..., part], size)
@@ -231,6 +232,7 @@ def _colour(
     scheme: PartScheme,
     small: np.ndarray,
     share: np.ndarray,
+    before: Look,
     after: Look,
     part: int,
     old: np.ndarray,
@@ -264,7 +266,10 @@ def _colour(
         both = resized(both, half)
         apart = smooth(small - pure, both, half / 40)
         if scheme.names[part] == "mouth":  # lips that are redder than the model's say nothing of teeth
-            apart = times(apart, 1.0 - resized(teeth(after.lab, after.parts[..., part]), half))
+            bared = resized(newly_bared(before, after, part), half)
+            apart = times(apart, 1.0 - bared)
+            # Small ones are mixed with lips and gums in the model's picture.
+            pure[..., 1:] -= times(np.maximum(pure[..., 1:] - _IVORY, 0.0), _PURE * bared)
         colour = pure + apart
         if scheme.names[part] == "hair" and (both > 0.5).any():
             # New hair goes with most of it, which shines here and there.

@@ -18,6 +18,7 @@ _WHITE, _FLATTEST = 98.0, 0.45
 _SHINY = 2.8  # root mean squares of what is above the mean: two standard deviations of all
 _LIGHT, _KNEE = 78.0, 14.0  # of L: from there on light hair gets ever less lighter
 _TEETH = 0.85
+_BARED = 4.0  # of L
 _LIPS = 1.25  # shares of something as thin as a lip fade well before its border
 _NEAR = 1 / 16  # of the side
 _PALER = 0.5  # of what skin has of a and b
@@ -67,7 +68,7 @@ def tone(
         if names[part] == "mouth":
             share = np.clip(_LIPS * share, 0.0, 1.0) * (1.0 - _TEETH * teeth(photo.lab, share))
             if not fine:  # the model's teeth change in their own way, which is not the lips'
-                shown = np.maximum(*(teeth(look.lab, look.parts[..., part]) for look in (before, after)))
+                shown = np.maximum(teeth(before.lab, before.parts[..., part]), newly_bared(before, after, part))
                 weight = weight * (1.0 - shown)
         there = resized(share, side)
         box, place = same_place(needed & (np.maximum(there, weight) > _NOTHING), size)
@@ -135,6 +136,20 @@ def teeth(lab: np.ndarray, mouth: np.ndarray) -> np.ndarray:
     lighter, paler = lab[..., 0] - lips[0], lips[1] - lab[..., 1]
     result[box] = np.clip((lighter - 4.0) / 12.0, 0.0, 1.0) * np.clip((paler - 3.0) / 6.0, 0.0, 1.0)
     return result
+
+
+def newly_bared(before: Look, after: Look, mouth: int) -> np.ndarray:
+    """(S, S) 0 to 1: the model's teeth after an edit, also those that are as red as its lips, by how light they got.
+
+    Lips that are painted get lighter as a whole; where teeth show, only that gets lighter by more.
+    """
+    shown, share = teeth(after.lab, after.parts[..., mouth]), before.parts[..., mouth] * after.parts[..., mouth]
+    inside = share > 0.5
+    if inside.any():
+        lighter = after.lab[..., 0] - before.lab[..., 0]
+        usual = max(float(np.median(lighter[inside])), 0.0)
+        shown = np.maximum(shown, np.clip((lighter - usual - _BARED) / _BARED, 0.0, 1.0) * inside)
+    return shown
 
 
 def _carriers(names: Sequence[str], part: int, changed: Sequence[int]) -> list[int]:
