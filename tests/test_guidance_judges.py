@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -54,7 +56,7 @@ from memorygan.manifest import default_checkpoint
 from memorygan.parts import FACE_PARTS
 from memorygan.training.procedural import ProceduralSource
 
-TINY = FaceNetConfig(size=32, widths=(4, 6, 8), blocks=(1, 0), dim=12)
+TINY = FaceNetConfig(size=32, stem=4, stages=((8, 6, 2, 2), (10, 8, 1, 2)), last=16, dim=12)
 SIDE = 128
 _Y, _X = np.mgrid[0:SIDE, 0:SIDE] + 0.5
 
@@ -667,12 +669,12 @@ def _no_config(file: Path) -> None:
 
 
 def _other_shape(file: Path) -> None:
-    config = {"size": 32, "widths": [4, 6, 8], "blocks": [1, 0], "dim": 13}
+    config = {**dataclasses.asdict(TINY), "dim": 13}
     save_module(file, FaceEmbedder(TINY).state_dict(), {"kind": "face-embedder", "config": config})
 
 
 def _huge(file: Path) -> None:
-    config = {"size": 32, "widths": [4, 6, 10**9], "blocks": [1, 0], "dim": 12}
+    config = {**dataclasses.asdict(TINY), "stages": [[8, 6, 2, 2], [10**9, 8, 1, 2]]}
     save_module(file, FaceEmbedder(TINY).state_dict(), {"kind": "face-embedder", "config": config})
 
 
@@ -692,27 +694,47 @@ def test_damaged_embedders_are_refused(tmp_path: Path, damage: Callable[[Path], 
 def test_an_embedder_with_values_that_are_not_finite_is_refused(tmp_path: Path) -> None:
     net = FaceEmbedder(TINY).eval()
     with torch.no_grad():
-        net.head.bias[0] = float("nan")
+        net.get_parameter("head.6.bias")[0] = float("nan")
     save_face_net(tmp_path / "net.safetensors", net, Provenance())
     with pytest.raises(CheckpointError, match="not finite"):
         load_face_net(tmp_path / "net.safetensors")
 
 
 @pytest.mark.parametrize(
-    ("size", "widths", "blocks", "dim"),
+    "wrong",
     [
-        (60, (8, 16, 32), (1, 1), 8),
-        (64, (8,), (), 8),
-        (64, (8, 16), (1,), 1),
-        (64, (8, 16), (1, 1), 8),
-        (64, (8, 16), (9,), 8),
+        {"size": 60},
+        {"size": 24},
+        {"stages": ()},
+        {"stages": ((8, 6, 0, 2),)},
+        {"stages": ((8, 6, 1, 3),)},
+        {"stem": 0},
+        {"last": 10**6},
+        {"dim": 1},
     ],
 )
-def test_impossible_embedders_are_refused(
-    size: int, widths: tuple[int, ...], blocks: tuple[int, ...], dim: int
-) -> None:
+def test_impossible_embedders_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
-        FaceNetConfig(size, widths, blocks, dim)
+        dataclasses.replace(TINY, **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": 32.0}, {"stages": 3}, {"stages": [[8, 6, 1]]}, {"stages": [[8, 6, 1, "2"]]}, {"width": 8}]
+)
+def test_configurations_of_another_form_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"its (configuration|stages) must"):
+        FaceNetConfig.from_dict({**dataclasses.asdict(TINY), **wrong})
+
+
+def test_an_embedder_with_its_normalisations_folded_in_says_the_same() -> None:
+    torch.manual_seed(1)
+    net, images = FaceEmbedder(TINY), torch.rand(4, 3, 40, 40) * 2 - 1
+    for _ in range(3):
+        net(images)  # measures means and spreads
+    folded = net.eval().folded()
+    torch.testing.assert_close(folded(images), net(images), atol=1e-5, rtol=1e-4)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules()), "the first one stays as it is"
 
 
 def test_bundled_embedder_keeps_a_face_together(generated: LabelledFaces) -> None:

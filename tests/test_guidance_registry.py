@@ -111,7 +111,7 @@ class Machine:
     def bundle(self) -> None:
         """The bundled judges, untrained."""
         (self.weights / "face-text.safetensors").write_bytes(untrained_face_text())
-        net = FaceEmbedder(FaceNetConfig(32, (4, 8), (0,), 8)).eval()
+        net = FaceEmbedder(FaceNetConfig(32, 4, ((8, 8, 1, 2),), 8, 8)).eval()
         save_face_net(self.weights / "identity.safetensors", net, Provenance())
 
     def put(self, place: str, data: bytes) -> Path:

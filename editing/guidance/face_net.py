@@ -6,7 +6,9 @@ taught to agree with a face recognition network (see :mod:`editing.guidance.trai
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from memorygan.checkpoint import Provenance
 from memorygan.layers import channels_last
@@ -31,8 +34,8 @@ INNER_FACE = (0.14, 0.2, 0.86, 0.92)
 # framing to that network's, without its turn of a quarter of a degree and centred, as mirror images are alike.
 RECOGNITION_FRAME = (0.119, 0.117, 0.881, 0.879)
 
-# Weighted sums over the cells of each of the last maps.
-_READINGS = 2
+# Pictures are brought to the mean and the spread of ImageNet's, as MobileFaceNet's are.
+_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -41,30 +44,51 @@ class FaceNetConfig:
 
     Attributes:
         size: side that the face is resized to, in pixels.
-        widths: channels at 1/2, 1/4, 1/8 … of it.
-        blocks: residual blocks at 1/4, 1/8 … of it.
+        stem: channels at 1/2 of it.
+        stages: (hidden, width, count, stride) of the blocks that follow: channels inside of them and after them, how
+            many, and the stride of the first.
+        last: channels whose cells are summed up.
         dim: length of the vector E.
 
     Raises:
         ValueError: for a combination that cannot be built, with the remedy.
     """
 
-    size: int = 96
-    widths: tuple[int, ...] = (32, 64, 128, 256)
-    blocks: tuple[int, ...] = (1, 2, 2)
+    size: int = 112
+    stem: int = 64
+    stages: tuple[tuple[int, int, int, int], ...] = (
+        (160, 64, 5, 2),
+        (320, 128, 1, 2),
+        (320, 128, 6, 1),
+        (640, 128, 1, 2),
+        (320, 128, 2, 1),
+    )
+    last: int = 512
     dim: int = 128
 
     def __post_init__(self) -> None:
         # The upper bounds keep a foreign file from asking for more memory than any embedder needs.
-        if not 2 <= len(self.widths) <= 6 or not all(1 <= width <= 1024 for width in self.widths):
-            raise ValueError(f"widths must be 2 to 6 numbers from 1 to 1024, got {self.widths}")
-        if len(self.blocks) != len(self.widths) - 1 or not all(0 <= count <= 8 for count in self.blocks):
-            raise ValueError(f"blocks must be one number from 0 to 8 for every width but the first, got {self.blocks}")
-        stride = 2 ** len(self.widths)
-        if not MIN_IMAGE_SIZE <= self.size <= 512 or self.size % stride:
-            raise ValueError(f"size must be a multiple of {stride} from {MIN_IMAGE_SIZE} to 512, got {self.size}")
-        if not 2 <= self.dim <= 4096:
-            raise ValueError(f"dim must lie between 2 and 4096, got {self.dim}")
+        fits = all(
+            1 <= hidden <= 2048 and 1 <= width <= 1024 and 1 <= count <= 16 and stride in (1, 2)
+            for hidden, width, count, stride in self.stages
+        )
+        if not 1 <= len(self.stages) <= 8 or not fits:
+            raise ValueError(
+                "stages must be 1 to 8 of (hidden up to 2048, width up to 1024, count up to 16, stride 1 or 2), "
+                f"got {self.stages}"
+            )
+        if not MIN_IMAGE_SIZE <= self.size <= 512 or self.size % self.stride:
+            raise ValueError(f"size must be a multiple of {self.stride} from {MIN_IMAGE_SIZE} to 512, got {self.size}")
+        if not (1 <= self.stem <= 1024 and 1 <= self.last <= 4096 and 2 <= self.dim <= 4096):
+            raise ValueError(
+                "stem, last and dim must lie between 1 and 1024, 1 and 4096, and 2 and 4096, "
+                f"got {self.stem}, {self.last} and {self.dim}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """How many pixels one cell of the last maps stands for, along a side."""
+        return 2 * math.prod(stride for *_, stride in self.stages)
 
     @classmethod
     def from_dict(cls, fields: Any) -> FaceNetConfig:
@@ -76,49 +100,75 @@ class FaceNetConfig:
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(fields, dict) or set(fields) != names:
             raise ValueError(f"its configuration must have the fields {', '.join(sorted(names))}")
-        size, widths, blocks, dim = (fields[name] for name in ("size", "widths", "blocks", "dim"))
-        lists = isinstance(widths, (list, tuple)) and isinstance(blocks, (list, tuple))
-        if not (lists and all(type(n) is int for n in (size, dim, *widths, *blocks))):
+        stages = fields["stages"]
+        if not isinstance(stages, (list, tuple)) or not all(
+            isinstance(stage, (list, tuple)) and len(stage) == 4 for stage in stages
+        ):
+            raise ValueError(f"its stages must be lists of four numbers, got {stages}")
+        numbers = [fields[name] for name in names - {"stages"}] + [number for stage in stages for number in stage]
+        if not all(type(number) is int for number in numbers):
             raise ValueError(f"its configuration must hold whole numbers, got {fields}")
-        return cls(size=size, widths=tuple(widths), blocks=tuple(blocks), dim=dim)
+        return cls(**{**fields, "stages": tuple(tuple(stage) for stage in stages)})
 
 
-def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
 
 
-class _Residual(nn.Module):
-    """x + two 3×3 convolutions."""
+class Bottleneck(nn.Module):
+    """Widens, looks around in every channel, narrows again; the input is added where it fits (Sandler et al. 2018)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.first, self.second = _convolution(width, width), _convolution(width, width)
+        self.adds = stride == 1 and inputs == outputs
+        self.change = nn.Sequential(
+            *_convolution(inputs, hidden, 1),
+            nn.ReLU6(),
+            *_convolution(hidden, hidden, 3, stride, hidden),
+            nn.ReLU6(),
+            *_convolution(hidden, outputs, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.second(F.relu(self.first(x))))
+        return x + self.change(x) if self.adds else self.change(x)
 
 
 class FaceEmbedder(nn.Module):
-    """A small residual network; where a feature sits counts, so the last maps are weighted cell by cell, not averaged.
+    """MobileFaceNet (Chen et al. 2018) with wider blocks; it sees the face at the fixed square of the framing.
 
-    Dense convolutions of few channels: on a CPU they take a third of the time of separable ones with a third of their
-    multiplications.
+    Where a feature sits counts, so the last maps are weighted cell by cell, not averaged.
     """
 
     def __init__(self, config: FaceNetConfig | None = None) -> None:
         super().__init__()
         self.config = config or FaceNetConfig()
-        widths = self.config.widths
-        self.stem = _convolution(12, widths[0])
-        self.down = nn.ModuleList(_convolution(a, b, stride=2) for a, b in pairwise(widths))
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(_Residual(width) for _ in range(count)))
-            for width, count in zip(widths[1:], self.config.blocks, strict=True)
+        stem, last = self.config.stem, self.config.last
+        self.stem = nn.Sequential(
+            *_convolution(3, stem, 3, stride=2),
+            nn.ReLU6(),
+            *_convolution(stem, stem, 3, groups=stem),
+            nn.ReLU(),
+            *_convolution(stem, stem, 1),
+            nn.ReLU(),
         )
-        cells, last = (self.config.size // 2 ** len(widths)) ** 2, widths[-1]
-        self.cells = nn.Parameter(torch.randn(last, cells, _READINGS) / cells**0.5)
-        self.norm = nn.BatchNorm1d(_READINGS * last)
-        self.head = nn.Linear(_READINGS * last, self.config.dim)
+        self.blocks, width = nn.ModuleList(), stem
+        for hidden, outputs, count, stride in self.config.stages:
+            for index in range(count):
+                self.blocks.append(Bottleneck(width, hidden, outputs, stride if index == 0 else 1))
+                width = outputs
+        self.width, cells = width, self.config.size // self.config.stride
+        self.head = nn.Sequential(
+            *_convolution(width, last, 1),
+            nn.ReLU6(),
+            nn.Conv2d(last, last, cells, groups=last, bias=False),  # one weight for every cell of every channel
+            nn.BatchNorm2d(last),
+            nn.Conv2d(last, self.config.dim, 1, bias=False),
+            nn.BatchNorm2d(self.config.dim),
+            nn.Flatten(),
+        )
 
     def maps(self, images: Tensor) -> Tensor:
         """The last maps (B, C, cells, cells); arguments and errors as in :meth:`forward`."""
@@ -132,17 +182,14 @@ class FaceEmbedder(nn.Module):
 
     def maps_of(self, crops: Tensor) -> Tensor:
         """The same of faces (B, 3, size, size) that are cut out already."""
-        x = F.pixel_unshuffle(_standardise(crops), 2).contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.stem(x))  # (B, C0, S/2, S/2)
-        for down, stage in zip(self.down, self.stages, strict=True):
-            x = stage(F.relu(down(x)))
+        x = self.stem(standardised(crops))
+        for block in self.blocks:
+            x = block(x)
         return x
 
     def vector(self, maps: Tensor) -> Tensor:
         """The last maps → unit vectors (B, E)."""
-        # float32 from here on, so that close faces stay comparable under autocast.
-        read = torch.einsum("bck,ckr->bcr", maps.flatten(2), self.cells.to(maps.dtype))
-        return F.normalize(self.head(self.norm(read.flatten(1))).float(), dim=-1)
+        return F.normalize(self.head(maps).float(), dim=-1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Aligned faces (B, 3, H, W) in [-1, 1], at least 32 pixels → unit vectors (B, E), differentiable.
@@ -151,6 +198,22 @@ class FaceEmbedder(nn.Module):
             ValueError: for another shape or type, or an image below 32 pixels.
         """
         return self.vector(self.maps(images))
+
+    def folded(self) -> FaceEmbedder:
+        """A copy for use: normalisations are part of the convolutions before them, which saves a third of the time."""
+        net = copy.deepcopy(self).eval()
+        for sequence in [module for module in net.modules() if isinstance(module, nn.Sequential)]:
+            for index, (first, second) in enumerate(pairwise(list(sequence))):
+                if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                    sequence[index], sequence[index + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+        return net
+
+
+def standardised(crops: Tensor) -> Tensor:
+    """(B, 3, S, S) in [−1, 1] → what the first convolution sees."""
+    mean, spread = (torch.tensor(values).to(crops).view(3, 1, 1) for values in (_MEAN, _SPREAD))
+    x = crops.contiguous(memory_format=torch.channels_last)
+    return x * (0.5 / spread) + (0.5 - mean) / spread
 
 
 def inner_face(images: Tensor, size: int, frame: tuple[float, float, float, float] = INNER_FACE) -> Tensor:
@@ -165,13 +228,6 @@ def inner_face(images: Tensor, size: int, frame: tuple[float, float, float, floa
     left, top, right, bottom = frame
     crop = images[..., round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
     return F.interpolate(crop, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
-
-
-def _standardise(images: Tensor) -> Tensor:
-    """Zero mean and unit spread per image and channel: light and colour casts are no part of a face."""
-    mean = images.mean(dim=(2, 3), keepdim=True)
-    spread = images.var(dim=(2, 3), keepdim=True, unbiased=False).add(1e-2).sqrt()
-    return (images - mean) / spread
 
 
 def save_face_net(path: str | os.PathLike[str], net: FaceEmbedder, provenance: Provenance) -> str:

@@ -208,7 +208,7 @@ def _vggface2(known: StandardWeights, path: Path) -> IdentityNet:
 def _face_net(title: str, path: Path) -> IdentityNet:
     from editing.guidance.face_net import load_face_net
 
-    return IdentityNet("bundled", title, load_face_net(path))
+    return IdentityNet("bundled", title, load_face_net(path).folded())
 
 
 _CONSEQUENCE = {"text": "sentences cannot be used", "identity": "identity is not judged"}

@@ -21,8 +21,9 @@ SIZE = 112
 DIM = 128
 # Where the two eyes, the tip of the nose and the two corners of the mouth stand in its picture, in pixels (x, y).
 LANDMARKS = ((38.29, 51.70), (73.53, 51.50), (56.03, 71.74), (41.55, 92.37), (70.73, 92.20))
+STEM = 64
 # (expansion, width, blocks, stride of the first)
-_STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -55,7 +56,7 @@ class MobileFaceNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = _convolution(3, 64, 3, stride=2)
+        self.conv1 = _convolution(3, STEM, 3, stride=2)
         self.dw_conv = nn.Sequential(
             OrderedDict(
                 depthwise=nn.Conv2d(64, 64, 3, padding=1, groups=64, bias=False),
@@ -66,8 +67,8 @@ class MobileFaceNet(nn.Module):
                 relu2=nn.ReLU(),
             )
         )
-        blocks, width = [], 64
-        for expansion, outputs, count, stride in _STAGES:
+        blocks, width = [], STEM
+        for expansion, outputs, count, stride in STAGES:
             for index in range(count):
                 blocks.append(_InvertedResidual(width, outputs, expansion, stride if index == 0 else 1))
                 width = outputs

@@ -9,12 +9,14 @@ the cosine of every two codes (relational distillation, Park et al. 2019). Blend
 other distortions are shown beside the faces they were made of: pairs that are neither the same nor strangers.
 
 The run is kept in ``--state`` every few minutes and gone on from if it is there; a larger ``--minutes`` continues a
-finished run from where its learning rate began to fall. ``--evaluate`` only measures the weights in ``--out``.
+finished run from where its learning rate began to fall. Train first with ``--blockwise``, then the whole with
+``--start-from``. ``--evaluate`` only measures the weights in ``--out``.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Sequence
@@ -32,18 +34,16 @@ from editing.guidance.face_net import (
     KIND,
     RECOGNITION_FRAME,
     FaceEmbedder,
-    FaceNetConfig,
     load_face_net,
     save_face_net,
 )
+from editing.guidance.training.blockwise import block_errors, check_blocks
 from editing.guidance.training.faces import to_float
-from editing.guidance.training.grown import grown
 from editing.guidance.training.identity_eval import report
 from editing.guidance.training.taught import NOBODY, Recorder, TaughtFaces
 from memorygan.checkpoint import load_generator, load_module
 from memorygan.command import command
 from memorygan.encoder import load_encoder
-from memorygan.fast.hardware import cpu_autocast
 from memorygan.generator import MemoryGAN
 from memorygan.layers import channels_last
 from memorygan.manifest import WEIGHTS_DIR
@@ -55,7 +55,7 @@ from memorygan.training.schedule import (
     share_spent,
     update_average,
 )
-from memorygan.training.teacher import DIM, load_teacher
+from memorygan.training.teacher import DIM, MobileFaceNet, load_teacher
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class IdentityTrainer:
         photos: Sequence[TaughtFaces],
         made: Sequence[TaughtFaces] = (),
         start: Path | None = None,
+        blocks_of: MobileFaceNet | None = None,
     ) -> None:
         """Prepare a run.
 
@@ -104,10 +105,12 @@ class IdentityTrainer:
             config: see there.
             photos: faces that may be parents, in the order in which ``parents`` counts.
             made: faces made of them: rebuilt, distorted.
-            start: file of weights to begin with, random ones if None; see :func:`grown`.
+            start: file of weights to begin with, random ones if None.
+            blocks_of: a teacher whose blocks the judge's learn, each by itself; see
+                :mod:`editing.guidance.training.blockwise`. The whole network is trained if None.
 
         Raises:
-            ValueError: if there are fewer faces than a step shows, or ``start`` does not fit.
+            ValueError: if there are fewer faces than a step shows, or the blocks are not the teacher's.
         """
         self.config, self.sources = config, [*photos, *made]
         self.offsets = np.cumsum([0, *(len(s) for s in self.sources)])
@@ -127,16 +130,21 @@ class IdentityTrainer:
         if len(self.photos) < config.batch:
             raise ValueError(f"need at least {config.batch} faces to train on, got {len(self.photos)}")
         torch.manual_seed(config.seed)
-        self.net = channels_last((grown(load_face_net(start), FaceNetConfig()) if start else FaceEmbedder()).train())
-        self.average = channels_last(FaceEmbedder().eval())
-        self.average.load_state_dict(self.net.state_dict())
+        self.net = channels_last((load_face_net(start) if start else FaceEmbedder()).requires_grad_(True).train())
+        self.average = copy.deepcopy(self.net).eval()
+        self.blocks_of = blocks_of
+        if blocks_of:
+            check_blocks(self.net.config)
         sample = torch.from_numpy(np.array(self.sources[0].maps[:512])).float()
         self.middle, self.spread = sample.mean((0, 1, 3, 4)).view(-1, 1, 1), sample.std((0, 1, 3, 4)).view(-1, 1, 1)
-        self.reader = nn.Conv2d(self.net.config.widths[-1], DIM, 1)
+        self.reader = nn.Conv2d(self.net.width, DIM, 1)
+        # Begins as if the judge's maps were the teacher's.
+        nn.init.dirac_(self.reader.weight.data).div_(self.spread[..., None])
+        self.reader.bias = nn.Parameter(-(self.middle / self.spread).flatten())
         self.optimizer = torch.optim.AdamW(
             [*self.net.parameters(), *self.reader.parameters()],
             lr=config.lr,
-            weight_decay=0.05,
+            weight_decay=0.0 if blocks_of else 0.01,
             betas=(0.9, 0.99),
             fused=True,
         )
@@ -199,28 +207,46 @@ class IdentityTrainer:
         return self._look(pictures, flips).mul_(2).sub_(1), codes, maps_there
 
     def _look(self, pictures: Tensor, flips: Tensor) -> Tensor:
-        """What the student sees: the frame, a little off, mirrored or not, in other light, less sharp, noisy."""
+        """What the student sees: the frame, a little off, mirrored or not; some softer, as the product's pictures are.
+
+        Blocks see more than that, as the teacher's see it too. What the teacher said of a whole picture holds for no
+        other light, nor for a blurred one: a judge that is shown such with the same answer overlooks what differs.
+        """
         count, size = len(pictures), self.net.config.size
-
-        def spread(reach: float, *dims: int) -> Tensor:
-            return reach * (torch.rand(count, *dims, generator=self.dice) * 2 - 1)
-
+        reach = 1.0 if self.blocks_of else 0.4
         left, top, right, bottom = RECOGNITION_FRAME
-        angle, scale = torch.deg2rad(spread(5)), (right - left) * torch.exp(spread(0.07))
+        angle = torch.deg2rad(self._spread(count, 5 * reach))
+        scale = (right - left) * torch.exp(self._spread(count, 0.07 * reach))
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
         side = torch.where(flips, -1.0, 1.0)
-        x, y = left + right - 1 + spread(0.05), top + bottom - 1 + spread(0.05)
+        x, y = (a + b - 1 + self._spread(count, 0.05 * reach) for a, b in ((left, right), (top, bottom)))
         theta = torch.stack([cos * side, -sin, x, sin * side, cos, y], 1).view(count, 2, 3)
         grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
         crops = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-        low = int(size * (0.45 + 0.5 * float(torch.rand(1, generator=self.dice))))
+        least = 0.45 if self.blocks_of else 0.8
+        low = int(size * (least + (0.95 - least) * float(torch.rand(1, generator=self.dice))))
         some = torch.rand(count, generator=self.dice) < 0.35
         small = F.interpolate(crops[some], size=(low, low), mode="bilinear", antialias=True, align_corners=False)
         crops[some] = F.interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
-        mean = crops.mean((1, 2, 3), keepdim=True)
-        crops.sub_(mean).mul_(1 + spread(0.2, 1, 1, 1)).add_(mean).mul_(1 + spread(0.12, 3, 1, 1))
-        crops += torch.randn(crops.shape, generator=self.dice) * spread(0.03, 1, 1, 1).clamp(min=0)
+        return self._in_other_light(crops) if self.blocks_of else crops
+
+    def _in_other_light(self, crops: Tensor) -> Tensor:
+        """With other contrast and colours, and noise; in place."""
+        count, mean = len(crops), crops.mean((1, 2, 3), keepdim=True)
+        crops.sub_(mean).mul_(1 + self._spread(count, 0.2, 1, 1, 1)).add_(mean)
+        crops.mul_(1 + self._spread(count, 0.12, 3, 1, 1))
+        crops += torch.randn(crops.shape, generator=self.dice) * self._spread(count, 0.03, 1, 1, 1).clamp(min=0)
         return crops.clamp_(0, 1)
+
+    def _spread(self, count: int, reach: float, *dims: int) -> Tensor:
+        """(count, *dims) evenly from −reach to reach."""
+        return reach * (torch.rand(count, *dims, generator=self.dice) * 2 - 1)
+
+    def _blockwise_loss(self, teacher: MobileFaceNet, crops: Tensor) -> Tensor:
+        errors = block_errors(self.net, teacher, crops, self.steps)
+        named = {"stem": errors[0], "blocks": errors[1:-1].mean(), "worst": errors.max(), "head": errors[-1]}
+        self.parts = {name: float(error.detach()) for name, error in named.items()}
+        return errors.sum()
 
     def _loss(self, maps: Tensor, codes: Tensor, taught_codes: Tensor, taught_maps: Tensor) -> Tensor:
         own = 1 - (codes * taught_codes).sum(1).mean()
@@ -229,7 +255,7 @@ class IdentityTrainer:
         errors = (found - wanted).square()
         near = wanted > 0.3
         relations = errors.mean() + (errors[near].mean() if near.any() else errors.mean())
-        read = F.interpolate(self.reader(maps.float()), size=taught_maps.shape[-2:], mode="bilinear")
+        read = F.interpolate(self.reader(maps), size=taught_maps.shape[-2:], mode="bilinear")
         shown = F.mse_loss(read, taught_maps)
         parts = {"code": own, "relations": relations, "maps": shown}
         self.parts = {name: float(part.detach()) for name, part in parts.items()}
@@ -242,10 +268,11 @@ class IdentityTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         crops, codes, taught_maps = self._batch()
-        with cpu_autocast():
+        if self.blocks_of:
+            loss = self._blockwise_loss(self.blocks_of, crops)
+        else:
             maps = self.net.maps_of(crops)
-            vectors = self.net.vector(maps)
-        loss = self._loss(maps, vectors, codes, taught_maps)
+            loss = self._loss(maps, self.net.vector(maps), codes, taught_maps)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
@@ -320,7 +347,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = IdentityTrainingConfig(
             options.minutes, options.images, seed=options.seed, batch=options.batch, lr=options.lr
         )
-        trainer = IdentityTrainer(config, photos, made, options.start_from)
+        blocks_of = recorder.teacher if options.blockwise else None
+        trainer = IdentityTrainer(config, photos, made, options.start_from, blocks_of)
         go_on(trainer, options.state)
         train(trainer, options.state)
         data = [f"{s.name} ({len(s) - int(s.held.sum())} faces)" for s in photos]
@@ -348,7 +376,10 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     defaults = IdentityTrainingConfig
     add_budget_arguments(parser, DEFAULT_WEIGHTS, Path("runs/identity/faces"), defaults.minutes, defaults.batch)
     parser.add_argument("--state", type=Path, default=Path("runs/identity/state.pt"), help="where the run is kept")
-    parser.add_argument("--start-from", type=Path, help="weights of an earlier run, which may see smaller pictures")
+    parser.add_argument("--start-from", type=Path, help="weights of an earlier run")
+    parser.add_argument(
+        "--blockwise", action="store_true", help="every block learns what the teacher's gives; then train the whole"
+    )
     parser.add_argument("--lr", type=float, default=defaults.lr, help="learning rate")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 160], help="picture sizes to measure at")
     parser.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
