@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from toy import toy_service  # type: ignore[import-not-found]
 
-from editing.guidance.face_net import KIND, FaceEmbedder, FaceNetConfig, inner_face, load_face_net, save_face_net
+from editing.guidance.face_net import KIND, FaceEmbedder, FaceNetConfig, inner_face, load_face_net
 from editing.guidance.likeness import SAME_PERSON, SCALES, SIMILAR, SOMEONE_ELSE
 from editing.guidance.registry import Guides
 from editing.guidance.training import identity, taught
@@ -21,9 +21,10 @@ from editing.guidance.training.distortions import DISTORTIONS
 from editing.guidance.training.identity import IdentityTrainer, IdentityTrainingConfig, go_on, save_state
 from editing.guidance.training.identity_eval import against_parents, limits, persons, report
 from editing.guidance.training.taught import NOBODY, SIZE, TaughtFaces
-from memorygan.checkpoint import Provenance, load_module
+from memorygan.checkpoint import load_module
 from memorygan.training import alignment, teacher
 
+SMALL = FaceNetConfig(32, 8, ((16, 16, 1, 2), (32, 32, 1, 2)), 64, 128)
 MARKS = torch.tensor([[0.38, 0.47], [0.63, 0.47], [0.5, 0.62], [0.39, 0.73], [0.62, 0.73]])
 
 
@@ -146,6 +147,12 @@ def test_other_photos_of_a_held_out_person_are_held_out() -> None:
     assert np.flatnonzero(drawn.held).tolist() == [7, 27]
 
 
+@pytest.fixture
+def small_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings begin with a judge of a few blocks."""
+    monkeypatch.setattr(identity, "FaceEmbedder", lambda: FaceEmbedder(SMALL))
+
+
 def _trainer(images: int) -> IdentityTrainer:
     photos = [faces(12, 6, "ffhq"), faces(12, 7, "stylegan")]
     made = faces(6, 8, "distorted")
@@ -154,6 +161,7 @@ def _trainer(images: int) -> IdentityTrainer:
     return IdentityTrainer(IdentityTrainingConfig(images=images, batch=12), photos, [made])
 
 
+@pytest.mark.usefixtures("small_judge")
 def test_a_step_shows_what_was_made_beside_its_parents() -> None:
     trainer = _trainer(24)
     assert 7 not in trainer.photos and 29 not in trainer.made[0], "held-out faces and what was made of them"
@@ -162,6 +170,7 @@ def test_a_step_shows_what_was_made_beside_its_parents() -> None:
     assert set(trainer.parents[picks[:3], 0]) <= set(picks.tolist())
 
 
+@pytest.mark.usefixtures("small_judge")
 def test_few_rebuilt_faces_are_shown_as_often_as_many_distorted_ones() -> None:
     rebuilt, distorted = faces(2, 8, "rebuilt"), faces(40, 9, "distorted")
     rebuilt.parents[:, 0], distorted.parents[:, 0] = 1, 2
@@ -171,6 +180,7 @@ def test_few_rebuilt_faces_are_shown_as_often_as_many_distorted_ones() -> None:
         assert set(shown[:3]) <= {30, 31} and (shown[3:] >= 32).all()
 
 
+@pytest.mark.usefixtures("small_judge")
 def test_a_step_shows_two_photos_of_one_person() -> None:
     photos = faces(60, 6, "ffhq")
     photos.codes[50], photos.codes[40] = photos.codes[31], photos.codes[7]  # and 7 is held out
@@ -180,6 +190,7 @@ def test_a_step_shows_two_photos_of_one_person() -> None:
         assert {24 + 31, 24 + 50} <= set(trainer._picks().tolist())
 
 
+@pytest.mark.usefixtures("small_judge")
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     whole, first = _trainer(72), _trainer(72)
     for _ in range(3):
@@ -195,6 +206,7 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.usefixtures("small_judge")
 def test_a_finished_run_goes_on_from_before_its_rate_fell(tmp_path: Path) -> None:
     trainer = _trainer(72)
     identity.train(trainer, tmp_path / "state.pt")
@@ -207,6 +219,7 @@ def test_a_finished_run_goes_on_from_before_its_rate_fell(tmp_path: Path) -> Non
     assert 0 < longer.shown < 72
 
 
+@pytest.mark.usefixtures("small_judge")
 def test_a_run_that_went_on_is_not_thrown_back_when_it_is_stopped_again(tmp_path: Path) -> None:
     identity.train(_trainer(72), tmp_path / "state.pt")
     longer = _trainer(720)
@@ -219,11 +232,9 @@ def test_a_run_that_went_on_is_not_thrown_back_when_it_is_stopped_again(tmp_path
     assert again.shown == longer.shown > fell
 
 
-def test_training_brings_codes_nearer(tmp_path: Path) -> None:
-    small = FaceEmbedder(FaceNetConfig(32, 8, ((16, 16, 1, 2), (32, 32, 1, 2)), 64, 128))
-    save_face_net(tmp_path / "small.safetensors", small, Provenance())
-    config = IdentityTrainingConfig(images=1600, batch=8, lr=1e-2)
-    trainer = IdentityTrainer(config, [faces(12, 14)], start=tmp_path / "small.safetensors")
+@pytest.mark.usefixtures("small_judge")
+def test_training_brings_codes_nearer() -> None:
+    trainer = IdentityTrainer(IdentityTrainingConfig(images=1600, batch=8, lr=1e-2), [faces(12, 14)])
     found = []
     for _ in range(130):
         trainer.step()
