@@ -33,7 +33,7 @@ class _Residual(nn.Module):
         return F.relu(x + self.second(self.first(x)))
 
 
-class _Down(nn.Module):
+class Down(nn.Module):
     """Halve the resolution, then refine."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -55,18 +55,18 @@ class FaceTrunk(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.stem = convolution(3, widths[0], stride=2)
-        self.encoder = nn.ModuleList(_Down(a, b) for a, b in pairwise(widths))
+        self.encoder = nn.ModuleList(Down(a, b) for a, b in pairwise(widths))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Images (B, 3, S, S) in [-1, 1], S a multiple of the stride → maps at 1/2, 1/4 … of S, differentiable."""
         dtype = next(self.stem.parameters()).dtype
-        maps = [self.stem(_standardise(images).to(dtype))]
+        maps = [self.stem(standardised(images).to(dtype))]
         for down in self.encoder:
             maps.append(down(maps[-1]))
         return maps
 
 
-def _standardise(images: Tensor) -> Tensor:
+def standardised(images: Tensor) -> Tensor:
     """Zero mean and unit spread per image and channel: exposure and colour casts leave before the network sees them."""
     centred = images - images.mean(dim=(2, 3), keepdim=True)
     # Written out: torch's variance over such axes is slow on CPUs.

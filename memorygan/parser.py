@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memorygan.checkpoint import Provenance
+from memorygan.closer_look import SIDE, CloserLook, load_closer_look
 from memorygan.face_trunk import FaceTrunk, convolution
 from memorygan.layers import channels_last
 from memorygan.network_file import load_network, save_network
@@ -126,6 +127,7 @@ class FaceParser(FaceTrunk):
         widths = config.widths
         super().__init__(widths)
         self.config, self.parts = config, parts
+        self.closer: CloserLook | None = None
         self.decoder = nn.ModuleList(_Up(b, a) for a, b in reversed(list(pairwise(widths))))
         self.head = nn.Conv2d(widths[0], self.config.parts, 1)
 
@@ -141,7 +143,7 @@ class FaceParser(FaceTrunk):
 
     @torch.no_grad()
     def parse(self, images: Tensor, flip: bool = False) -> ParsedFaces:
-        """Find the parts of aligned faces.
+        """Find the parts of aligned faces; in ones of 256 pixels and more with a closer look, if there is one.
 
         Args:
             images: (B, 3, H, W) float in [-1, 1], H and W at least 32; resized inside to the working size.
@@ -165,6 +167,8 @@ class FaceParser(FaceTrunk):
             scores = (scores + self(small.flip(-1)).flip(-1)) / 2
         scores = F.interpolate(scores.float(), size=(height, width), mode="bilinear", align_corners=False)
         probabilities = scores.softmax(dim=1)
+        if self.closer is not None and min(height, width) >= SIDE:
+            probabilities = self.closer.refine(images.to(reference.device), probabilities)
         return ParsedFaces(probabilities.argmax(dim=1).to(torch.uint8), probabilities, self.parts)
 
     def resize(self, images: Tensor) -> Tensor:
@@ -193,12 +197,22 @@ def save_parser(path: str | os.PathLike[str], parser: FaceParser, provenance: Pr
     return save_network(path, KIND, parser, provenance, parts=list(parser.parts.names))
 
 
-def load_parser(path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> FaceParser:
-    """The parser of a file, by default the bundled one, as :func:`memorygan.network_file.load_network`."""
+def load_parser(
+    path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu", closer: Path | None = None
+) -> FaceParser:
+    """The parser of a file, by default the bundled one, as :func:`memorygan.network_file.load_network`.
+
+    Args:
+        path: of the parser.
+        device: where it shall compute.
+        closer: file of a :class:`memorygan.closer_look.CloserLook` for photos, read likewise; none if None.
+    """
 
     def build(meta: Mapping[str, Any]) -> FaceParser:
         if meta.get("parts") != list(FACE_PARTS.names):
             raise ValueError(f"it knows other parts than this program, which needs {', '.join(FACE_PARTS.names)}")
         return FaceParser(ParserConfig.from_dict(meta.get("config")))
 
-    return channels_last(load_network(path or DEFAULT_WEIGHTS, KIND, build, device))
+    parser = channels_last(load_network(path or DEFAULT_WEIGHTS, KIND, build, device))
+    parser.closer = None if closer is None else load_closer_look(closer, device)
+    return parser

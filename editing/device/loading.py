@@ -16,6 +16,7 @@ from editing.errors import EditingError
 from editing.results import MAX_SEED
 from editing.sliders.directions import SliderSet
 from memorygan.checkpoint import CheckpointError, load_generator
+from memorygan.closer_look import DEFAULT_WEIGHTS as EYES
 from memorygan.config import get_preset
 from memorygan.encoder import PartEncoder, load_encoder
 from memorygan.fast import hardware
@@ -170,9 +171,12 @@ def _parser(missing: dict[str, str], folder: Path, device: torch.device) -> Face
     file = folder / PARSER_NAME
     if not file.is_file():
         file = WEIGHTS_DIR / PARSER_NAME
-    return _optional(
-        missing, "parse", file, "the parts of photos are not recognised", lambda found: load_parser(found, device)
-    )
+    closer = EYES if EYES.is_file() else None
+
+    def load(found: Path) -> FaceParser:
+        return load_parser(found, device, closer)
+
+    return _optional(missing, "parse", file, "the parts of photos are not recognised", load)
 
 
 def _missing_packages() -> dict[str, str]:

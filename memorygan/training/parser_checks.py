@@ -170,11 +170,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--photos", type=Path, help="folder with the folders ffhq, diffusion and stylegan")
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS, help="parser to check")
+    parser.add_argument("--closer", type=Path, help="closer look at the eyes to check it with")
     parser.add_argument("--hold-out", type=int, default=200, help="last faces of the annotated folder")
     parser.add_argument("--cache", type=Path, default=Path("runs/parser/cache"), help="packed faces")
     add_threads(parser)
     options = parser.parse_args(arguments)
-    network = load_parser(options.weights)
+    network = load_parser(options.weights, closer=options.closer)
     if options.annotated:
         _, held_out = pack(options.annotated, options.cache).split(options.hold_out)
         for title, (part, condition) in DRAWN.items():

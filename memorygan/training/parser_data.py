@@ -175,7 +175,13 @@ def _write_pack(pairs: list[tuple[Path, Path]], files: dict[str, Path], size: in
 
 
 class FaceSampler:
-    """Draws random augmented batches; everything random comes from one generator, so a stored state replays it."""
+    """Draws random augmented batches; everything random comes from one generator, so a stored state replays it.
+
+    Attributes:
+        stray: share of :data:`ROTATION`, :data:`ZOOM` and :data:`SHIFT` by which faces are moved.
+    """
+
+    stray = 1.0
 
     def __init__(
         self,
@@ -229,11 +235,11 @@ class FaceSampler:
         batch = len(image)
         # Squared towards 0: most photos are nearly upright, and they must not pay for the tilted ones.
         tilt = self._uniform(batch)
-        angle = torch.deg2rad(ROTATION * tilt * tilt.abs())
-        scale = torch.exp(self._uniform(batch) * math.log(ZOOM))
+        angle = torch.deg2rad(self.stray * ROTATION * tilt * tilt.abs())
+        scale = torch.exp(self._uniform(batch) * self.stray * math.log(ZOOM))
         flip = torch.where(self._uniform(batch) < 0, -1.0, 1.0)
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-        shift = self._uniform(2, batch) * 2 * SHIFT
+        shift = self._uniform(2, batch) * 2 * self.stray * SHIFT
         theta = torch.stack([cos * flip, -sin, shift[0], sin * flip, cos, shift[1]], dim=1).view(batch, 2, 3)
         padding = ("zeros", "border", "reflection")[int(torch.randint(3, (1,), generator=self.generator))]
 
@@ -242,13 +248,17 @@ class FaceSampler:
         if padding == "zeros":  # label 0 outside is the background: right as it is
             image = image.clamp_(-1, 1)
 
-        half = self.size // 2
+        return image, self._labels(mask, theta, padding)
+
+    def _labels(self, mask: Tensor, theta: Tensor, padding: str) -> Tensor:
+        """(B, size/2, size/2) int64 ids of moved masks (B, S, S); beyond their border by grid_sample's padding."""
+        batch, half = len(mask), self.size // 2
         cells = F.affine_grid(theta, [batch, 1, half, half], align_corners=False)
         # One random point in each half-resolution cell: in expectation the label is the share each part has of the
         # cell, so that enlarged scores put borders between pixels, and no one-hot map is ever built.
         cells = cells + self._uniform(batch, half, half, 2) / half
         ids = F.grid_sample(mask[:, None].float(), cells, mode="nearest", padding_mode=padding, align_corners=False)
-        return image, ids[:, 0].long()
+        return ids[:, 0].long()
 
     def _recolour(self, x: Tensor) -> Tensor:
         """Everything that changes the look of a photo and leaves its mask alone."""

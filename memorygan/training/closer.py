@@ -1,0 +1,185 @@
+"""Train the closer look at the eyes, or measure the parser with it.
+
+    python -m memorygan.training.closer --data data/celebamask --minutes 25
+    python -m memorygan.training.closer --data data/celebamask --evaluate
+
+It needs masks that were drawn by hand: those of other networks are no finer than the parser's own. The run is kept in
+``--state`` and gone on from if it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memorygan.closer_look import DEFAULT_WEIGHTS, PARTS, SIDE, CloserLook, save_closer_look
+from memorygan.command import command
+from memorygan.layers import channels_last
+from memorygan.parser import load_parser
+from memorygan.parts import FACE_PARTS
+from memorygan.training.parser import parsing_loss
+from memorygan.training.parser_composites import IGNORE
+from memorygan.training.parser_data import FaceSampler, PackedFaces, pack
+from memorygan.training.parser_eval import CONDITIONS, evaluate, format_table
+from memorygan.training.schedule import (
+    Budget,
+    add_budget_arguments,
+    learning_rate,
+    provenance_of,
+    share_spent,
+    update_average,
+)
+
+_WARM = 0.03
+
+
+@dataclass(frozen=True)
+class CloserTrainingConfig(Budget):
+    """How it is trained, beside its :class:`Budget`.
+
+    Attributes:
+        batch: faces per step.
+        lr: peak learning rate of AdamW.
+        dice: weight of the dice term beside cross-entropy.
+
+    Raises:
+        ValueError: for a budget or a batch that nothing can be learned from.
+    """
+
+    minutes: float = 25.0
+    ema: float = 0.995
+    batch: int = 16
+    lr: float = 2e-3
+    dice: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch < 2:
+            raise ValueError(f"need a batch of 2 or more, got {self.batch}")
+
+
+class FullSizeSampler(FaceSampler):
+    """Faces of 256 pixels, recoloured as for the parser and moved by less, with a label for every pixel."""
+
+    stray = 0.4  # eyes stay in their band
+
+    def __init__(self, faces: PackedFaces, generator: torch.Generator) -> None:
+        super().__init__([faces], [1.0], SIDE, generator)
+
+    def _labels(self, mask: Tensor, theta: Tensor, padding: str) -> Tensor:
+        grid = F.affine_grid(theta, [len(mask), 1, self.size, self.size], align_corners=False)
+        ids = F.grid_sample(mask[:, None].float(), grid, mode="nearest", padding_mode=padding, align_corners=False)
+        return ids[:, 0].long()
+
+
+class CloserTrainer:
+    """One training run."""
+
+    def __init__(self, config: CloserTrainingConfig, faces: PackedFaces) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.net, self.average = config, channels_last(CloserLook().train()), CloserLook().eval()
+        self.average.load_state_dict(self.net.state_dict())
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=0.02)
+        self.dice = torch.Generator().manual_seed(config.seed)
+        self.sampler = FullSizeSampler(faces, self.dice)
+        # Part id → class: neither, eyes, brows.
+        self.classes = torch.full((256,), IGNORE)
+        self.classes[: len(FACE_PARTS)] = 0
+        for number, name in enumerate(PARTS, 1):
+            self.classes[FACE_PARTS.index(name)] = number
+        self.images_before, self.shown, self.seconds, self.steps = 0, 0, 0.0, 0
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget spent."""
+        return share_spent(self.config, self.shown, self.seconds)
+
+    def step(self) -> float:
+        """One optimiser step; returns the loss."""
+        started = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.lr, self.progress, _WARM)
+        images, ids = self.sampler.draw(self.config.batch)
+        scores = self.net(self.net.cut(images))
+        wanted = self.classes[self.net.cut(ids)]
+        loss = parsing_loss(scores, wanted, torch.ones(1 + len(PARTS)), self.config.dice)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        self.optimizer.step()
+        update_average(self.average, self.net, self.config.ema, self.steps)
+        self.steps += 1
+        self.shown += len(images)
+        self.seconds += time.perf_counter() - started
+        return float(loss.detach())
+
+    def save(self, path: Path) -> None:
+        """Write what :meth:`restore` reads; a crash leaves the old file or the new one."""
+        state = {name: getattr(self, name).state_dict() for name in ("net", "average", "optimizer")}
+        state |= {"dice": self.dice.get_state(), "counts": [self.shown, self.seconds, self.steps]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Goes on from a run that :meth:`save` kept."""
+        state = torch.load(path, weights_only=True)
+        for name in ("net", "average", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.dice.set_state(state["dice"])
+        self.shown, self.seconds, self.steps = state["counts"]
+
+
+def train(trainer: CloserTrainer, state: Path, every: float = 120.0) -> None:
+    """Train until the budget is spent, keeping the run in ``state``."""
+    saved, losses = time.monotonic(), []
+    while trainer.progress < 1:
+        losses.append(trainer.step())
+        if time.monotonic() - saved > every or trainer.progress >= 1:
+            trainer.save(state)
+            mean = sum(losses) / len(losses)
+            print(f"{trainer.shown} images, {trainer.seconds / 60:.1f} minutes: loss {mean:.3f}", flush=True)
+            saved, losses = time.monotonic(), []
+
+
+@command()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see ``--help``."""
+    parser = argparse.ArgumentParser(prog="python -m memorygan.training.closer", description="Train the closer look.")
+    defaults = CloserTrainingConfig
+    parser.add_argument("--data", type=Path, required=True, help="folder with images/ and masks/ drawn by hand")
+    parser.add_argument("--hold-out", type=int, default=200, help="last faces that are only measured (%(default)s)")
+    add_budget_arguments(parser, DEFAULT_WEIGHTS, Path("runs/parser/cache"), defaults.minutes, defaults.batch)
+    parser.add_argument("--state", type=Path, default=Path("runs/closer/state.pt"), help="where the run is kept")
+    parser.add_argument("--evaluate", action="store_true", help="only measure the parser with the weights in --out")
+    options = parser.parse_args(arguments)
+    kept, held_out = pack(options.data, options.cache, SIDE).split(options.hold_out)
+    if not options.evaluate:
+        config = CloserTrainingConfig(options.minutes, options.images, seed=options.seed, batch=options.batch)
+        trainer = CloserTrainer(config, kept)
+        if options.state.is_file():
+            trainer.restore(options.state)
+        train(trainer, options.state)
+        notes = "exponential moving average of the weights"
+        data = [f"{kept.name} ({len(kept)} faces)"]
+        provenance = provenance_of(trainer, data, options.licence, "memorygan.training.closer", notes)
+        save_closer_look(options.out, trainer.average, provenance)
+        print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
+    if len(held_out):
+        for closer in (None, options.out):
+            network = load_parser(closer=closer)
+            scores = {name: evaluate(network, held_out, test) for name, test in CONDITIONS.items()}
+            print("\nwithout a closer look" if closer is None else "\nwith it")
+            print(format_table(scores, FACE_PARTS.names))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
