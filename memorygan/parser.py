@@ -142,12 +142,13 @@ class FaceParser(FaceTrunk):
         return self.head(x)
 
     @torch.no_grad()
-    def parse(self, images: Tensor, flip: bool = False) -> ParsedFaces:
+    def parse(self, images: Tensor, flip: bool = False, closely: bool = True) -> ParsedFaces:
         """Find the parts of aligned faces; in ones of 256 pixels and more with a closer look, if there is one.
 
         Args:
             images: (B, 3, H, W) float in [-1, 1], H and W at least 32; resized inside to the working size.
             flip: average with the mirrored image; twice the time, slightly steadier borders.
+            closely: False where small pictures were enlarged, in which there is nothing closer to see.
 
         Returns:
             ids and probabilities at the size of the input.
@@ -167,7 +168,7 @@ class FaceParser(FaceTrunk):
             scores = (scores + self(small.flip(-1)).flip(-1)) / 2
         scores = F.interpolate(scores.float(), size=(height, width), mode="bilinear", align_corners=False)
         probabilities = scores.softmax(dim=1)
-        if self.closer is not None and min(height, width) >= SIDE:
+        if closely and self.closer is not None and min(height, width) >= SIDE:
             probabilities = self.closer.refine(images.to(reference.device), probabilities)
         return ParsedFaces(probabilities.argmax(dim=1).to(torch.uint8), probabilities, self.parts)
 

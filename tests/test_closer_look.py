@@ -80,6 +80,7 @@ def test_the_parser_looks_closer_where_there_are_the_pixels() -> None:
     small, large = (parser.parse(_halves(size)) for size in (128, 256))
     assert torch.equal(small.probabilities, plain[0].probabilities)
     assert (large.ids[0, 100:140, 40:120] == EYES).all() and not torch.equal(large.ids, plain[1].ids)
+    assert torch.equal(parser.parse(_halves(256), closely=False).probabilities, plain[1].probabilities)
 
 
 def test_scores_have_the_size_of_the_band_and_move_with_the_picture() -> None:

@@ -25,7 +25,7 @@ class BlurredParser(FaceParser):
     def __init__(self) -> None:
         super().__init__(ParserConfig(32, (4, 6)))
 
-    def parse(self, images: Tensor, flip: bool = False) -> ParsedFaces:
+    def parse(self, images: Tensor, flip: bool = False, closely: bool = True) -> ParsedFaces:
         hair = F.interpolate((images.mean(dim=1, keepdim=True) < 0).float(), size=(16, 16), mode="area")
         hair = F.interpolate(hair, size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         probabilities = torch.zeros(len(images), len(FACE_PARTS), *images.shape[-2:])

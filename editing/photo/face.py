@@ -160,10 +160,10 @@ def places(frame: Frame) -> np.ndarray:
 
 
 @torch.no_grad()
-def shares_of(parser: FaceParser, pixels: np.ndarray, device: torch.device) -> np.ndarray:
-    """(N, N, 3) uint8 → (s, s, K) float32, how sure a parser is of each part."""
+def shares_of(parser: FaceParser, pixels: np.ndarray, device: torch.device, closely: bool = True) -> np.ndarray:
+    """(N, N, 3) uint8 → (s, s, K) float32, how sure a parser is of each part; ``closely`` as for its ``parse``."""
     small = cv2.resize(pixels, (_PARSED_SIDE, _PARSED_SIDE), interpolation=cv2.INTER_AREA)
-    return parser.parse(from_uint8(small, device)).probabilities[0].permute(1, 2, 0).cpu().numpy()
+    return parser.parse(from_uint8(small, device), closely=closely).probabilities[0].permute(1, 2, 0).cpu().numpy()
 
 
 def _framed(

@@ -100,12 +100,17 @@ def scene_of(pixels: np.ndarray, shares: np.ndarray) -> Scene:
     return Scene(weight, rgb, x.flatten(), y.flatten(), side, FACE_PARTS)
 
 
+def _shares(parser: FaceParser, pixels: np.ndarray) -> np.ndarray:
+    """What the parser sees; in the model's small picture and in the photo alike, so without a closer look."""
+    return shares_of(parser, pixels, torch.device("cpu"), closely=False)
+
+
 def property_of(
     parser: FaceParser, pixels: np.ndarray, part: str, name: str, shares: np.ndarray | None = None
 ) -> float:
     """One property of a part, not-a-number where there is none; the part is where the shares, or the parser, see it."""
     found = [item for item in properties_of(part) if item.name == name]
-    scene = scene_of(pixels, shares_of(parser, pixels, torch.device("cpu")) if shares is None else shares)
+    scene = scene_of(pixels, _shares(parser, pixels) if shares is None else shares)
     return float(measure(tuple(found), scene, part)[0, 0]) if found else float("nan")
 
 
@@ -236,7 +241,7 @@ def study(
     found = {}
     with opened(service, picture) as (session, before):
         model = service.model_view(session).image
-        shares = [shares_of(parser, pixels, torch.device("cpu")) for pixels in (model, before)]
+        shares = [_shares(parser, pixels) for pixels in (model, before)]
         for name, values in EDITS.items():
             if not set(values) <= set(names):
                 continue
