@@ -68,7 +68,8 @@ def test_inside_a_part_nothing_changes() -> None:
     image, _ = photo()
     image[..., 100:104, 60:64] = -0.8  # a dark mark on the skin, far from the hair
     marked = BlurredParser().eval()
-    marked.parse = lambda images, flip=False: BlurredParser.parse(marked, photo()[0])  # type: ignore[method-assign]
+    found = BlurredParser().parse(photo()[0])
+    marked.parse = lambda images, flip=False, closely=True: found  # type: ignore[method-assign]
     masks = soft_masks(marked, image)
     assert masks.shape == (1, len(FACE_PARTS), SIZE, SIZE)
     assert masks.dtype == torch.float32
