@@ -20,6 +20,7 @@ from memorygan.parts import FACE_PARTS
 from memorygan.training import closer
 from memorygan.training.closer import CloserTrainer, CloserTrainingConfig, FullSizeSampler
 from memorygan.training.parser_data import PackedFaces
+from memorygan.training.schedule import save_state
 
 EYES, BROWS, SKIN, HAIR = (FACE_PARTS.index(name) for name in ("eyes", "eyebrows", "skin", "hair"))
 TINY = CloserConfig((80, 160, 32, 224), (4, 6))
@@ -192,9 +193,9 @@ def test_training_finds_eyes_and_goes_on_where_it_stopped(tmp_path: Path, monkey
     trainer = CloserTrainer(config, _faces(8))
     losses = [trainer.step() for _ in range(24)]
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
-    trainer.save(tmp_path / "state.pt")
+    save_state(tmp_path / "state.pt", trainer)
     again = CloserTrainer(config, _faces(8))
-    again.restore(tmp_path / "state.pt")
+    again.restore(torch.load(tmp_path / "state.pt", weights_only=True))
     assert again.shown == 96 and again.step() == pytest.approx(trainer.step())
 
 

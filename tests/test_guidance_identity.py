@@ -18,11 +18,12 @@ from editing.guidance.registry import Guides
 from editing.guidance.training import identity, taught
 from editing.guidance.training.blockwise import block_errors, check_blocks
 from editing.guidance.training.distortions import DISTORTIONS
-from editing.guidance.training.identity import IdentityTrainer, IdentityTrainingConfig, go_on, save_state
+from editing.guidance.training.identity import IdentityTrainer, IdentityTrainingConfig, go_on
 from editing.guidance.training.identity_eval import against_parents, limits, persons, report
 from editing.guidance.training.taught import NOBODY, SIZE, TaughtFaces
 from memorygan.checkpoint import load_module
 from memorygan.training import alignment, teacher
+from memorygan.training.schedule import save_state
 
 SMALL = FaceNetConfig(32, 8, ((16, 16, 1, 2), (32, 32, 1, 2)), 64, 128)
 MARKS = torch.tensor([[0.38, 0.47], [0.63, 0.47], [0.5, 0.62], [0.39, 0.73], [0.62, 0.73]])

@@ -172,11 +172,8 @@ def _parser(missing: dict[str, str], folder: Path, device: torch.device) -> Face
     if not file.is_file():
         file = WEIGHTS_DIR / PARSER_NAME
     closer = EYES if EYES.is_file() else None
-
-    def load(found: Path) -> FaceParser:
-        return load_parser(found, device, closer)
-
-    return _optional(missing, "parse", file, "the parts of photos are not recognised", load)
+    remedy = "the parts of photos are not recognised"
+    return _optional(missing, "parse", file, remedy, lambda found: load_parser(found, device, closer))
 
 
 def _missing_packages() -> dict[str, str]:

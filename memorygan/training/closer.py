@@ -15,10 +15,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from memorygan.closer_look import DEFAULT_WEIGHTS, PARTS, SIDE, CloserLook, save_closer_look
 from memorygan.command import command
@@ -35,6 +35,7 @@ from memorygan.training.schedule import (
     learning_rate,
     provenance_of,
     share_spent,
+    spend,
     update_average,
 )
 
@@ -46,7 +47,6 @@ class CloserTrainingConfig(Budget):
     """How it is trained, beside its :class:`Budget`.
 
     Attributes:
-        batch: faces per step.
         lr: peak learning rate of AdamW.
         dice: weight of the dice term beside cross-entropy.
 
@@ -56,28 +56,18 @@ class CloserTrainingConfig(Budget):
 
     minutes: float = 25.0
     ema: float = 0.995
-    batch: int = 16
     lr: float = 2e-3
     dice: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch < 2:
-            raise ValueError(f"need a batch of 2 or more, got {self.batch}")
 
 
 class FullSizeSampler(FaceSampler):
     """Faces of 256 pixels, recoloured as for the parser and moved by less, with a label for every pixel."""
 
     stray = 0.4  # eyes stay in their band
+    cell = 1
 
     def __init__(self, faces: PackedFaces, generator: torch.Generator) -> None:
         super().__init__([faces], [1.0], SIDE, generator)
-
-    def _labels(self, mask: Tensor, theta: Tensor, padding: str) -> Tensor:
-        grid = F.affine_grid(theta, [len(mask), 1, self.size, self.size], align_corners=False)
-        ids = F.grid_sample(mask[:, None].float(), grid, mode="nearest", padding_mode=padding, align_corners=False)
-        return ids[:, 0].long()
 
 
 class CloserTrainer:
@@ -121,33 +111,17 @@ class CloserTrainer:
         self.seconds += time.perf_counter() - started
         return float(loss.detach())
 
-    def save(self, path: Path) -> None:
-        """Write what :meth:`restore` reads; a crash leaves the old file or the new one."""
+    def state(self) -> dict[str, Any]:
+        """All that another process needs to go on."""
         state = {name: getattr(self, name).state_dict() for name in ("net", "average", "optimizer")}
-        state |= {"dice": self.dice.get_state(), "counts": [self.shown, self.seconds, self.steps]}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        return state | {"dice": self.dice.get_state(), "counts": [self.shown, self.seconds, self.steps]}
 
-    def restore(self, path: Path) -> None:
-        """Goes on from a run that :meth:`save` kept."""
-        state = torch.load(path, weights_only=True)
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from :meth:`state`."""
         for name in ("net", "average", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.dice.set_state(state["dice"])
         self.shown, self.seconds, self.steps = state["counts"]
-
-
-def train(trainer: CloserTrainer, state: Path, every: float = 120.0) -> None:
-    """Train until the budget is spent, keeping the run in ``state``."""
-    saved, losses = time.monotonic(), []
-    while trainer.progress < 1:
-        losses.append(trainer.step())
-        if time.monotonic() - saved > every or trainer.progress >= 1:
-            trainer.save(state)
-            mean = sum(losses) / len(losses)
-            print(f"{trainer.shown} images, {trainer.seconds / 60:.1f} minutes: loss {mean:.3f}", flush=True)
-            saved, losses = time.monotonic(), []
 
 
 @command()
@@ -166,8 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = CloserTrainingConfig(options.minutes, options.images, seed=options.seed, batch=options.batch)
         trainer = CloserTrainer(config, kept)
         if options.state.is_file():
-            trainer.restore(options.state)
-        train(trainer, options.state)
+            trainer.restore(torch.load(options.state, weights_only=True))
+        spend(trainer, options.state)
         notes = "exponential moving average of the weights"
         data = [f"{kept.name} ({len(kept)} faces)"]
         provenance = provenance_of(trainer, data, options.licence, "memorygan.training.closer", notes)

@@ -48,7 +48,6 @@ class TrainingConfig(Budget):
     """How the parser is trained, beside its :class:`Budget`, which earlier parts of the run count towards.
 
     Attributes:
-        batch: faces per step.
         sizes: (share of the budget, image size) of each stage; small images first, the working size last.
         lr: peak learning rate of AdamW.
         weight_decay: decoupled, on convolution weights only.
@@ -61,7 +60,6 @@ class TrainingConfig(Budget):
 
     minutes: float = 28.0
     ema: float = 0.998
-    batch: int = 16
     sizes: tuple[tuple[float, int], ...] = growing_sizes(ParserConfig.size)
     lr: float = 2e-3
     weight_decay: float = 0.02
@@ -70,8 +68,6 @@ class TrainingConfig(Budget):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch < 2:
-            raise ValueError(f"need a batch of 2 or more, got {self.batch}")
         total = sum(share for share, _ in self.sizes)
         if not math.isclose(total, 1.0, abs_tol=1e-6):
             raise ValueError(f"the shares of the size stages must add up to 1, got {total}: {self.sizes}")

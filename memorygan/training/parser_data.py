@@ -179,9 +179,11 @@ class FaceSampler:
 
     Attributes:
         stray: share of :data:`ROTATION`, :data:`ZOOM` and :data:`SHIFT` by which faces are moved.
+        cell: pixels along a side that share a label.
     """
 
     stray = 1.0
+    cell = 2
 
     def __init__(
         self,
@@ -251,12 +253,13 @@ class FaceSampler:
         return image, self._labels(mask, theta, padding)
 
     def _labels(self, mask: Tensor, theta: Tensor, padding: str) -> Tensor:
-        """(B, size/2, size/2) int64 ids of moved masks (B, S, S); beyond their border by grid_sample's padding."""
-        batch, half = len(mask), self.size // 2
-        cells = F.affine_grid(theta, [batch, 1, half, half], align_corners=False)
-        # One random point in each half-resolution cell: in expectation the label is the share each part has of the
+        """(B, size/cell, size/cell) int64 ids of moved masks (B, S, S), padded as by grid_sample."""
+        batch, side = len(mask), self.size // self.cell
+        cells = F.affine_grid(theta, [batch, 1, side, side], align_corners=False)
+        # One random point in each larger cell: in expectation the label is the share each part has of the
         # cell, so that enlarged scores put borders between pixels, and no one-hot map is ever built.
-        cells = cells + self._uniform(batch, half, half, 2) / half
+        if self.cell > 1:
+            cells = cells + self._uniform(batch, side, side, 2) / side
         ids = F.grid_sample(mask[:, None].float(), cells, mode="nearest", padding_mode=padding, align_corners=False)
         return ids[:, 0].long()
 

@@ -1,14 +1,15 @@
-"""What the trainings of parser and judges share: a budget, a learning rate over it, and averaged weights."""
+"""What the trainings of parser and judges share: a budget, a learning rate over it, averaged weights, a kept run."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -26,19 +27,23 @@ class Budget:
         images: budget in images shown.
         ema: decay per step of the averaged weights, which are the ones that ship.
         seed: of everything random.
+        batch: faces per step.
 
     Raises:
-        ValueError: for a budget in which nothing can be learned.
+        ValueError: for a budget or a batch that nothing can be learned from.
     """
 
     minutes: float
     images: int = 0
     ema: float = 0.99
     seed: int = 0
+    batch: int = 16
 
     def __post_init__(self) -> None:
         if self.minutes <= 0 or self.images < 0:
             raise ValueError("need minutes above 0, and images of 0 or more")
+        if self.batch < 2:
+            raise ValueError(f"need a batch of 2 or more, got {self.batch}")
 
 
 class Training(Protocol):
@@ -50,6 +55,37 @@ class Training(Protocol):
 
     @property
     def config(self) -> Budget: ...
+
+
+class KeptTraining(Training, Protocol):
+    """A run that another process can go on with."""
+
+    @property
+    def progress(self) -> float: ...
+
+    def step(self) -> float: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+
+def save_state(path: Path, training: KeptTraining) -> None:
+    """Write all that another process needs to go on; a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    torch.save(training.state(), temporary)
+    temporary.replace(path)
+
+
+def spend(training: KeptTraining, state: Path, every: float = 300.0) -> None:
+    """Train until the budget is spent, keeping the run in ``state`` every so many seconds."""
+    saved, losses = time.monotonic(), []
+    while training.progress < 1:
+        losses.append(training.step())
+        if time.monotonic() - saved > every or training.progress >= 1:
+            save_state(state, training)
+            spent = f"{training.shown} images, {training.seconds / 60:.1f} minutes"
+            print(f"{spent}: loss {sum(losses) / len(losses):.4f}", flush=True)
+            saved, losses = time.monotonic(), []
 
 
 def share_spent(budget: Budget, shown: int, seconds: float) -> float:

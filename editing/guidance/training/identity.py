@@ -52,6 +52,7 @@ from memorygan.training.schedule import (
     Budget,
     add_budget_arguments,
     provenance_of,
+    save_state,
     share_spent,
     update_average,
 )
@@ -282,14 +283,6 @@ class IdentityTrainer:
         self.shown += len(crops)
         self.seconds += time.perf_counter() - started
         return float(loss.detach())
-
-
-def save_state(path: Path, trainer: IdentityTrainer) -> None:
-    """Write what :meth:`IdentityTrainer.restore` reads; a crash leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    torch.save(trainer.state(), temporary)
-    temporary.replace(path)
 
 
 def train(trainer: IdentityTrainer, state: Path, every: float = 120.0) -> None:

@@ -67,6 +67,7 @@ from memorygan.training.schedule import (
     learning_rate,
     provenance_of,
     share_spent,
+    spend,
     update_average,
 )
 
@@ -104,11 +105,6 @@ class TextTrainingConfig(Budget):
     batch: int = 96
     lr: float = 1e-3
     adversarial: float = 0.02
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch < 2:
-            raise ValueError("need a batch of 2 or more")
 
 
 def create_judge(pretrained: str | None = None) -> Any:
@@ -354,26 +350,6 @@ class TextTrainer:
         return state
 
 
-def save_state(path: Path, trainer: TextTrainer) -> None:
-    """Write what :meth:`TextTrainer.restore` reads; a crash leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    torch.save(trainer.state(), temporary)
-    temporary.replace(path)
-
-
-def train(trainer: TextTrainer, state: Path, every: float = 300.0) -> None:
-    """Train until the budget is spent, keeping the run in ``state``."""
-    saved, losses = time.monotonic(), []
-    while trainer.progress < 1:
-        losses.append(trainer.step())
-        if time.monotonic() - saved > every or trainer.progress >= 1:
-            save_state(state, trainer)
-            spent = f"{trainer.shown} images, {trainer.seconds / 60:.1f} minutes"
-            print(f"{spent}: loss {np.mean(losses):.4f}", flush=True)
-            saved, losses = time.monotonic(), []
-
-
 @command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
@@ -386,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         trainer = TextTrainer(config, training, shares, options.start)
         if options.state.is_file():
             trainer.restore(torch.load(options.state, weights_only=True))
-        train(trainer, options.state)
+        spend(trainer, options.state)
         cosine = trainer.teach_words(options.word_steps)
         print(f"captions lie at their anchors with a mean cosine of {cosine:.3f}")
         write(options.out, trainer, training, options.licence)
