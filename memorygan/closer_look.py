@@ -7,7 +7,6 @@ the parser keeps the say in what else there is.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from memorygan.checkpoint import Provenance
 from memorygan.face_trunk import Down, convolution, standardised
 from memorygan.layers import channels_last
 from memorygan.manifest import WEIGHTS_DIR
-from memorygan.network_file import load_network, save_network
+from memorygan.network_file import load_network, network_config, save_network
 from memorygan.parts import FACE_PARTS
 
 KIND = "closer-look"
@@ -57,21 +56,6 @@ class CloserConfig:
         inside = 0 <= top < bottom <= SIDE and 0 <= left < right <= SIDE
         if not inside or (bottom - top) % stride or (right - left) % stride:
             raise ValueError(f"box must lie within {SIDE} pixels, its sides multiples of {stride}, got {self.box}")
-
-    @classmethod
-    def from_dict(cls, fields: Any) -> CloserConfig:
-        """The config stored in a checkpoint as JSON.
-
-        Raises:
-            ValueError: for anything but the right fields with whole numbers in them.
-        """
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(fields, dict) or set(fields) != names:
-            raise ValueError(f"its configuration must have the fields {', '.join(sorted(names))}")
-        lists = all(isinstance(value, (list, tuple)) for value in fields.values())
-        if not (lists and all(type(number) is int for value in fields.values() for number in value)):
-            raise ValueError(f"its configuration must hold lists of whole numbers, got {fields}")
-        return cls(tuple(fields["box"]), tuple(fields["widths"]))
 
 
 class CloserLook(nn.Module):
@@ -147,6 +131,6 @@ def load_closer_look(path: str | os.PathLike[str] | None = None, device: torch.d
     def build(meta: Mapping[str, Any]) -> CloserLook:
         if meta.get("parts") != list(PARTS):
             raise ValueError(f"it looks for other parts than this program, which needs {', '.join(PARTS)}")
-        return CloserLook(CloserConfig.from_dict(meta.get("config")))
+        return CloserLook(network_config(CloserConfig, meta))
 
     return channels_last(load_network(path or DEFAULT_WEIGHTS, KIND, build, device))

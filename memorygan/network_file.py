@@ -6,12 +6,14 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from memorygan.checkpoint import Network, Provenance, load_module, restore, save_module
+
+Config = TypeVar("Config")
 
 
 def save_network(
@@ -35,6 +37,36 @@ def save_network(
     config: Any = network.config
     meta = {"kind": kind, "config": dataclasses.asdict(config), **more, "provenance": dataclasses.asdict(provenance)}
     return save_module(path, network.state_dict(), meta, half=True)
+
+
+def network_config(config: Callable[..., Config], meta: Mapping[str, Any]) -> Config:
+    """The configuration in a file's metadata: whole numbers, and lists of such, as the defaults of its fields are.
+
+    Args:
+        config: a dataclass whose fields have defaults and whose ``__post_init__`` refuses what cannot be built.
+        meta: of the file.
+
+    Raises:
+        ValueError: for other fields, for values of another form, and what ``config`` raises.
+    """
+    fields, known = meta.get("config"), {field.name: field.default for field in dataclasses.fields(cast(Any, config))}
+    if not isinstance(fields, dict) or set(fields) != set(known):
+        raise ValueError(f"its configuration must have the fields {', '.join(sorted(known))}")
+    return config(**{name: _as(like, fields[name], name) for name, like in known.items()})
+
+
+def _as(like: Any, value: Any, name: str) -> Any:
+    """A value from JSON: a whole number, a tuple of them, or a tuple of such tuples, all as long as the first is."""
+    if not isinstance(like, tuple):
+        if type(value) is not int:
+            raise ValueError(f"its configuration must have a whole number as {name}, got {value}")
+        return value
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"its configuration must have lists as {name}, got {value}")
+    items = tuple(_as(like[0], item, name) for item in value)
+    if isinstance(like[0], tuple) and any(len(item) != len(like[0]) for item in items):
+        raise ValueError(f"its configuration must have lists of {len(like[0])} numbers in {name}, got {value}")
+    return items
 
 
 def load_network(

@@ -6,7 +6,6 @@ the parts of a *photo* are; generated faces bring their own mask.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from memorygan.checkpoint import Provenance
 from memorygan.closer_look import SIDE, CloserLook, load_closer_look
 from memorygan.face_trunk import FaceTrunk, convolution
 from memorygan.layers import channels_last
-from memorygan.network_file import load_network, save_network
+from memorygan.network_file import load_network, network_config, save_network
 from memorygan.parts import FACE_PARTS, PartScheme
 
 KIND = "face-parser"
@@ -64,23 +63,6 @@ class ParserConfig:
     def stride(self) -> int:
         """Pixels of the working image per cell of the coarsest level."""
         return 2 ** len(self.widths)
-
-    @classmethod
-    def from_dict(cls, fields: Any) -> ParserConfig:
-        """The config stored in a checkpoint as JSON.
-
-        Raises:
-            ValueError: for anything but the right fields with whole numbers in them.
-        """
-        if not isinstance(fields, dict):
-            raise ValueError("it does not say how its network is built")
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != names:
-            raise ValueError(f"parser config must have the fields {sorted(names)}, got {sorted(fields)}")
-        size, widths, parts = fields["size"], fields["widths"], fields["parts"]
-        if not (isinstance(widths, (list, tuple)) and all(type(n) is int for n in (size, parts, *widths))):
-            raise ValueError(f"parser config must hold whole numbers, got {fields}")
-        return cls(size=size, widths=tuple(widths), parts=parts)
 
 
 @dataclass(frozen=True)
@@ -212,7 +194,7 @@ def load_parser(
     def build(meta: Mapping[str, Any]) -> FaceParser:
         if meta.get("parts") != list(FACE_PARTS.names):
             raise ValueError(f"it knows other parts than this program, which needs {', '.join(FACE_PARTS.names)}")
-        return FaceParser(ParserConfig.from_dict(meta.get("config")))
+        return FaceParser(network_config(ParserConfig, meta))
 
     parser = channels_last(load_network(path or DEFAULT_WEIGHTS, KIND, build, device))
     parser.closer = None if closer is None else load_closer_look(closer, device)

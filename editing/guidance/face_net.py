@@ -7,7 +7,6 @@ taught to agree with a face recognition network (see :mod:`editing.guidance.trai
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import os
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from memorygan.checkpoint import Provenance
 from memorygan.layers import channels_last
 from memorygan.manifest import WEIGHTS_DIR
-from memorygan.network_file import load_network, save_network
+from memorygan.network_file import load_network, network_config, save_network
 
 KIND = "face-embedder"
 DEFAULT_WEIGHTS = WEIGHTS_DIR / "identity.safetensors"
@@ -89,26 +88,6 @@ class FaceNetConfig:
     def stride(self) -> int:
         """How many pixels one cell of the last maps stands for, along a side."""
         return 2 * math.prod(stride for *_, stride in self.stages)
-
-    @classmethod
-    def from_dict(cls, fields: Any) -> FaceNetConfig:
-        """The config stored in a checkpoint as JSON.
-
-        Raises:
-            ValueError: for anything but the right fields with whole numbers in them.
-        """
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(fields, dict) or set(fields) != names:
-            raise ValueError(f"its configuration must have the fields {', '.join(sorted(names))}")
-        stages = fields["stages"]
-        if not isinstance(stages, (list, tuple)) or not all(
-            isinstance(stage, (list, tuple)) and len(stage) == 4 for stage in stages
-        ):
-            raise ValueError(f"its stages must be lists of four numbers, got {stages}")
-        numbers = [fields[name] for name in names - {"stages"}] + [number for stage in stages for number in stage]
-        if not all(type(number) is int for number in numbers):
-            raise ValueError(f"its configuration must hold whole numbers, got {fields}")
-        return cls(**{**fields, "stages": tuple(tuple(stage) for stage in stages)})
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -239,6 +218,6 @@ def load_face_net(path: str | os.PathLike[str] | None = None, device: torch.devi
     """The embedder of a file, by default the bundled one, as :func:`memorygan.network_file.load_network`."""
 
     def build(meta: Mapping[str, Any]) -> FaceEmbedder:
-        return FaceEmbedder(FaceNetConfig.from_dict(meta.get("config")))
+        return FaceEmbedder(network_config(FaceNetConfig, meta))
 
     return channels_last(load_network(path or DEFAULT_WEIGHTS, KIND, build, device))

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from memorygan.command import command
 from memorygan.fast.hardware import cpu_autocast
 from memorygan.layers import channels_last
+from memorygan.network_file import network_config
 from memorygan.parser import DEFAULT_WEIGHTS, FaceParser, ParserConfig, load_parser, save_parser
 from memorygan.parts import FACE_PARTS
 from memorygan.training.parser_composites import IGNORE
@@ -230,7 +231,7 @@ class ParserTrainer:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise ValueError(f"{path} is damaged or not a stored run; start without --resume") from error
-        if ParserConfig.from_dict(meta["network"]) != self.model.config:
+        if network_config(ParserConfig, {"config": meta["network"]}) != self.model.config:
             raise ValueError(
                 f"{path} holds the network {meta['network']}, not {self.model.config}; use another --state"
             )
