@@ -133,6 +133,7 @@ class OwnPhotos(ServiceCore):
                 token,
                 None if self._guides is None else self._guides.identity(),
                 resume,
+                None if self._guides is None else self._guides.guide(),
             )
             result = yield from self._jobs.in_turn(whose, token, waiting, work)
             if result is not None:

@@ -1,10 +1,11 @@
-"""Convolutional features of faces at a half, a quarter … of the size: what the parser and the encoder see by."""
+"""Convolutional features of faces at a half, a quarter … of the size: what parsers and the encoder see by."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """x + two 3×3 convolutions."""
 
     def __init__(self, channels: int) -> None:
@@ -39,7 +40,7 @@ class Down(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.down = convolution(inputs, outputs, stride=2)
-        self.refine = _Residual(outputs)
+        self.refine = Residual(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.refine(self.down(x))
@@ -64,6 +65,35 @@ class FaceTrunk(nn.Module):
         for down in self.encoder:
             maps.append(down(maps[-1]))
         return maps
+
+
+class Up(nn.Module):
+    """Double the resolution and join the encoder's feature of that resolution."""
+
+    def __init__(self, inputs: int, skip: int) -> None:
+        super().__init__()
+        # 1×1 before the upsampling: the same map as after it, at a quarter of the cost.
+        self.reduce = nn.Conv2d(inputs, skip, 1, bias=False)
+        self.fuse = convolution(2 * skip, skip)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.interpolate(self.reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return self.fuse(torch.cat([x, skip], dim=1))
+
+
+class FaceUNet(FaceTrunk):
+    """The trunk, and the way back up to half of the size."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__(widths)
+        self.decoder = nn.ModuleList(Up(b, a) for a, b in reversed(list(pairwise(widths))))
+
+    def decoded(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1], H and W multiples of the stride → (B, widths[0], H/2, W/2)."""
+        *skips, x = self.features(images)
+        for up in self.decoder:
+            x = up(x, skips.pop())
+        return x
 
 
 def standardised(images: Tensor) -> Tensor:

@@ -7,9 +7,8 @@ the parts of a *photo* are; generated faces bring their own mask.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from memorygan.checkpoint import Provenance
 from memorygan.closer_look import SIDE, CloserLook, load_closer_look
-from memorygan.face_trunk import FaceTrunk, convolution
+from memorygan.face_trunk import FaceUNet
 from memorygan.layers import channels_last
 from memorygan.network_file import load_network, network_config, save_network
 from memorygan.parts import FACE_PARTS, PartScheme
@@ -80,21 +79,7 @@ class ParsedFaces:
     parts: PartScheme = FACE_PARTS
 
 
-class _Up(nn.Module):
-    """Double the resolution and join the encoder's feature of that resolution."""
-
-    def __init__(self, inputs: int, skip: int) -> None:
-        super().__init__()
-        # 1×1 before the upsampling: the same map as after it, at a quarter of the cost.
-        self.reduce = nn.Conv2d(inputs, skip, 1, bias=False)
-        self.fuse = convolution(2 * skip, skip)
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = F.interpolate(self.reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return self.fuse(torch.cat([x, skip], dim=1))
-
-
-class FaceParser(FaceTrunk):
+class FaceParser(FaceUNet):
     """U-Net from a photo to part scores at half the working resolution."""
 
     def __init__(self, config: ParserConfig | None = None, parts: PartScheme = FACE_PARTS) -> None:
@@ -109,8 +94,7 @@ class FaceParser(FaceTrunk):
         widths = config.widths
         super().__init__(widths)
         self.config, self.parts = config, parts
-        self.closer: CloserLook | None = None
-        self.decoder = nn.ModuleList(_Up(b, a) for a, b in reversed(list(pairwise(widths))))
+        self.closer: tuple[CloserLook, ...] = ()
         self.head = nn.Conv2d(widths[0], self.config.parts, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -118,14 +102,11 @@ class FaceParser(FaceTrunk):
 
         Images may be more precise than the weights are: they are standardised as they come.
         """
-        *skips, x = self.features(images)
-        for up in self.decoder:
-            x = up(x, skips.pop())
-        return self.head(x)
+        return self.head(self.decoded(images))
 
     @torch.no_grad()
     def parse(self, images: Tensor, flip: bool = False, closely: bool = True) -> ParsedFaces:
-        """Find the parts of aligned faces; in ones of 256 pixels and more with a closer look, if there is one.
+        """Find the parts of aligned faces; in ones of 256 pixels and more with closer looks, if there are any.
 
         Args:
             images: (B, 3, H, W) float in [-1, 1], H and W at least 32; resized inside to the working size.
@@ -150,8 +131,9 @@ class FaceParser(FaceTrunk):
             scores = (scores + self(small.flip(-1)).flip(-1)) / 2
         scores = F.interpolate(scores.float(), size=(height, width), mode="bilinear", align_corners=False)
         probabilities = scores.softmax(dim=1)
-        if closely and self.closer is not None and min(height, width) >= SIDE:
-            probabilities = self.closer.refine(images.to(reference.device), probabilities)
+        if closely and min(height, width) >= SIDE:
+            for look in self.closer:
+                probabilities = look.refine(images.to(reference.device), probabilities)
         return ParsedFaces(probabilities.argmax(dim=1).to(torch.uint8), probabilities, self.parts)
 
     def resize(self, images: Tensor) -> Tensor:
@@ -181,14 +163,14 @@ def save_parser(path: str | os.PathLike[str], parser: FaceParser, provenance: Pr
 
 
 def load_parser(
-    path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu", closer: Path | None = None
+    path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu", closer: Sequence[Path] = ()
 ) -> FaceParser:
     """The parser of a file, by default the bundled one, as :func:`memorygan.network_file.load_network`.
 
     Args:
         path: of the parser.
         device: where it shall compute.
-        closer: file of a :class:`memorygan.closer_look.CloserLook` for photos, read likewise; none if None.
+        closer: files of :class:`memorygan.closer_look.CloserLook` for photos, read likewise.
     """
 
     def build(meta: Mapping[str, Any]) -> FaceParser:
@@ -197,5 +179,5 @@ def load_parser(
         return FaceParser(network_config(ParserConfig, meta))
 
     parser = channels_last(load_network(path or DEFAULT_WEIGHTS, KIND, build, device))
-    parser.closer = None if closer is None else load_closer_look(closer, device)
+    parser.closer = tuple(load_closer_look(file, device) for file in closer)
     return parser

@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Of the pictures of ImageNet in [0, 1], by channel: networks that began there take pictures brought to these.
+IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """(B, 3, H, W) in [−1, 1] → (B, H, W, 3) uint8; values beyond are cut off, not-a-number becomes black."""

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from toy import toy_service  # type: ignore[import-not-found]
 
 from editing.guidance.face_net import KIND, FaceEmbedder, FaceNetConfig, inner_face, load_face_net
+from editing.guidance.guide import load_guide
 from editing.guidance.likeness import SAME_PERSON, SCALES, SIMILAR, SOMEONE_ELSE
 from editing.guidance.registry import Guides
 from editing.guidance.training import identity, taught
@@ -318,6 +319,11 @@ def test_the_command_trains_writes_and_measures(
     assert load_face_net(tmp_path / "new.st")(torch.zeros(1, 3, 64, 64)).shape == (1, 128)
     assert identity.main([*arguments, "--evaluate"]) == 0
     assert "| pairs |" in capsys.readouterr().out
+    led = ["--guide", "--state", str(tmp_path / "guide.pt"), "--out", str(tmp_path / "guide.st")]
+    assert identity.main([*arguments, *led, "--images", "8"]) == 0
+    assert load_guide(tmp_path / "guide.st")(torch.zeros(1, 3, 64, 64)).shape == (1, 128)
+    assert identity.main([*arguments, *led, "--images", "16", "--blockwise"]) == 2
+    assert "train it as a whole" in capsys.readouterr().err
     again = ["--start-from", str(tmp_path / "new.st"), "--state", str(tmp_path / "again.pt")]
     assert identity.main([*arguments, *again, "--images", "8", "--blockwise"]) == 0
     assert load_module(tmp_path / "new.st", KIND)[1]["provenance"]["images_seen"] == 24

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import math
@@ -17,12 +18,16 @@ from editing.device.loading import Assets, untrained_generator
 from editing.device.turns import Turnstile, fair_order
 from editing.errors import BusyError, EditingError, UnknownSessionError
 from editing.face.state import run_here
+from editing.guidance.face_net import save_face_net
+from editing.guidance.guide import DEFAULT_GUIDE, FaceGuide, GuideConfig, load_guide
+from editing.guidance.registry import Guides
 from editing.photo import inversion
 from editing.photo.inversion import InversionSettings, Target, invert, objective, with_own_render
 from editing.photo.store import PhotoStore
 from editing.results import CancelToken
 from editing.service import EditingService, Limits
 from memorygan.baseline import SemanticStyleGAN
+from memorygan.checkpoint import Provenance
 from memorygan.config import get_preset
 from memorygan.encoder import EncoderConfig, PartEncoder
 from memorygan.parser import FaceParser, ParserConfig
@@ -186,6 +191,64 @@ def test_features_of_a_parser_steer_the_codes(generator, pixels, monkeypatch):
         return float(perceptual(generator.synthesize(result.latents).image))
 
     assert distance_after(3.0) < distance_after(0.0)
+
+
+def test_a_guide_leads_the_codes_to_who_is_in_the_photo(generator, pixels):
+    torch.manual_seed(0)
+    guide = FaceGuide(GuideConfig(32, (4, 8), (1,), 16)).eval().requires_grad_(False)
+    target = Target(pixels, None, guide=guide)
+    image, resemblance = target.image(torch.device("cpu")), target.resemblance(torch.device("cpu"))
+    assert resemblance is not None and float(resemblance(image)) == pytest.approx(0.0, abs=1e-5)
+    with torch.no_grad():
+        made = generator.synthesize(generator.sample([1]))
+        far = resemblance(made.image)
+        plain = objective(made, image, None)
+        assert objective(made, image, None, None, resemblance) == pytest.approx(float(plain + 0.1 * far), abs=1e-5)
+
+    def distance_after(led):
+        settings = InversionSettings(steps=30)
+        _, result = finish(
+            invert(generator, None, None, pixels, settings, run_here, CancelToken(), guide=guide if led else None)
+        )
+        return float(resemblance(generator.synthesize(result.latents).image))
+
+    assert distance_after(True) < distance_after(False)
+
+
+def test_the_service_asks_its_guide(pixels, monkeypatch):
+    asked: list[object] = []
+
+    def stand_in(*arguments):
+        asked.extend(arguments)
+        return iter(())
+
+    monkeypatch.setattr("editing.own_photo.invert", stand_in)
+    with EditingService(assets(), guides=(guides := Guides())) as service, contextlib.suppress(ValueError):
+        list(service.invert(service.open_photo(upload(pixels)).photo, crop=(0, 0, 32)))
+    assert asked and asked[-1] is guides.guide() is not None
+
+
+def test_the_bundled_guide_says_who_it_is_in_unit_vectors():
+    faces = load_guide(DEFAULT_GUIDE)(torch.rand(3, 3, 64, 64) * 2 - 1)
+    torch.testing.assert_close(faces.norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize("wrong", [{"size": 40}, {"blocks": (1,)}, {"widths": (4,)}, {"dim": 1}])
+def test_impossible_guides_are_refused(wrong):
+    with pytest.raises(ValueError, match="must"):
+        GuideConfig(**wrong)
+
+
+def test_a_guide_is_kept_in_a_file_and_done_without(tmp_path, monkeypatch, caplog):
+    file = tmp_path / "guide.safetensors"
+    monkeypatch.setattr("editing.guidance.registry.DEFAULT_GUIDE", file)
+    assert Guides().guide() is None and "without a guide" in caplog.text
+    save_face_net(file, FaceGuide(GuideConfig(32, (4, 8), (1,), 16)), Provenance())
+    guides = Guides()
+    found = guides.guide()
+    assert found is not None and found is guides.guide() and not found.training and found.config.size == 32
+    file.write_bytes(b"damaged")
+    assert Guides().guide() is None
 
 
 def test_own_render_is_independent(generator):

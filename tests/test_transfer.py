@@ -299,6 +299,24 @@ def test_hair_grows_from_the_photos_own_outline():
     assert regrown(framed, look(ids(N, hair=0.0)), look(ids(N)), np.ones((N, N), np.float32), HAIR) is None
 
 
+def test_waves_of_the_models_outline_do_not_come_along():
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    far, around = np.hypot(x, y), np.arctan2(y, x)
+    after = ids(N, hair=0.34)
+    ring = (far > 0.33) & (y < 0.1)
+    after[ring] = np.where(far[ring] < 0.37 + 0.015 * np.sin(24 * around[ring]), HAIR, 0)
+    framed = FramedPhoto.of(painted(ids(N, hair=0.42)), one_hot(ids(N, hair=0.42)), N)
+    found = regrown(framed, look(ids(N, hair=0.42)), look(after), np.ones((N, N), np.float32), HAIR)
+    assert found is not None
+    columns = slice(N // 2 - 20, N // 2 + 20)
+    wanted, ends = (
+        np.array([far[: N // 2, k][hair[: N // 2, k]].max() for k in range(N)[columns]])
+        for hair in ((after == HAIR), (ids(N, hair=0.42) == HAIR) & (found.shrunk < 0.5))
+    )
+    assert ends.mean() == pytest.approx(wanted.mean(), abs=0.015)
+    assert ends.std() < 0.7 * wanted.std()
+
+
 def test_strands_go_as_a_whole_where_hair_recedes_and_stay_where_it_does_not():
     y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
     parts = one_hot(ids(N))

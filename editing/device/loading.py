@@ -16,7 +16,7 @@ from editing.errors import EditingError
 from editing.results import MAX_SEED
 from editing.sliders.directions import SliderSet
 from memorygan.checkpoint import CheckpointError, load_generator
-from memorygan.closer_look import DEFAULT_WEIGHTS as EYES
+from memorygan.closer_look import LOOKS, bundled
 from memorygan.config import get_preset
 from memorygan.encoder import PartEncoder, load_encoder
 from memorygan.fast import hardware
@@ -171,7 +171,7 @@ def _parser(missing: dict[str, str], folder: Path, device: torch.device) -> Face
     file = folder / PARSER_NAME
     if not file.is_file():
         file = WEIGHTS_DIR / PARSER_NAME
-    closer = EYES if EYES.is_file() else None
+    closer = [file for file in map(bundled, LOOKS) if file.is_file()]
     remedy = "the parts of photos are not recognised"
     return _optional(missing, "parse", file, remedy, lambda found: load_parser(found, device, closer))
 

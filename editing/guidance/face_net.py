@@ -23,6 +23,7 @@ from memorygan.checkpoint import Provenance
 from memorygan.layers import channels_last
 from memorygan.manifest import WEIGHTS_DIR
 from memorygan.network_file import load_network, network_config, save_network
+from memorygan.picture import IMAGENET_MEAN, IMAGENET_SPREAD
 
 KIND = "face-embedder"
 DEFAULT_WEIGHTS = WEIGHTS_DIR / "identity.safetensors"
@@ -32,9 +33,6 @@ INNER_FACE = (0.14, 0.2, 0.86, 0.92)
 # The same of the square in which MobileFaceNet sees a face: the similarity transform from the mean landmarks of this
 # framing to that network's, without its turn of a quarter of a degree and centred, as mirror images are alike.
 RECOGNITION_FRAME = (0.119, 0.117, 0.881, 0.879)
-
-# Pictures are brought to the mean and the spread of ImageNet's, as MobileFaceNet's are.
-_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -189,8 +187,8 @@ class FaceEmbedder(nn.Module):
 
 
 def standardised(crops: Tensor) -> Tensor:
-    """(B, 3, S, S) in [−1, 1] → what the first convolution sees."""
-    mean, spread = (torch.tensor(values).to(crops).view(3, 1, 1) for values in (_MEAN, _SPREAD))
+    """(B, 3, S, S) in [−1, 1] → what the first convolution sees: mean and spread of ImageNet, as MobileFaceNet's."""
+    mean, spread = (torch.tensor(values).to(crops).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_SPREAD))
     x = crops.contiguous(memory_format=torch.channels_last)
     return x * (0.5 / spread) + (0.5 - mean) / spread
 
@@ -209,8 +207,8 @@ def inner_face(images: Tensor, size: int, frame: tuple[float, float, float, floa
     return F.interpolate(crop, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
-def save_face_net(path: str | os.PathLike[str], net: FaceEmbedder, provenance: Provenance) -> str:
-    """Writes an embedder, as :func:`memorygan.network_file.save_network`."""
+def save_face_net(path: str | os.PathLike[str], net: nn.Module, provenance: Provenance) -> str:
+    """Writes an embedder or a guide, as :func:`memorygan.network_file.save_network`."""
     return save_network(path, KIND, net, provenance)
 
 

@@ -7,6 +7,7 @@ or a refusal; a standard one that is named is fetched if need be.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -20,10 +21,12 @@ import safetensors.torch
 from editing.errors import EditingError, quoted
 from editing.guidance import standard
 from editing.guidance.clip import ImageTextJudge, Language, build_judge
+from editing.guidance.guide import DEFAULT_GUIDE, FaceGuide, load_guide
 from editing.guidance.identity import IdentityNet
 from editing.guidance.standard import StandardWeights, file_hash
 from editing.results import GuidanceInfo, JudgeInfo
 from memorygan import manifest
+from memorygan.checkpoint import CheckpointError
 from memorygan.finite import check_finite
 
 TEXT_VARIABLE, IDENTITY_VARIABLE = "MEMORYGAN_TEXT_JUDGE", "MEMORYGAN_IDENTITY_JUDGE"
@@ -250,6 +253,23 @@ class Guides:
             _vggface2,
             _face_net,
         )
+        self._guide_lock = threading.Lock()
+        self._guide: FaceGuide | None = None
+        self._guide_asked = False
+
+    def guide(self) -> FaceGuide | None:
+        """What leads reconstructions to who is in a photo, on the device where it was left.
+
+        None where its file is missing or damaged: photos are rebuilt without, a little less like the person.
+        """
+        with self._guide_lock:
+            if not self._guide_asked:
+                self._guide_asked = True
+                try:
+                    self._guide = load_guide(DEFAULT_GUIDE)
+                except CheckpointError as error:
+                    logging.getLogger(__name__).warning("reconstructions go without a guide: %s", error)
+            return self._guide
 
     def text(self) -> ImageTextJudge:
         """The judge of picture and text, on the device where it was left.

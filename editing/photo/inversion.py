@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from editing.device.renderer import with_render
 from editing.errors import EditingError
@@ -34,7 +34,7 @@ MAX_STEPS = 2000
 # Learning rates of the styles, which lie around 1, and of the render net.
 _RATE, _TUNE_RATE = 0.15, 1e-3
 # Weights of the losses beside the pixel loss.
-_POOLED, _GRADIENT, _MASK, _PERCEPTUAL = 1.0, 0.5, 0.1, 0.3
+_POOLED, _GRADIENT, _MASK, _PERCEPTUAL, _WHO = 1.0, 0.5, 0.1, 0.3, 0.1
 # Weight of the mean squared distance to the codes it started from; they are the ones that edit well.
 _STAY = 0.1
 _WARM_UP = 0.05
@@ -71,11 +71,13 @@ class Target:
         pixels: (S, S, 3) uint8, the aligned photo.
         part_ids: (S, S) uint8 part of every pixel, or None without a parser that knows the model's parts.
         parser: whose features have to be met as well, or None.
+        guide: aligned faces (B, 3, H, W) in [−1, 1] → unit vectors (B, E) that say who it is, or None.
     """
 
     pixels: np.ndarray
     part_ids: np.ndarray | None
     parser: FaceParser | None = None
+    guide: nn.Module | None = None
 
     def image(self, device: torch.device) -> Tensor:
         """(1, 3, S, S) float32 in [−1, 1]."""
@@ -88,6 +90,10 @@ class Target:
     def perceptual(self, device: torch.device) -> Perceptual | None:
         """The loss of features."""
         return None if self.parser is None else Perceptual(self.parser.to(device), self.image(device))
+
+    def resemblance(self, device: torch.device) -> Resemblance | None:
+        """The loss of who it is."""
+        return None if self.guide is None else Resemblance(self.guide.to(device), self.image(device))
 
 
 @dataclass(frozen=True)
@@ -139,8 +145,35 @@ class Perceptual:
         ).mean()
 
 
-def objective(synthesis: Synthesis, image: Tensor, ids: Tensor | None, perceptual: Perceptual | None = None) -> Tensor:
-    """Pixel L1 + 4×-pooled L1 (colours of areas) + L1 of differences (edges) + cross-entropy of the mask + features."""
+class Resemblance:
+    """How far a picture is from being the person of one photo: 1 − cosine, as pSp (Richardson et al. 2021) adds it.
+
+    Of little weight: a picture that is led further pleases the guide with features that are nobody's.
+
+    Args:
+        guide: see :class:`Target`; not the judge that is asked about the result.
+        image: (1, 3, S, S) in [−1, 1].
+    """
+
+    def __init__(self, guide: nn.Module, image: Tensor) -> None:
+        self.guide = guide
+        with torch.no_grad():
+            self.wanted = guide(image)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """From 0 to 2."""
+        return 1.0 - (self.guide(image) * self.wanted).sum(dim=1).mean()
+
+
+def objective(
+    synthesis: Synthesis,
+    image: Tensor,
+    ids: Tensor | None,
+    perceptual: Perceptual | None = None,
+    resemblance: Resemblance | None = None,
+) -> Tensor:
+    """Pixel L1 + 4×-pooled L1 (colours of areas) + L1 of differences (edges) + cross-entropy of the mask + features +
+    who it is."""
     error = synthesis.image - image
     loss = error.abs().mean() + _POOLED * F.avg_pool2d(error, 4).abs().mean()
     edges = (error[..., :, 1:] - error[..., :, :-1]).abs().mean() + (
@@ -151,6 +184,8 @@ def objective(synthesis: Synthesis, image: Tensor, ids: Tensor | None, perceptua
         loss = loss + _MASK * F.cross_entropy(_MASK_LOGIT * synthesis.mask, ids)
     if perceptual is not None:
         loss = loss + _PERCEPTUAL * perceptual(synthesis.image)
+    if resemblance is not None:
+        loss = loss + _WHO * resemblance(synthesis.image)
     return loss
 
 
@@ -177,7 +212,7 @@ class _Fit:
         """(Re)starts the optimiser on the generator's present device, from the best so far."""
         device = self.generator.device
         self.image, self.ids = self.target.image(device), self.target.ids(device)
-        self.perceptual = self.target.perceptual(device)
+        self.perceptual, self.resemblance = self.target.perceptual(device), self.target.resemblance(device)
         self.optimizer = torch.optim.Adam(self.tensors(), lr=self.rate, betas=self.betas)
 
     def tensors(self) -> list[Tensor]:
@@ -221,7 +256,7 @@ class _Fit:
         self.done += 1
 
     def _objective(self, synthesis: Synthesis) -> Tensor:
-        return objective(synthesis, self.image, self.ids, self.perceptual)
+        return objective(synthesis, self.image, self.ids, self.perceptual, self.resemblance)
 
     def _follow(self) -> None:
         """To where the generator is: the service may have moved to another device meanwhile."""
@@ -378,6 +413,7 @@ def invert(
     cancel: CancelToken,
     identity: IdentityJudge | None = None,
     resume: JobState | None = None,
+    guide: nn.Module | None = None,
 ) -> Generator[InversionProgress, None, InversionResult]:
     """Reconstructs an aligned photo; yields after every step and returns the best it found.
 
@@ -390,6 +426,7 @@ def invert(
         cancel: looked at before every step.
         identity: judges two (S, S, 3) uint8 faces, cosine similarity in [−1, 1].
         resume: where the same job stood when it was cut off; it goes on from its best. The render net is tuned anew.
+        guide: see :class:`Target`.
 
     Raises:
         EditingError: for the state of another job.
@@ -400,7 +437,7 @@ def invert(
         notices.append("This model has other parts than the face parser, so the photo's parts are not used.")
     elif parser is not None:
         ids = run(lambda: find_parts(parser, pixels, generator.device))
-    target = Target(pixels, ids, parser)
+    target = Target(pixels, ids, parser, guide)
     total = settings.steps + settings.tune_steps
     started = time.monotonic()
     progress = InversionProgress("encode", 0, total, pixels, pixels, notices=tuple(notices))

@@ -175,10 +175,10 @@ STUDY = Study(
     "Edits in photos",
     "beyond the paper",
     run,
-    samples=16,
-    paper_samples=24,
+    samples=48,
+    paper_samples=48,
     sheet=True,
     uses=("encoder", "judges"),
     depends=_inputs,
-    version=4,
+    version=5,
 )

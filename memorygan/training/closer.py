@@ -1,10 +1,10 @@
-"""Train the closer look at the eyes, or measure the parser with it.
+"""Train a closer look at the eyes or the ears, or measure the parser with it.
 
-    python -m memorygan.training.closer --data data/celebamask --minutes 25
-    python -m memorygan.training.closer --data data/celebamask --evaluate
+    python -m memorygan.training.closer --look eyes --data data/celebamask --minutes 30
+    python -m memorygan.training.closer --look eyes --data data/celebamask --evaluate
 
-It needs masks that were drawn by hand: those of other networks are no finer than the parser's own. The run is kept in
-``--state`` and gone on from if it is there.
+It begins as the parser, and needs masks that were drawn by hand: those of other networks are no finer than the
+parser's own. The run is kept in ``--state`` and gone on from if it is there.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from memorygan.closer_look import DEFAULT_WEIGHTS, PARTS, SIDE, CloserLook, save_closer_look
+from memorygan.closer_look import LOOKS, SIDE, CloserLook, bundled, save_closer_look
 from memorygan.command import command
 from memorygan.layers import channels_last
-from memorygan.parser import load_parser
+from memorygan.manifest import WEIGHTS_DIR
+from memorygan.parser import FaceParser, load_parser
 from memorygan.parts import FACE_PARTS
 from memorygan.training.parser import parsing_loss
 from memorygan.training.parser_composites import IGNORE
@@ -54,16 +55,30 @@ class CloserTrainingConfig(Budget):
         ValueError: for a budget or a batch that nothing can be learned from.
     """
 
-    minutes: float = 25.0
+    minutes: float = 30.0
     ema: float = 0.995
-    lr: float = 2e-3
+    lr: float = 1e-3
     dice: float = 0.5
+
+
+def begin_as(net: CloserLook, parser: FaceParser) -> None:
+    """Copies the parser's levels down to its own coarsest.
+
+    Raises:
+        ValueError: for a parser of other widths.
+    """
+    widths, known = net.config.widths, parser.config.widths
+    if known[: len(widths)] != widths:
+        raise ValueError(f"this look begins as a parser of widths {widths} and more, not {known}; use the bundled one")
+    net.stem.load_state_dict(parser.stem.state_dict())
+    net.encoder.load_state_dict(parser.encoder[: len(widths) - 1].state_dict())
+    net.decoder.load_state_dict(parser.decoder[len(known) - len(widths) :].state_dict())
 
 
 class FullSizeSampler(FaceSampler):
     """Faces of 256 pixels, recoloured as for the parser and moved by less, with a label for every pixel."""
 
-    stray = 0.4  # eyes stay in their band
+    stray = 0.4  # eyes and ears stay in their boxes
     cell = 1
 
     def __init__(self, faces: PackedFaces, generator: torch.Generator) -> None:
@@ -71,19 +86,29 @@ class FullSizeSampler(FaceSampler):
 
 
 class CloserTrainer:
-    """One training run."""
+    """One training run.
 
-    def __init__(self, config: CloserTrainingConfig, faces: PackedFaces) -> None:
+    Args:
+        config: of the run.
+        look: one of :data:`memorygan.closer_look.LOOKS`.
+        faces: with masks drawn by hand.
+        parser: as whose coarser levels it begins.
+    """
+
+    def __init__(self, config: CloserTrainingConfig, look: str, faces: PackedFaces, parser: FaceParser) -> None:
         torch.manual_seed(config.seed)
-        self.config, self.net, self.average = config, channels_last(CloserLook().train()), CloserLook().eval()
+        self.config, (self.parts, shape) = config, LOOKS[look]
+        self.net, self.average = (CloserLook(self.parts, shape) for _ in range(2))
+        begin_as(self.net, parser)
         self.average.load_state_dict(self.net.state_dict())
+        self.net, self.average = channels_last(self.net.train()), self.average.eval()
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=0.02)
         self.dice = torch.Generator().manual_seed(config.seed)
         self.sampler = FullSizeSampler(faces, self.dice)
-        # Part id → class: neither, eyes, brows.
+        # Part id → class: none, the first, the second.
         self.classes = torch.full((256,), IGNORE)
         self.classes[: len(FACE_PARTS)] = 0
-        for number, name in enumerate(PARTS, 1):
+        for number, name in enumerate(self.parts, 1):
             self.classes[FACE_PARTS.index(name)] = number
         self.images_before, self.shown, self.seconds, self.steps = 0, 0, 0.0, 0
 
@@ -98,9 +123,9 @@ class CloserTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.lr, self.progress, _WARM)
         images, ids = self.sampler.draw(self.config.batch)
-        scores = self.net(self.net.cut(images))
-        wanted = self.classes[self.net.cut(ids)]
-        loss = parsing_loss(scores, wanted, torch.ones(1 + len(PARTS)), self.config.dice)
+        scores = self.net(self.net.sides(images))
+        wanted = self.classes[self.net.sides(ids)]
+        loss = parsing_loss(scores, wanted, torch.ones(1 + len(self.parts)), self.config.dice)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
@@ -129,29 +154,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     parser = argparse.ArgumentParser(prog="python -m memorygan.training.closer", description="Train the closer look.")
     defaults = CloserTrainingConfig
+    parser.add_argument("--look", choices=LOOKS, required=True, help="what at")
     parser.add_argument("--data", type=Path, required=True, help="folder with images/ and masks/ drawn by hand")
     parser.add_argument("--hold-out", type=int, default=200, help="last faces that are only measured (%(default)s)")
-    add_budget_arguments(parser, DEFAULT_WEIGHTS, Path("runs/parser/cache"), defaults.minutes, defaults.batch)
-    parser.add_argument("--state", type=Path, default=Path("runs/closer/state.pt"), help="where the run is kept")
+    add_budget_arguments(parser, WEIGHTS_DIR, Path("runs/parser/cache"), defaults.minutes, defaults.batch)
+    parser.set_defaults(out=None)
+    parser.add_argument("--state", type=Path, help="where the run is kept; default: runs/closer/LOOK.pt")
     parser.add_argument("--evaluate", action="store_true", help="only measure the parser with the weights in --out")
     options = parser.parse_args(arguments)
+    out = options.out or bundled(options.look)
     kept, held_out = pack(options.data, options.cache, SIDE).split(options.hold_out)
     if not options.evaluate:
         config = CloserTrainingConfig(options.minutes, options.images, seed=options.seed, batch=options.batch)
-        trainer = CloserTrainer(config, kept)
-        if options.state.is_file():
-            trainer.restore(torch.load(options.state, weights_only=True))
-        spend(trainer, options.state)
+        trainer = CloserTrainer(config, options.look, kept, load_parser())
+        state = options.state or Path("runs/closer") / f"{options.look}.pt"
+        if state.is_file():
+            trainer.restore(torch.load(state, weights_only=True))
+        spend(trainer, state)
         notes = "exponential moving average of the weights"
         data = [f"{kept.name} ({len(kept)} faces)"]
         provenance = provenance_of(trainer, data, options.licence, "memorygan.training.closer", notes)
-        save_closer_look(options.out, trainer.average, provenance)
-        print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
+        save_closer_look(out, trainer.average, provenance)
+        print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
     if len(held_out):
-        for closer in (None, options.out):
+        for closer in ((), (out,)):
             network = load_parser(closer=closer)
             scores = {name: evaluate(network, held_out, test) for name, test in CONDITIONS.items()}
-            print("\nwithout a closer look" if closer is None else "\nwith it")
+            print("\nwithout a closer look" if not closer else "\nwith it")
             print(format_table(scores, FACE_PARTS.names))
 
 

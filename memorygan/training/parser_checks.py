@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--photos", type=Path, help="folder with the folders ffhq, diffusion and stylegan")
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS, help="parser to check")
-    parser.add_argument("--closer", type=Path, help="closer look at the eyes to check it with")
+    parser.add_argument("--closer", type=Path, nargs="*", default=(), help="closer looks to check it with")
     parser.add_argument("--hold-out", type=int, default=200, help="last faces of the annotated folder")
     parser.add_argument("--cache", type=Path, default=Path("runs/parser/cache"), help="packed faces")
     add_threads(parser)

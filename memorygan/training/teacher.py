@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from memorygan.layers import channels_last
+from memorygan.picture import IMAGENET_MEAN, IMAGENET_SPREAD
 
 SIZE = 112
 DIM = 128
@@ -24,7 +25,6 @@ LANDMARKS = ((38.29, 51.70), (73.53, 51.50), (56.03, 71.74), (41.55, 92.37), (70
 STEM = 64
 # (expansion, width, blocks, stride of the first)
 STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
-_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -82,7 +82,7 @@ class MobileFaceNet(nn.Module):
 
     def features_of(self, images: Tensor) -> Tensor:
         """Aligned pictures (B, 3, 112, 112) in [0, 1] → the last maps (B, 128, 7, 7)."""
-        mean, spread = (torch.tensor(values).to(images).view(3, 1, 1) for values in (_MEAN, _SPREAD))
+        mean, spread = (torch.tensor(values).to(images).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_SPREAD))
         return self.features(self.dw_conv(self.conv1((images - mean) / spread)))
 
     def code_of(self, maps: Tensor) -> Tensor:

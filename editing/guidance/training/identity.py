@@ -10,7 +10,8 @@ other distortions are shown beside the faces they were made of: pairs that are n
 
 The run is kept in ``--state`` every few minutes and gone on from if it is there; a larger ``--minutes`` continues a
 finished run from where its learning rate began to fall. Train first with ``--blockwise``, then the whole with
-``--start-from``. ``--evaluate`` only measures the weights in ``--out``.
+``--start-from``. ``--evaluate`` only measures the weights in ``--out``. ``--guide`` trains the guide of reconstructions
+(:mod:`editing.guidance.guide`) likewise, as a whole.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from editing.guidance.face_net import (
     load_face_net,
     save_face_net,
 )
+from editing.guidance.guide import DEFAULT_GUIDE, FaceGuide, load_guide
 from editing.guidance.training.blockwise import block_errors, check_blocks
 from editing.guidance.training.faces import to_float
 from editing.guidance.training.identity_eval import report
@@ -99,6 +101,7 @@ class IdentityTrainer:
         made: Sequence[TaughtFaces] = (),
         start: Path | None = None,
         blocks_of: MobileFaceNet | None = None,
+        guide: bool = False,
     ) -> None:
         """Prepare a run.
 
@@ -109,6 +112,7 @@ class IdentityTrainer:
             start: file of weights to begin with, random ones if None.
             blocks_of: a teacher whose blocks the judge's learn, each by itself; see
                 :mod:`editing.guidance.training.blockwise`. The whole network is trained if None.
+            guide: whether a :class:`editing.guidance.guide.FaceGuide` learns, not a judge.
 
         Raises:
             ValueError: if there are fewer faces than a step shows, or the blocks are not the teacher's.
@@ -131,10 +135,13 @@ class IdentityTrainer:
         if len(self.photos) < config.batch:
             raise ValueError(f"need at least {config.batch} faces to train on, got {len(self.photos)}")
         torch.manual_seed(config.seed)
-        self.net = channels_last((load_face_net(start) if start else FaceEmbedder()).requires_grad_(True).train())
+        kind, load = (FaceGuide, load_guide) if guide else (FaceEmbedder, load_face_net)
+        self.net: Any = channels_last((load(start) if start else kind()).requires_grad_(True).train())
         self.average = copy.deepcopy(self.net).eval()
         self.blocks_of = blocks_of
         if blocks_of:
+            if not isinstance(self.net, FaceEmbedder):
+                raise ValueError("the guide has no blocks of the teacher's; train it as a whole")
             check_blocks(self.net.config)
         sample = torch.from_numpy(np.array(self.sources[0].maps[:512])).float()
         self.middle, self.spread = sample.mean((0, 1, 3, 4)).view(-1, 1, 1), sample.std((0, 1, 3, 4)).view(-1, 1, 1)
@@ -319,6 +326,8 @@ def go_on(trainer: IdentityTrainer, state: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     options = _parse_arguments(arguments)
+    load = load_guide if options.guide else load_face_net
+    out = options.out or (DEFAULT_GUIDE if options.guide else DEFAULT_WEIGHTS)
     recorder = Recorder(load_teacher(options.teacher), options.cache)
     photos = [recorder.folder(folder) for folder in options.data]
     quick = Recorder(recorder.teacher, options.cache, quick=True)
@@ -341,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.minutes, options.images, seed=options.seed, batch=options.batch, lr=options.lr
         )
         blocks_of = recorder.teacher if options.blockwise else None
-        trainer = IdentityTrainer(config, photos, made, options.start_from, blocks_of)
+        trainer = IdentityTrainer(config, photos, made, options.start_from, blocks_of, options.guide)
         go_on(trainer, options.state)
         train(trainer, options.state)
         data = [f"{s.name} ({len(s) - int(s.held.sum())} faces)" for s in photos]
@@ -349,9 +358,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         notes = f"distilled from {options.teacher.name}; exponential moving average of the weights"
         module = "editing.guidance.training.identity"
         provenance = provenance_of(trainer, data, options.licence, module, notes)
-        save_face_net(options.out, trainer.average, provenance)
-        print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB), {trainer.shown} images shown")
-    print(report(load_face_net(options.out), photos, held, options.sizes))
+        save_face_net(out, trainer.average, provenance)
+        print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB), {trainer.shown} images shown")
+    print(report(load(out), photos, held, options.sizes))
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -368,6 +377,8 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of distorted faces")
     defaults = IdentityTrainingConfig
     add_budget_arguments(parser, DEFAULT_WEIGHTS, Path("runs/identity/faces"), defaults.minutes, defaults.batch)
+    parser.set_defaults(out=None)
+    parser.add_argument("--guide", action="store_true", help="train the guide of reconstructions instead")
     parser.add_argument("--state", type=Path, default=Path("runs/identity/state.pt"), help="where the run is kept")
     parser.add_argument("--start-from", type=Path, help="weights of an earlier run")
     parser.add_argument(

@@ -19,6 +19,7 @@ _FAR = 0.375  # of the side: farther away the distance to an outline is not told
 _IDLE = 0.75  # pixels by which outlines of a rebuild differ for no reason
 _EDGE = 1.5  # half the width of an edge in pixels
 _EVEN = 3.0  # pixels over which the way that an outline goes is evened out
+_WAVES = 4.0  # pixels: two rebuilds' outlines differ in waves that are none of the photo's
 _INSIDE = 3.0  # pixels from its edge to where a part is only itself
 _BEYOND = 2.0  # pixels
 _LEAST = 0.004  # of the picture
@@ -84,7 +85,7 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     ]
     if found[0] is None or found[1] is None or found[2] is None:
         return None
-    change = found[2] - found[1]
+    change = cv2.GaussianBlur(found[2] - found[1], (0, 0), _WAVES * pixel)
     change = np.sign(change) * np.maximum(np.abs(change) - _IDLE * pixel, 0.0) * np.pad(window, margin, mode="edge")
     receded = _receded(found[0], change, found[2], _EVEN * pixel)
     inside = (slice(margin, margin + side),) * 2

@@ -16,7 +16,7 @@ from editing.photo.transfer.spread import smooth
 
 # Of single hairs, strands and locks, as standard deviations in pixels of a picture of SIDE: how wide they are, and by
 # how much their ends differ.
-_WIDTHS, _FRAYED = (0.3, 1.0, 3.0), np.array([2.0, 4.0, 4.0], np.float32)
+_WIDTHS, _FRAYED = (0.3, 1.0, 3.0), np.array([3.0, 3.0, 1.5], np.float32)
 _LOCK = 16.0  # pixels: what is wider than that is no lock but light
 _LENGTH = 48  # pixels that a line runs
 _BAND = 5.0  # pixels about an outline
