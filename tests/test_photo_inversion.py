@@ -241,13 +241,16 @@ def test_impossible_guides_are_refused(wrong):
 
 def test_a_guide_is_kept_in_a_file_and_done_without(tmp_path, monkeypatch, caplog):
     file = tmp_path / "guide.safetensors"
-    monkeypatch.setattr("editing.guidance.registry.DEFAULT_GUIDE", file)
+    monkeypatch.setattr("editing.guidance.registry.DEFAULT_GUIDE", tmp_path / "missing.safetensors")
     assert Guides().guide() is None and "without a guide" in caplog.text
+    monkeypatch.setattr("editing.guidance.registry.DEFAULT_GUIDE", file)
     save_face_net(file, FaceGuide(GuideConfig(32, (4, 8), (1,), 16)), Provenance())
     guides = Guides()
     found = guides.guide()
     assert found is not None and found is guides.guide() and not found.training and found.config.size == 32
-    file.write_bytes(b"damaged")
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"damaged")
+    monkeypatch.setattr("editing.guidance.registry.DEFAULT_GUIDE", damaged)
     assert Guides().guide() is None
 
 

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -217,6 +218,15 @@ def _face_net(title: str, path: Path) -> IdentityNet:
 _CONSEQUENCE = {"text": "sentences cannot be used", "identity": "identity is not judged"}
 
 
+@lru_cache(maxsize=1)
+def _guide(path: Path) -> FaceGuide | None:
+    try:
+        return load_guide(path)
+    except CheckpointError as error:
+        logging.getLogger(__name__).warning("reconstructions go without a guide: %s", error)
+        return None
+
+
 class Guides:
     """The judges of a service; each is loaded when it is first asked for.
 
@@ -253,23 +263,13 @@ class Guides:
             _vggface2,
             _face_net,
         )
-        self._guide_lock = threading.Lock()
-        self._guide: FaceGuide | None = None
-        self._guide_asked = False
 
     def guide(self) -> FaceGuide | None:
         """What leads reconstructions to who is in a photo, on the device where it was left.
 
         None where its file is missing or damaged: photos are rebuilt without, a little less like the person.
         """
-        with self._guide_lock:
-            if not self._guide_asked:
-                self._guide_asked = True
-                try:
-                    self._guide = load_guide(DEFAULT_GUIDE)
-                except CheckpointError as error:
-                    logging.getLogger(__name__).warning("reconstructions go without a guide: %s", error)
-            return self._guide
+        return _guide(DEFAULT_GUIDE)
 
     def text(self) -> ImageTextJudge:
         """The judge of picture and text, on the device where it was left.
