@@ -193,6 +193,17 @@ def test_features_of_a_parser_steer_the_codes(generator, pixels, monkeypatch):
     assert distance_after(3.0) < distance_after(0.0)
 
 
+@pytest.mark.parametrize(("steps", "share"), [(6, 0.1), (60, 1.0), (200, 1.0)])
+def test_few_steps_are_small_ones(generator, pixels, steps, share):
+    start = generator.sample([1])
+    fit = inversion._Refinement(generator, Target(pixels, None), start, steps, None)
+    fit.step()
+    fit.step()  # of Adam, as far in every code as the rate is
+    far = float(fit.moved.detach().abs().max())
+    full = inversion._RATE * sum(inversion._schedule(done / steps) for done in range(2))
+    assert far == pytest.approx(share * full, rel=0.35)
+
+
 def test_a_guide_leads_the_codes_to_who_is_in_the_photo(generator, pixels):
     torch.manual_seed(0)
     guide = FaceGuide(GuideConfig(32, (4, 8), (1,), 16)).eval().requires_grad_(False)

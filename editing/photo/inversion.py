@@ -33,6 +33,8 @@ IdentityJudge = Callable[[np.ndarray, np.ndarray], float]
 MAX_STEPS = 2000
 # Learning rates of the styles, which lie around 1, and of the render net.
 _RATE, _TUNE_RATE = 0.15, 1e-3
+# Steps from which on the rate is whole; fewer cannot mend what large ones disturb, lips and eyes first.
+_MANY = 60
 # Weights of the losses beside the pixel loss.
 _POOLED, _GRADIENT, _MASK, _PERCEPTUAL, _WHO = 1.0, 0.5, 0.1, 0.3, 0.1
 # Weight of the mean squared distance to the codes it started from; they are the ones that edit well.
@@ -286,7 +288,7 @@ class _Refinement(_Fit):
             if resume.best.shape != tuple(self.start.shape):
                 raise EditingError("this state belongs to another job; begin this one anew")
             self.best = torch.from_numpy(resume.best.astype(np.float32))
-        super().__init__(generator, target, steps, _RATE)
+        super().__init__(generator, target, steps, _RATE * min(1.0, steps / _MANY))
         if resume is not None:
             self.begun = self.done = min(resume.step, steps)
 
