@@ -134,7 +134,7 @@ class CloserLook(FaceUNet):
         rest = [k for k in range(result.shape[1]) if k not in parts]
         left_over = (1.0 - result[:, parts].sum(1, keepdim=True)).clamp_min(0.0)
         result[:, rest] *= left_over / result[:, rest].sum(1, keepdim=True).clamp_min(1e-6)
-        # Where the parser was sure of an eye or a brow that is none, it is skin.
+        # Where the parser was sure of such a part and there is none, it is skin.
         result[:, FACE_PARTS.index("skin")] += 1.0 - result.sum(1)
         return result
 

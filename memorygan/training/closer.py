@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from memorygan.closer_look import LOOKS, SIDE, CloserLook, bundled, save_closer_look
 from memorygan.command import command
@@ -33,11 +32,11 @@ from memorygan.training.parser_eval import CONDITIONS, evaluate, format_table
 from memorygan.training.schedule import (
     Budget,
     add_budget_arguments,
+    descend,
     learning_rate,
     provenance_of,
     share_spent,
     spend,
-    update_average,
 )
 
 _WARM = 0.03
@@ -126,15 +125,11 @@ class CloserTrainer:
         scores = self.net(self.net.sides(images))
         wanted = self.classes[self.net.sides(ids)]
         loss = parsing_loss(scores, wanted, torch.ones(1 + len(self.parts)), self.config.dice)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
-        self.optimizer.step()
-        update_average(self.average, self.net, self.config.ema, self.steps)
+        error = descend(loss, self.optimizer, self.net, self.average, self.config.ema, self.steps)
         self.steps += 1
         self.shown += len(images)
         self.seconds += time.perf_counter() - started
-        return float(loss.detach())
+        return error
 
     def state(self) -> dict[str, Any]:
         """All that another process needs to go on."""

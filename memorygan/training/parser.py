@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from memorygan.command import command
 from memorygan.fast.hardware import cpu_autocast
@@ -35,7 +35,7 @@ from memorygan.parts import FACE_PARTS
 from memorygan.training.parser_composites import IGNORE
 from memorygan.training.parser_data import FaceSampler, PackedFaces, pack
 from memorygan.training.parser_eval import CONDITIONS, evaluate, format_table, milliseconds_per_face
-from memorygan.training.schedule import Budget, add_budget_arguments, provenance_of, share_spent, update_average
+from memorygan.training.schedule import Budget, add_budget_arguments, descend, provenance_of, share_spent
 from memorygan.training.state import load_optimizer, load_weights
 
 
@@ -165,15 +165,11 @@ class ParserTrainer:
         with cpu_autocast():
             scores = self.model(images.contiguous(memory_format=torch.channels_last))
         loss = parsing_loss(scores, ids, self.weights, self.config.dice)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
-        update_average(self.average, self.model, self.config.ema, self.steps)
+        error = descend(loss, self.optimizer, self.model, self.average, self.config.ema, self.steps)
         self.steps += 1
         self.shown += self.config.batch
         self.seconds += time.perf_counter() - started
-        return float(loss.detach())
+        return error
 
     def result(self) -> FaceParser:
         """A copy of the averaged network without the bias towards small parts that the loss weights train into it.

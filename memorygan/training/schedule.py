@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from memorygan.checkpoint import Provenance
 from memorygan.command import add_threads
@@ -110,6 +110,32 @@ def update_average(average: nn.Module, model: nn.Module, ema: float, steps: int)
             old[name].lerp_(new, 1 - decay)
         else:
             old[name].copy_(new)
+
+
+def descend(
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    net: nn.Module,
+    average: nn.Module,
+    ema: float,
+    steps: int,
+    longest: float = 5.0,
+) -> float:
+    """One step of the optimiser down the loss, which it returns; the averaged weights follow.
+
+    Args:
+        loss: of the network.
+        optimizer: of its weights.
+        net: the network.
+        average, ema, steps: see :func:`update_average`.
+        longest: norm to which a longer gradient is cut.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(net.parameters(), longest)
+    optimizer.step()
+    update_average(average, net, ema, steps)
+    return float(loss.detach())
 
 
 def provenance_of(

@@ -20,7 +20,7 @@ import argparse
 import copy
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,10 @@ from memorygan.parser import load_parser
 from memorygan.training.schedule import (
     Budget,
     add_budget_arguments,
+    descend,
     provenance_of,
     save_state,
     share_spent,
-    update_average,
 )
 from memorygan.training.teacher import DIM, MobileFaceNet, load_teacher
 
@@ -135,7 +135,7 @@ class IdentityTrainer:
         if len(self.photos) < config.batch:
             raise ValueError(f"need at least {config.batch} faces to train on, got {len(self.photos)}")
         torch.manual_seed(config.seed)
-        kind, load = (FaceGuide, load_guide) if guide else (FaceEmbedder, load_face_net)
+        load, kind = _loading(guide), FaceGuide if guide else FaceEmbedder
         self.net: Any = channels_last((load(start) if start else kind()).requires_grad_(True).train())
         self.average = copy.deepcopy(self.net).eval()
         self.blocks_of = blocks_of
@@ -281,15 +281,11 @@ class IdentityTrainer:
         else:
             maps = self.net.maps_of(crops)
             loss = self._loss(maps, self.net.vector(maps), codes, taught_maps)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
-        self.optimizer.step()
-        update_average(self.average, self.net, self.config.ema, self.steps)
+        error = descend(loss, self.optimizer, self.net, self.average, self.config.ema, self.steps)
         self.steps += 1
         self.shown += len(crops)
         self.seconds += time.perf_counter() - started
-        return float(loss.detach())
+        return error
 
 
 def train(trainer: IdentityTrainer, state: Path, every: float = 120.0) -> None:
@@ -322,11 +318,15 @@ def go_on(trainer: IdentityTrainer, state: Path) -> None:
             high.unlink()  # gone on from: what comes now has not fallen
 
 
+def _loading(guide: bool) -> Callable[[Path], FaceEmbedder | FaceGuide]:
+    return load_guide if guide else load_face_net
+
+
 @command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
     options = _parse_arguments(arguments)
-    load = load_guide if options.guide else load_face_net
+    load = _loading(options.guide)
     out = options.out or (DEFAULT_GUIDE if options.guide else DEFAULT_WEIGHTS)
     recorder = Recorder(load_teacher(options.teacher), options.cache)
     photos = [recorder.folder(folder) for folder in options.data]

@@ -64,11 +64,11 @@ from memorygan.training.schedule import (
     Budget,
     add_arguments,
     add_start_arguments,
+    descend,
     learning_rate,
     provenance_of,
     share_spent,
     spend,
-    update_average,
 )
 
 KIND = "image-text-judge"
@@ -288,11 +288,8 @@ class TextTrainer:
             missed = -(counted * (_SCALE * seen @ words.T).log_softmax(dim=-1)).sum()
             parts.append(missed / counted.sum().clamp_min(1.0))
         loss = torch.stack(parts).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.visual.parameters(), 3.0)
-        self.optimizer.step()
-        update_average(self.average.visual, self.model.visual, self.config.ema, self.steps)
+        nets = self.model.visual, self.average.visual
+        error = descend(loss, self.optimizer, *nets, self.config.ema, self.steps, longest=3.0)
         self._batch = None
         if images.grad is not None:
             reach = self.config.adversarial * torch.rand(len(images), 1, 1, 1, generator=self.dice)
@@ -300,7 +297,7 @@ class TextTrainer:
         self.steps += 1
         self.shown += self.config.batch
         self.seconds += time.perf_counter() - started
-        return float(loss.detach())
+        return error
 
     def _tokens(self, captions: Sequence[Caption]) -> Tensor:
         texts = []
