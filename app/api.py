@@ -259,7 +259,7 @@ class Programs:
         return {
             "model": service.model,
             "checkpoint": service.checkpoint,
-            "size": service.size,
+            "size": service.picture_size,
             "notice": service.notice,
             "parts": [{"name": part.name, "label": part.label} for part in service.parts],
             "sliders": [

@@ -109,8 +109,13 @@ class ServiceCore:
 
     @property
     def size(self) -> int:
-        """Side of full pictures in pixels."""
+        """Side in pixels of the pictures in which the model sees and draws."""
         return self._assets.generator.config.size
+
+    @property
+    def picture_size(self) -> int:
+        """Side in pixels of the full pictures of faces that come from no photo."""
+        return self._assets.generator.picture_size
 
     @property
     def config(self) -> GeneratorConfig:
@@ -167,8 +172,8 @@ class ServiceCore:
             raise EditingError(str(error)) from None
 
     def _side(self, size: int | None) -> int | None:
-        """The smallest side the model renders that is no less than ``size``; None for the full size."""
-        if size is None or size >= self.size:
+        """The smallest side the model renders that is no less than ``size``; None for :attr:`picture_size`."""
+        if size is None or size > self.size:
             return None
         wanted = int(between(size, "size", 8, 4096))
         return next(side for side in self._assets.generator.config.render_sizes if side >= wanted)
@@ -226,6 +231,7 @@ class ServiceCore:
         """The steps of an edit by a sentence, seen in the photo if the face comes from one."""
         with self._store.using(session) as found:
             before, state, since, own = self._rendered(found, found.edits), found.state(), found.edits, found.generator
+            side = self._full_side(found)
             face = self._photo_face(found)
             seen_before = None
             if face is not None:
@@ -268,7 +274,7 @@ class ServiceCore:
             codes = Codes.of(moved[0, [self._scheme.index(part) for part in edit.parts]])
             made = replace(edit, steps=last.step, codes=codes)
             latents = self._editor.codes(self._editor.apply(state, made))
-            after = self._worker.call("render", lambda: self._renderer.render(session, latents, generator=own))
+            after = self._worker.call("render", lambda: self._renderer.render(session, latents, side, own))
             change = change_between(before, after, differing(source, latents), self._scheme)
             proposal = TextProposal(session, since, made, after.image, after.part_map, change)
             yield replace(last, image=after.image, part_map=after.part_map, proposal=proposal)
@@ -425,14 +431,19 @@ class ServiceCore:
         self._renderer.cache.drop(session)
         self._faces.forget(session)
 
+    def _full_side(self, session: Session) -> int | None:
+        """Of full pictures: what is done to a photo is told from what the render net draws, and not from details that
+        are made up for every picture anew."""
+        return None if session.photo is None else self.size
+
     def _rendered(self, session: Session, edits: Edits) -> Rendered:
-        """The full picture the model makes of a face; the session is locked."""
+        """The full picture the model makes of a face, by :meth:`_full_side`; the session is locked."""
         known = session.picture(edits)
         if known is not None and (known.shares is not None or session.photo is None):
             return known
-        latents = session.latents(edits)
+        latents, side = session.latents(edits), self._full_side(session)
         picture = self._worker.call(
-            "render", lambda: self._renderer.render(session.id, latents, generator=session.generator)
+            "render", lambda: self._renderer.render(session.id, latents, side, session.generator)
         )
         # The shares of the parts are many bytes, which only photos need.
         session.remember(edits, picture if session.photo is not None else replace(picture, shares=None))

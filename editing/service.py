@@ -189,7 +189,7 @@ class EditingService(OwnPhotos):
             "checkpoint": self.checkpoint,
             "trained": self.trained,
             "device": self.device,
-            "size": self.size,
+            "size": self.picture_size,
             "notice": self.notice,
             "uptime_s": round(time.monotonic() - self._started, 1),
             "sessions": len(self._store),

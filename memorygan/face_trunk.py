@@ -55,6 +55,7 @@ class FaceTrunk(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
+        self.widths = tuple(widths)
         self.stem = convolution(3, widths[0], stride=2)
         self.encoder = nn.ModuleList(Down(a, b) for a, b in pairwise(widths))
 
@@ -87,6 +88,21 @@ class FaceUNet(FaceTrunk):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__(widths)
         self.decoder = nn.ModuleList(Up(b, a) for a, b in reversed(list(pairwise(widths))))
+
+    def begin_as(self, parser: FaceUNet) -> None:
+        """Copies the levels of a trained one down to its own coarsest.
+
+        Raises:
+            ValueError: for one of other widths.
+        """
+        levels, known = len(self.widths), parser.widths
+        if known[:levels] != self.widths:
+            raise ValueError(
+                f"this network begins as a parser of widths {self.widths} and more, not {known}; use the bundled one"
+            )
+        self.stem.load_state_dict(parser.stem.state_dict())
+        self.encoder.load_state_dict(parser.encoder[: levels - 1].state_dict())
+        self.decoder.load_state_dict(parser.decoder[len(known) - levels :].state_dict())
 
     def decoded(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1], H and W multiples of the stride → (B, widths[0], H/2, W/2)."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memorygan.composition import Fused, RenderNet, fuse
@@ -19,6 +20,7 @@ from memorygan.memory import LongTermMemory, PartMemory, Retrieved
 
 if TYPE_CHECKING:
     from memorygan.fast.attention import HardAttention
+    from memorygan.super_resolution import SuperResolution
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class ComposedGenerator(nn.Module):
     mean_w: Tensor
     # Retrieves and fuses whole faces in one, if it can and that is faster; see memorygan/fast/attention.py.
     attention: HardAttention | None = None
+    # Learned from pictures alone, and no part of these weights: a tuple hides it from the module's parameters.
+    _beyond: tuple[SuperResolution, ...] = ()
 
     def __init__(self, config: GeneratorConfig, mean_slots: int) -> None:
         super().__init__()
@@ -84,6 +88,37 @@ class ComposedGenerator(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.mean_w.device
+
+    @property
+    def super_resolution(self) -> SuperResolution | None:
+        """What :meth:`magnify` draws with; None if pictures are shown as the render net draws them."""
+        return self._beyond[0] if self._beyond else None
+
+    def enlarge_by(self, network: SuperResolution | None) -> None:
+        """Sets :attr:`super_resolution`.
+
+        Raises:
+            ValueError: for a network that enlarges pictures of another size.
+        """
+        if network is not None and network.config.size != self.config.size:
+            raise ValueError(f"it enlarges pictures of {network.config.size} pixels, not of {self.config.size}")
+        self._beyond = () if network is None else (network,)
+
+    @property
+    def picture_size(self) -> int:
+        """Side in pixels of what :meth:`magnify` gives back."""
+        return self.config.size * (1 if self.super_resolution is None else self.super_resolution.factor)
+
+    def magnify(self, face: Synthesis) -> Synthesis:
+        """Full pictures for people to look at: enlarged by super-resolution, if there is such a network.
+
+        Codes are found, compared and optimised in the render net's own pictures, which this leaves as they are.
+        """
+        if self.super_resolution is None:
+            return face
+        image = self.super_resolution(face.image.clamp(-1.0, 1.0))
+        mask = F.interpolate(face.mask, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        return replace(face, image=image, mask=mask)
 
     def sample(self, seeds: Sequence[int], truncation: float = 1.0) -> Latents:
         """Latent codes of one random face per seed; each depends on its own seed alone, not on the batch.

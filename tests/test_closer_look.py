@@ -18,7 +18,7 @@ from memorygan.closer_look import CloserConfig, CloserLook, bundled, load_closer
 from memorygan.parser import FaceParser, ParserConfig, load_parser, save_parser
 from memorygan.parts import FACE_PARTS
 from memorygan.training import closer
-from memorygan.training.closer import CloserTrainer, CloserTrainingConfig, FullSizeSampler, begin_as
+from memorygan.training.closer import CloserTrainer, CloserTrainingConfig, FullSizeSampler
 from memorygan.training.parser_data import PackedFaces
 from memorygan.training.schedule import save_state
 
@@ -234,11 +234,11 @@ def test_every_pixel_has_a_label() -> None:
 def test_it_begins_as_the_parser_down_to_its_own_coarsest_level() -> None:
     torch.manual_seed(0)
     parser, net, band = FaceParser(ParserConfig(32, (4, 6, 8))).eval(), CloserLook(AT_EYES, TINY).eval(), _halves(64)
-    begin_as(net, parser)
+    net.begin_as(parser)
     shorter = parser.decoder[1](parser.features(band)[1], parser.features(band)[0])  # without the level below
     assert torch.equal(net.decoded(band), shorter)
     with pytest.raises(ValueError, match="bundled"):
-        begin_as(net, FaceParser(ParserConfig(32, (4, 8))))
+        net.begin_as(FaceParser(ParserConfig(32, (4, 8))))
 
 
 def _tiny_looks(monkeypatch: pytest.MonkeyPatch) -> FaceParser:

@@ -98,7 +98,7 @@ def _facts(shell: Shell) -> str:
         ("Checkpoint", f"{service.model} ({service.checkpoint[:12]}…)", "name and start of the sha256"),
         ("Trained", "yes" if service.trained else "no: what it shows is noise", ""),
         ("Device", service.device, "where pictures are computed now"),
-        ("Pictures", f"{service.size} × {service.size} pixels", "the paper: 256 × 256"),
+        ("Pictures", f"{service.picture_size} × {service.picture_size} pixels", "the paper: 256 × 256"),
         ("Parts", str(len(service.parts)), ", ".join(part.label.lower() for part in service.parts)),
         ("Sliders", str(len(service.sliders())), "directions that were measured on this model"),
     ]

@@ -23,11 +23,13 @@ from memorygan.fast import hardware
 from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.manifest import WEIGHTS_DIR, default_checkpoint
 from memorygan.parser import FaceParser, load_parser
+from memorygan.super_resolution import load_super_resolution
 
-SLIDERS_NAME, ENCODER_NAME, PARSER_NAME, GALLERY_NAME = (
+SLIDERS_NAME, ENCODER_NAME, PARSER_NAME, SUPER_RESOLUTION_NAME, GALLERY_NAME = (
     "sliders.safetensors",
     "encoder.safetensors",
     "parser.safetensors",
+    "super-resolution.safetensors",
     "gallery.json",
 )
 UNTRAINED_PRESET = "tiny-32"
@@ -105,6 +107,8 @@ def load_assets(checkpoint: Path | None, device: torch.device) -> Assets:
         "photos start from the nearest sampled face instead",
         lambda file: _fitting_encoder(file, generator, device),
     )
+    if (larger := folder / SUPER_RESOLUTION_NAME).is_file():  # a checkpoint of one's own need not have it
+        _optional(missing, "enlarge", larger, "", lambda file: _enlarge(generator, file, device))
     return Assets(
         generator,
         loaded.sha256,
@@ -164,6 +168,10 @@ def _fitting_encoder(file: Path, generator: ComposedGenerator, device: torch.dev
     if (encoder.config.part_count, encoder.config.query_dim) != (config.part_count, config.query_dim):
         raise EditingError(f"{file.name} belongs to another model; photos start from the nearest sampled face instead")
     return encoder
+
+
+def _enlarge(generator: ComposedGenerator, file: Path, device: torch.device) -> None:
+    generator.enlarge_by(load_super_resolution(file, device))
 
 
 def _parser(missing: dict[str, str], folder: Path, device: torch.device) -> FaceParser | None:

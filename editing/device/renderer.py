@@ -54,7 +54,7 @@ class PreviewRequest:
         owner: whose cache holds the unchanged parts.
         committed: (1, K, L, D) codes of the face as it stands.
         latents: (1, K, L, D) codes to show.
-        size: side in pixels; None for the full size.
+        size: side in pixels; None for the size at which people are shown faces.
         generator: the face's own, if it was tuned to a photo; None for the common one.
     """
 
@@ -181,7 +181,8 @@ class Renderer:
         self, owner: str, latents: Latents, size: int | None = None, generator: ComposedGenerator | None = None
     ) -> Rendered:
         """The exact picture of one face: the same codes give the same bytes on the same device."""
-        return rendered(self.of(generator).compose(self.retrieve(owner, latents), latents, size=size))[0]
+        drawing = self.of(generator)
+        return _shown(drawing, drawing.compose(self.retrieve(owner, latents), latents, size=size), size)[0]
 
     @torch.inference_mode()
     def render_batch(
@@ -189,7 +190,8 @@ class Renderer:
     ) -> list[Rendered]:
         """Small pictures of B faces at once, without the cache; in two halves if they do not fit together."""
         try:
-            return rendered(self.of(generator).synthesize(latents.to(self.device), size=size))
+            drawing = self.of(generator)
+            return _shown(drawing, drawing.synthesize(latents.to(self.device), size=size), size)
         except torch.OutOfMemoryError:
             if len(latents) == 1:
                 raise
@@ -215,7 +217,7 @@ class Renderer:
             found.update(zip(rows, self._retrieved(generator, [requests[row] for row in rows], changed), strict=True))
         parts = [found[row] for row in range(len(requests))]
         retrieved = Retrieved(torch.cat([part.hidden for part in parts]), torch.cat([part.depth for part in parts]))
-        return rendered(generator.compose(retrieved, latents, size=first.size))
+        return _shown(generator, generator.compose(retrieved, latents, size=first.size), first.size)
 
     def _retrieved(
         self, generator: ComposedGenerator, requests: Sequence[PreviewRequest], changed: tuple[int, ...]
@@ -246,6 +248,11 @@ def with_render(generator: ComposedGenerator, render: RenderNet) -> ComposedGene
     other._modules = dict(generator._modules)
     other.render = render
     return other
+
+
+def _shown(generator: ComposedGenerator, synthesis: Synthesis, size: int | None) -> list[Rendered]:
+    """8-bit pictures and part maps; those of no certain size are as large as people are shown them."""
+    return rendered(generator.magnify(synthesis) if size is None else synthesis)
 
 
 def rendered(synthesis: Synthesis) -> list[Rendered]:

@@ -78,9 +78,11 @@ def frames_of(
         nonlocal before
         generator, retrieved = provide()  # anew for each turn: the device may have changed
         scheme, (low, high) = generator.config.parts, _depth_range(generator, retrieved, names)
-        some = max(1, _TURN // (size or generator.config.size) ** 2)
+        some = max(1, _TURN // (size or generator.picture_size) ** 2)
         for step in range(len(frames) + 1, min(len(frames) + some, len(names)) + 1):
             now, name = generator.compose(retrieved, latents, names[:step], size), names[step - 1]
+            if size is None:
+                now = generator.magnify(now)
             image, part_map = now.image.cpu(), now.part_map.cpu()
             moved = None if before is None else step_smse(before, image, earlier_parts(part_map, scheme.index(name)))
             before = image

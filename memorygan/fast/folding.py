@@ -23,6 +23,7 @@ from memorygan.fast.pieces import PiecewiseMemory, PiecewiseRender
 from memorygan.generator import ComposedGenerator
 from memorygan.layers import ConstantStyleConv, constant_style_conv, finish
 from memorygan.memory import LongTermMemory
+from memorygan.super_resolution import folded as without_norms
 
 Generator = TypeVar("Generator", bound=ComposedGenerator)
 
@@ -113,6 +114,8 @@ def fold(
         blocks = [FoldedBlock(cast(RenderBlock, block), dtype) for block in folded.render.blocks]
         folded.render.blocks = nn.ModuleList(blocks)
         folded.compute_dtype, config = dtype, folded.config
+        if folded.super_resolution is not None:
+            folded.enlarge_by(without_norms(folded.super_resolution).to(device))
         if isinstance(folded.memory, LongTermMemory) and pays(config, device, dtype):
             folded.attention = HardAttention(folded.memory, config, dtype)
     if device.type == "cpu":

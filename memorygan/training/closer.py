@@ -60,20 +60,6 @@ class CloserTrainingConfig(Budget):
     dice: float = 0.5
 
 
-def begin_as(net: CloserLook, parser: FaceParser) -> None:
-    """Copies the parser's levels down to its own coarsest.
-
-    Raises:
-        ValueError: for a parser of other widths.
-    """
-    widths, known = net.config.widths, parser.config.widths
-    if known[: len(widths)] != widths:
-        raise ValueError(f"this look begins as a parser of widths {widths} and more, not {known}; use the bundled one")
-    net.stem.load_state_dict(parser.stem.state_dict())
-    net.encoder.load_state_dict(parser.encoder[: len(widths) - 1].state_dict())
-    net.decoder.load_state_dict(parser.decoder[len(known) - len(widths) :].state_dict())
-
-
 class FullSizeSampler(FaceSampler):
     """Faces of 256 pixels, recoloured as for the parser and moved by less, with a label for every pixel."""
 
@@ -98,7 +84,7 @@ class CloserTrainer:
         torch.manual_seed(config.seed)
         self.config, (self.parts, shape) = config, LOOKS[look]
         self.net, self.average = (CloserLook(self.parts, shape) for _ in range(2))
-        begin_as(self.net, parser)
+        self.net.begin_as(parser)
         self.average.load_state_dict(self.net.state_dict())
         self.net, self.average = channels_last(self.net.train()), self.average.eval()
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=0.02)
