@@ -178,12 +178,27 @@ def test_texture_comes_from_inside_the_picture_alone():
 
 
 def test_work_side_by_side_comes_back_in_order_and_on_other_threads():
-    names = side_by_side(lambda _: threading.current_thread().name, range(4))
-    assert threading.current_thread().name not in names
+    others_began = threading.Event()
+
+    def work(number):
+        assert number or others_began.wait(20)
+        others_began.set()
+        return threading.current_thread().name
+
+    names = side_by_side(work, range(4))
+    assert names[0] == threading.current_thread().name != names[1]
     assert side_by_side(lambda number: number**2, range(20)) == [number**2 for number in range(20)]
     assert side_by_side(lambda number: number, [7]) == [7]
     with pytest.raises(ZeroDivisionError):
         side_by_side(lambda number: 1 / number, range(3))
+
+
+def test_pieces_are_cut_into_pieces_and_none_waits_for_what_nobody_has_begun():
+    def row(number):
+        return sum(side_by_side(lambda column: number * column, range(5)))
+
+    for _ in range(50):
+        assert side_by_side(row, range(6)) == [10 * number for number in range(6)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without forks")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -14,12 +13,12 @@ Result = TypeVar("Result")
 First = TypeVar("First")
 Second = TypeVar("Second")
 _MOST = 8
-_here = threading.local()
 
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(_MOST, os.cpu_count() or 1), "photo")
+    # Whoever asks works as well.
+    return ThreadPoolExecutor(max(1, min(_MOST, os.cpu_count() or 1) - 1), "photo")
 
 
 if hasattr(os, "register_at_fork"):
@@ -27,22 +26,27 @@ if hasattr(os, "register_at_fork"):
 
 
 def side_by_side(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> list[Result]:
-    """What the work makes of each piece, in order; within such work one piece after the other."""
+    """What the work makes of each piece, in order.
+
+    Whoever asks begins with the first piece and goes on from the last one backwards; threads that are free take the
+    others from the second on. So nobody waits for what nobody has begun, and pieces may be cut into pieces again.
+    """
     pieces = list(pieces)
-    if len(pieces) < 2 or getattr(_here, "busy", False):
+    if len(pieces) < 2:
         return [work(piece) for piece in pieces]
-
-    def piece_of_work(piece: Piece) -> Result:
-        _here.busy = True  # were it to wait for others of the pool, all could wait for one another
-        try:
-            return work(piece)
-        finally:
-            _here.busy = False
-
-    return list(_pool().map(piece_of_work, pieces))
+    others = [_pool().submit(work, piece) for piece in pieces[1:]]
+    try:
+        first, own = work(pieces[0]), []
+        while others and others[-1].cancel():
+            others.pop()
+            own.append(work(pieces[1 + len(others)]))
+        return [first, *(other.result() for other in others), *reversed(own)]
+    finally:
+        for other in others:
+            other.cancel()
 
 
 def together(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
-    """What two different pieces of work make."""
+    """What two different pieces of work make; the first one is to be the longer one, if it can be cut further."""
     one, other = side_by_side(lambda work: work(), (first, second))
     return one, other  # type: ignore[return-value]

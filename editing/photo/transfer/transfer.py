@@ -80,9 +80,9 @@ def transfer(
     shift = resized(shift, size)
     moved = photo.moved(shift)
     moved_by = first, last, window
-    (gain, offset), (new, shown, strands) = together(
-        partial(_light, moved, *moved_by, plan, others, worn),
+    (new, shown, strands), (gain, offset) = together(
         partial(newness, moved, *moved_by, plan.shaped, laid_hair(moved, last, fits)),
+        partial(_light, moved, *moved_by, plan, others, worn),
     )
     toned = moved.lab + offset
     toned[..., 0] += moved.lab[..., 0] * (gain - 1.0)
