@@ -116,7 +116,10 @@ class ComposedGenerator(nn.Module):
         """
         if self.super_resolution is None:
             return face
-        image = self.super_resolution(face.image.clamp(-1.0, 1.0))
+        # Out of focus, as behind people, grounds stay: in them there is no face to know detail of, only what the render
+        # net left there.
+        somebody = 0.5 - 0.5 * face.mask[:, :1].clamp(-1.0, 1.0)
+        image = self.super_resolution(face.image.clamp(-1.0, 1.0), somebody)
         mask = F.interpolate(face.mask, size=image.shape[-2:], mode="bilinear", align_corners=False)
         return replace(face, image=image, mask=mask)
 

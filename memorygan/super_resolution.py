@@ -24,6 +24,7 @@ from memorygan.layers import channels_last
 from memorygan.network_file import load_network, network_config, save_network
 
 KIND = "super-resolution"
+FILE = "super-resolution.safetensors"  # beside the checkpoint whose pictures it enlarges
 FACTOR = 2
 
 
@@ -74,12 +75,22 @@ class SuperResolution(FaceUNet):
         """By which sides grow."""
         return FACTOR
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [−1, 1] → (B, 3, 2H, 2W); H and W multiples of half the stride."""
+    def forward(self, images: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Draws pictures at twice their side.
+
+        Args:
+            images: (B, 3, H, W) in [−1, 1]; H and W multiples of half the stride.
+            wanted: (B, 1, H, W), 0 to 1: where finer detail is wanted; None for everywhere.
+
+        Returns:
+            (B, 3, 2H, 2W), nominally in [−1, 1].
+        """
         enlarged = F.interpolate(images, scale_factor=float(FACTOR), mode="bicubic", align_corners=False)
         features = self.refine(self.decoded(enlarged))
-        detail = self.head(F.relu(F.pixel_shuffle(self.enlarge(features), FACTOR)))
-        return enlarged + detail.float()
+        detail = self.head(F.relu(F.pixel_shuffle(self.enlarge(features), FACTOR))).float()
+        if wanted is not None:
+            detail = detail * F.interpolate(wanted, scale_factor=float(FACTOR), mode="bilinear", align_corners=False)
+        return enlarged + detail
 
 
 def save_super_resolution(path: str | os.PathLike[str], net: SuperResolution, provenance: Provenance) -> str:

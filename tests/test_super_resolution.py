@@ -65,6 +65,16 @@ def test_it_begins_as_the_enlarged_picture_and_may_have_any_shape() -> None:
     torch.testing.assert_close(larger, F.interpolate(images, scale_factor=2.0, mode="bicubic"))
 
 
+def test_detail_is_added_where_it_is_wanted() -> None:
+    net, images, wanted = _network(), torch.rand(1, 3, 32, 32) * 2 - 1, torch.zeros(1, 1, 32, 32)
+    wanted[..., 16:] = 1.0
+    some, all_of_it = net(images, wanted), net(images)
+    plain = F.interpolate(images, scale_factor=2.0, mode="bicubic")
+    torch.testing.assert_close(some[..., :30], plain[..., :30])
+    torch.testing.assert_close(some[..., 34:], all_of_it[..., 34:])
+    assert (all_of_it - plain).abs().mean() > 0.01
+
+
 @pytest.mark.parametrize(
     "wrong", [{"size": 30}, {"size": 8}, {"size": 2048}, {"widths": (4,)}, {"fine": 0}, {"widths": (4, 9999)}]
 )
@@ -108,7 +118,8 @@ def test_a_generator_shows_larger_pictures_and_stays_what_it_is() -> None:
     assert set(generator.state_dict()) == before and generator.picture_size == 64
     shown = generator.magnify(face)
     assert shown.image.shape == (1, 3, 64, 64) and shown.mask.shape == (1, 13, 64, 64)
-    torch.testing.assert_close(shown.image, _network()(face.image.clamp(-1, 1)))
+    somebody = 0.5 - 0.5 * face.mask[:, :1].clamp(-1, 1)
+    torch.testing.assert_close(shown.image, _network()(face.image.clamp(-1, 1), somebody))
     assert (F.avg_pool2d(shown.mask, 2) - face.mask).abs().mean() < 0.1 * face.mask.abs().mean()
     assert generator.synthesize(face.latents).image.shape[-1] == 32
     quick = fold(generator, torch.float32)

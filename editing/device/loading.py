@@ -15,6 +15,7 @@ import torch
 from editing.errors import EditingError
 from editing.results import MAX_SEED
 from editing.sliders.directions import SliderSet
+from memorygan import super_resolution
 from memorygan.checkpoint import CheckpointError, load_generator
 from memorygan.closer_look import LOOKS, bundled
 from memorygan.config import get_preset
@@ -23,13 +24,11 @@ from memorygan.fast import hardware
 from memorygan.generator import ComposedGenerator, MemoryGAN
 from memorygan.manifest import WEIGHTS_DIR, default_checkpoint
 from memorygan.parser import FaceParser, load_parser
-from memorygan.super_resolution import load_super_resolution
 
-SLIDERS_NAME, ENCODER_NAME, PARSER_NAME, SUPER_RESOLUTION_NAME, GALLERY_NAME = (
+SLIDERS_NAME, ENCODER_NAME, PARSER_NAME, GALLERY_NAME = (
     "sliders.safetensors",
     "encoder.safetensors",
     "parser.safetensors",
-    "super-resolution.safetensors",
     "gallery.json",
 )
 UNTRAINED_PRESET = "tiny-32"
@@ -107,7 +106,7 @@ def load_assets(checkpoint: Path | None, device: torch.device) -> Assets:
         "photos start from the nearest sampled face instead",
         lambda file: _fitting_encoder(file, generator, device),
     )
-    if (larger := folder / SUPER_RESOLUTION_NAME).is_file():  # a checkpoint of one's own need not have it
+    if (larger := folder / super_resolution.FILE).is_file():  # a checkpoint of one's own need not have it
         _optional(missing, "enlarge", larger, "", lambda file: _enlarge(generator, file, device))
     return Assets(
         generator,
@@ -171,7 +170,7 @@ def _fitting_encoder(file: Path, generator: ComposedGenerator, device: torch.dev
 
 
 def _enlarge(generator: ComposedGenerator, file: Path, device: torch.device) -> None:
-    generator.enlarge_by(load_super_resolution(file, device))
+    generator.enlarge_by(super_resolution.load_super_resolution(file, device))
 
 
 def _parser(missing: dict[str, str], folder: Path, device: torch.device) -> FaceParser | None:

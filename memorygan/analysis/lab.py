@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from memorygan import encoder as part_encoder
 from memorygan import parser as face_parser
+from memorygan import super_resolution
 from memorygan.analysis.agreement import confusion_matrix
 from memorygan.analysis.blocks import Figure
 from memorygan.analysis.features import inception_path
@@ -102,6 +103,8 @@ class Lab:
         self.settings = settings
         loaded = load_generator(settings.checkpoint, settings.device)
         self.generator: ComposedGenerator = loaded.generator.requires_grad_(False)
+        if self.enlarging.is_file():
+            self.generator.enlarge_by(super_resolution.load_super_resolution(self.enlarging, settings.device))
         self.loaded, self.sha256 = loaded, loaded.sha256
         self.parts, self.config = self.generator.config.parts, self.generator.config
         self._generated: dict[int, tuple[Readings, Tensor]] = {}
@@ -121,6 +124,11 @@ class Lab:
         if not isinstance(self.generator, MemoryGAN):
             raise StudyUnavailable("this checkpoint has no controller, so there are no query codes to study")
         return self.generator
+
+    @property
+    def enlarging(self) -> Path:
+        """The super-resolution of the checkpoint, which may be missing."""
+        return self.settings.checkpoint.with_name(super_resolution.FILE)
 
     @cached_property
     def drawing(self) -> ComposedGenerator:
@@ -173,11 +181,26 @@ class Lab:
         """
         return self._open(self.settings.validation, "--validation")
 
+    @cached_property
+    def training_pictures(self) -> PackedDataset:
+        """The training faces as large as people are shown faces, or as large as they are; errors as there."""
+        return self._split(self.settings.data, "--data", self.generator.picture_size)
+
+    @cached_property
+    def held_out_pictures(self) -> PackedDataset:
+        """Faces that training never saw, likewise."""
+        return self._split(self.settings.validation, "--validation", self.generator.picture_size)
+
     def _open(self, path: Path | None, option: str) -> ResidentFaces:
+        split = self._split(path, option, self.config.size)
+        return ResidentFaces(split, torch.device(self.settings.device), torch.float32)
+
+    def _split(self, path: Path | None, option: str, size: int) -> PackedDataset:
         if path is None:
             raise StudyUnavailable(f"it needs real faces; name a packed split with {option}")
         try:
-            split = PackedDataset.open(path, resolution=self.config.size)
+            own = PackedDataset.open(path, verify=False).resolution
+            split = PackedDataset.open(path, resolution=max(self.config.size, min(size, own)))
         except DataError as error:
             raise StudyUnavailable(str(error)) from error
         if tuple(split.part_names) != self.parts.names:
@@ -185,7 +208,7 @@ class Lab:
                 f"{path.name} holds other parts than this generator's, {', '.join(self.parts.names)}; prepare the "
                 "faces for it"
             )
-        return ResidentFaces(split, torch.device(self.settings.device), torch.float32)
+        return split
 
     @cached_property
     def held_out_may_be_people(self) -> bool:
@@ -203,7 +226,8 @@ class Lab:
         return Reader.load(self.settings.device, self.settings.features)
 
     def inputs(self, kinds: Sequence[str]) -> dict[str, str]:
-        """What results depend on: the checkpoint, and the given kinds of "encoder", "data", "validation", "judges".
+        """What results depend on: the checkpoint, and the given kinds of "encoder", "data", "validation",
+        "judges", "enlarging".
 
         Returns:
             kind → hash, "" where the thing is missing.
@@ -212,6 +236,8 @@ class Lab:
         for kind in kinds:
             if kind == "encoder":
                 found[kind] = hashlib.sha256(self.encoder_path.read_bytes()).hexdigest() if self.encoder_path else ""
+            elif kind == "enlarging":
+                found[kind] = sha256_of(self.enlarging)
             elif kind == "judges":
                 found[kind] = ("inception " if inception_path() else "") + sha256_of(face_parser.DEFAULT_WEIGHTS)
             else:
@@ -239,7 +265,7 @@ class Lab:
                 yield chosen
                 bar.update(len(chosen))
 
-    def face_rows(self, faces: ResidentFaces, count: int) -> list[int]:
+    def face_rows(self, faces: Sized, count: int) -> list[int]:
         """Indices of ``count`` evenly spaced real faces; of all of them if there are fewer."""
         return [round(row) for row in torch.linspace(0, len(faces) - 1, min(count, len(faces))).tolist()]
 

@@ -21,7 +21,7 @@ def run(lab: Lab, samples: int) -> Piece:
     labels: list[str] = []
     for seeds in lab.seeds(samples, "samples"):
         for start in range(0, len(seeds), COLUMNS):
-            face = lab.generator.synthesize(lab.sample(seeds[start : start + COLUMNS]))
+            face = lab.generator.magnify(lab.generator.synthesize(lab.sample(seeds[start : start + COLUMNS])))
             pictures = grids.faces(face.image)
             plain.append(pictures)
             if len(detailed) < 9:
@@ -43,4 +43,14 @@ def run(lab: Lab, samples: int) -> Piece:
     )
 
 
-STUDY = Study("samples", "Samples and masks", "Figure 8", run, samples=64, paper_samples=64, sheet=True)
+STUDY = Study(
+    "samples",
+    "Samples and masks",
+    "Figure 8",
+    run,
+    samples=64,
+    paper_samples=64,
+    sheet=True,
+    uses=("enlarging",),
+    version=2,
+)

@@ -21,7 +21,7 @@ from memorygan.analysis.lab import Lab, StudyUnavailable
 from memorygan.analysis.probes import INPUT, LabelledPhotos, Probe, image_features
 from memorygan.analysis.study import Study
 from memorygan.training.backbone import BackboneError
-from memorygan.training.batches import ResidentFaces
+from memorygan.training.data import PackedDataset
 from memorygan.training.packfile import DataError
 from memorygan.training.rarity import LABELS, PARTS
 
@@ -53,22 +53,22 @@ def run(lab: Lab, samples: int) -> Piece:
     """Spread, kernel distance and the shares of rare traits."""
     if lab.reader.parser is None:
         raise StudyUnavailable("the face parser's weights are not on this machine")
-    held_out, training = lab.held_out_faces, lab.training_faces
+    held_out, training = lab.held_out_pictures, lab.training_pictures
 
     def draw(seeds: list[int]) -> Tensor:
-        return lab.drawing.synthesize(lab.sample(seeds, truncation=1.0)).image
+        return lab.drawing.magnify(lab.drawing.synthesize(lab.sample(seeds, truncation=1.0))).image
 
     ours = _look(lab, "samples", lab.face_seeds(samples), draw)
-    theirs = _look(lab, "held-out faces", lab.face_rows(held_out, samples), _pictures(held_out))
-    mix = _look(lab, "training mix", lab.face_rows(training, samples), _pictures(training))
+    theirs = _look(lab, "held-out faces", lab.face_rows(held_out, samples), _pictures(lab, held_out))
+    mix = _look(lab, "training mix", lab.face_rows(training, samples), _pictures(lab, training))
     numbers: dict[str, float] = {}
     blocks, bars = _distances(lab, ours, theirs, numbers)
     shown, shares = _traits(lab, ours, mix, numbers)
     return Piece((*blocks, *shown), numbers, (*bars, *shares))
 
 
-def _pictures(faces: ResidentFaces) -> Callable[[list[int]], Tensor]:
-    return lambda rows: faces.batch(torch.tensor(rows)).image
+def _pictures(lab: Lab, faces: PackedDataset) -> Callable[[list[int]], Tensor]:
+    return lambda rows: faces.images(rows).to(lab.settings.device).float() / 127.5 - 1.0
 
 
 def _look(lab: Lab, label: str, faces: Sequence[int], pictures: Callable[[list[int]], Tensor]) -> Seen:
@@ -99,7 +99,8 @@ def _distances(lab: Lab, ours: Seen, theirs: Seen, numbers: dict[str, float]) ->
         ("spread of the parser's features, share of the photos'", f"{100 * numbers['spread_parser']:.0f} %"),
         ("kernel distance × 1000 (Lite1 features)", number(distance)),
     )
-    caption = f"Samples beside {len(theirs.lite0):,} photos that were held out of training ({footer})."
+    sizes = f"{lab.generator.picture_size} pixels a side, and photos of {lab.held_out_pictures.resolution}"
+    caption = f"Samples of {sizes} beside {len(theirs.lite0):,} photos that were held out of training ({footer})."
     bars = [
         Bar("spread of samples' features, of held-out photos', lower of two", spread, SPREAD_BAR, True, count),
         Bar("kernel distance × 1000 to held-out photos, features that no loss has used", distance, DISTANCE_BAR, False,
@@ -171,5 +172,6 @@ STUDY = Study(
     run,
     samples=2_000,
     paper_samples=10_000,
-    uses=("data", "validation", "judges"),
+    uses=("data", "validation", "judges", "enlarging"),
+    version=2,
 )

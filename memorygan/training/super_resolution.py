@@ -32,7 +32,7 @@ from memorygan.layers import channels_last
 from memorygan.manifest import WEIGHTS_DIR, default_checkpoint
 from memorygan.parser import FaceParser, load_parser
 from memorygan.picture import from_uint8, to_uint8
-from memorygan.super_resolution import FACTOR, SuperResolution, SuperResolutionConfig, save_super_resolution
+from memorygan.super_resolution import FACTOR, FILE, SuperResolution, SuperResolutionConfig, save_super_resolution
 from memorygan.training.backbone import LEVELS, load_backbone, relative_difference
 from memorygan.training.data import PackedDataset
 from memorygan.training.losses import one_hot
@@ -48,7 +48,7 @@ from memorygan.training.schedule import (
 )
 from memorygan.training.softened import redrawn, softened
 
-WEIGHTS = WEIGHTS_DIR / "super-resolution.safetensors"
+WEIGHTS = WEIGHTS_DIR / FILE
 _JUDGED = 128  # pixels of the window that features and critics see
 _REBUILT = 16  # faces at once
 
