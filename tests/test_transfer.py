@@ -370,6 +370,22 @@ def test_pieces_of_glasses_are_not_put_on():
     assert np.array_equal(apply(pixels, second, WHOLE)[0], pixels), "nobody puts glasses on over glasses"
 
 
+@pytest.mark.parametrize(("rows", "changes"), [(18, False), (2, False), (0, False), (11, True)])
+def test_a_hat_that_somebody_wears_neither_grows_nor_goes(rows, changes):
+    hat, colours = FACE_PARTS.index("hat"), {FACE_PARTS.index("hat"): (180, 30, 30)}
+
+    def wearing(size, high):
+        found = ids(size)
+        found[: high * size // S, size // 6 : -size // 6] = hat
+        return found
+
+    pixels = painted(wearing(N, 10), colours)
+    wearer = FramedPhoto.of(pixels, one_hot(wearing(N, 10)), N)
+    after = look(wearing(S, rows), {hat: (30, 30, 180)})
+    made = transfer(wearer, look(wearing(S, 10), colours), after, Plan((hat,), (hat,)))
+    assert bool((apply(pixels, made, WHOLE)[0] != pixels).any()) == changes
+
+
 def test_spread_keeps_what_is_known_and_fills_the_rest():
     values, weights = np.zeros((50, 70), np.float32), np.zeros((50, 70), np.float32)
     values[10:20, 10:20], weights[10:20, 10:20] = 5.0, 1.0

@@ -18,12 +18,12 @@ _SCRAP = 0.025  # of the framed face: glasses and hats smaller than that are pie
 _SURE = {"eyeglass": (0.48, 0.7), "hat": (0.65, 0.0)}
 # Pixels across, pixels, and by how much: rims of which the model's mask has pieces, and which are drawn out.
 _LENS, _RIM, _SHARPER = 41.0, 5.0, 1.8
-_GROWN = 1.2  # glasses in another size may be as much larger
+_GROWN = 1.2  # glasses and hats in another size may be as much larger
 
 
 def scraps(photo: FramedPhoto, before: Look, after: Look, shaped: Sequence[int], lent: Collection[int]) -> set[int]:
-    """Glasses and hats of which the model puts on a piece or a shade, the photo having none, and glasses that would be
-    put on over those which somebody wears.
+    """Glasses and hats of which the model puts on a piece or a shade, the photo having none, glasses that would be put
+    on over those which somebody wears, and hats that would grow or go: of hair and heads under hats nobody knows.
 
     Args:
         photo: the framed face.
@@ -45,6 +45,11 @@ def scraps(photo: FramedPhoto, before: Look, after: Look, shaped: Sequence[int],
         had, has = (_extent(look.part_map, glasses) for look in (before, after))
         if has > _GROWN * max(worn, had):
             found.add(glasses)
+    hat = names.index("hat")
+    if hat in models and _extent(photo.part_map, hat) > _SCRAP / 5:
+        least, most = sorted(_extent(look.part_map, hat) for look in (before, after))
+        if most > _GROWN * least:
+            found.add(hat)
     return found
 
 
