@@ -28,7 +28,7 @@ from heads import (  # type: ignore[import-not-found]
 )
 
 from editing.photo.transfer import fields as fields_module
-from editing.photo.transfer.borrow import Lent, lends
+from editing.photo.transfer.borrow import Lent, fitting, lends
 from editing.photo.transfer.fields import Fields, apply
 from editing.photo.transfer.looks import FramedPhoto, Look, noise_level, to_lab
 from editing.photo.transfer.membrane import met
@@ -370,19 +370,93 @@ def test_pieces_of_glasses_are_not_put_on():
     assert np.array_equal(apply(pixels, second, WHOLE)[0], pixels), "nobody puts glasses on over glasses"
 
 
+HAT = FACE_PARTS.index("hat")
+RED, BLUE = (180, 30, 30), (30, 30, 180)
+
+
+def _wearer(low, wide, colour, top=0.0):
+    """A picture of a head in a hat down to some height, so wide and from so far below the border, and what is prepared
+    of it."""
+    part_ids = ids(N)
+    part_ids[int(top * N) : int(low * N), N // 2 - int(wide * N / 2) : N // 2 + int(wide * N / 2)] = HAT
+    part_ids[52:64, 60:68] = NOSE
+    pixels = painted(part_ids, {HAT: colour, NOSE: COLOURS[SKIN]})
+    return pixels, part_ids, FramedPhoto.of(pixels, one_hot(part_ids), N)
+
+
+def test_a_hat_of_another_photo_takes_the_place_of_the_one_that_is_worn():
+    pixels, part_ids, wearer = _wearer(0.2, 0.9, RED)
+    _, other_ids, other = _wearer(0.2, 0.4, BLUE)
+    rebuild, after = (look(one[::2, ::2], {HAT: RED, NOSE: COLOURS[SKIN]}) for one in (part_ids, other_ids))
+    made = transfer(wearer, rebuild, after, Plan((HAT,), (HAT,)), [Lent(other, (HAT,))])
+    result, _ = apply(pixels, made, WHOLE)
+    new, old = other_ids == HAT, (part_ids == HAT) & (other_ids != HAT)
+    inside = cv2.erode(new.astype(np.uint8), np.ones((5, 5))).astype(bool)
+    assert (result[inside][:, 2] > result[inside][:, 0]).mean() > 0.95, "the other's hat is there"
+    red = result[..., 0].astype(int) - result[..., 2] > 80
+    assert red[part_ids == HAT].mean() < 0.05 < (pixels[..., 0].astype(int) - pixels[..., 2] > 80)[old].mean()
+    ground = result[4:16, 8:24].reshape(-1, 3).astype(float).mean(0)
+    assert np.abs(ground - COLOURS[0]).max() < 12, "and beside it what is behind them"
+    assert np.array_equal(result[80:], pixels[80:])
+
+
+@pytest.mark.parametrize("top", [0.0, 0.06])
+def test_a_hat_is_pulled_down_as_far_as_the_one_that_it_replaces(top):
+    wearer, other = _wearer(0.3, 0.8, RED)[2], _wearer(0.2, 0.8, BLUE, top)[2]
+    (pulled,) = fitting(wearer, [Lent(other, (HAT,))])
+    rows = np.flatnonzero(pulled.photo.parts[:, N // 2, HAT] > 0.5)
+    assert rows[-1] + 1 == pytest.approx(0.3 * N, abs=1.5)
+    assert rows[0] == (0 if top == 0.0 else pytest.approx(0.16 * N, abs=1.5)), "one that is cut off stays cut off"
+    nose = fitting(wearer, [Lent(other, (NOSE, HAT))])
+    assert [one.parts for one in nose] == [(HAT,), (NOSE,)] and nose[1].photo is other
+    (lower,) = fitting(_wearer(0.1, 0.8, RED)[2], [Lent(other, (HAT,))])
+    (first,) = fitting(photo()[1], [Lent(other, (HAT,))])
+    assert lower.photo is other and first.photo is other
+
+
+def test_hair_under_a_hat_is_not_lent():
+    pixels, framed = photo()
+    _, other_ids, other = _wearer(0.3, 0.8, RED)
+    assert lends(FACE_PARTS.names, HAIR, other) and fitting(framed, [Lent(other, (HAIR,))]) == []
+    bald = look(ids(S, hair=0.3), {HAIR: (240, 240, 240)})
+    made = transfer(framed, look(ids(S)), bald, Plan((HAIR,), (HAIR,)), [Lent(other, (HAIR,))])
+    assert np.array_equal(apply(pixels, made, WHOLE)[0], pixels)
+    both = transfer(framed, look(ids(S)), look(other_ids[::2, ::2]), Plan((), (HAIR, HAT)), [Lent(other, (HAIR, HAT))])
+    result, _ = apply(pixels, both, WHOLE)
+    there = cv2.erode((other_ids == HAT).astype(np.uint8), np.ones((7, 7))).astype(bool)
+    assert (result[there][:, 0] > result[there][:, 1] + 60).all(), "the hat is"
+    assert np.array_equal(result[44:60, 14:22], pixels[44:60, 14:22]), "and beside it one's own hair stays"
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_hair_lies_under_a_hat_that_is_worn_or_takes_its_place(off):
+    pixels, part_ids, wearer = _wearer(0.25, 0.5, RED)
+    long = ids(N, hair=0.46)
+    other = FramedPhoto.of(painted(long, {HAIR: (40, 160, 60)}), one_hot(long), N)
+    before = look(part_ids[::2, ::2], {HAT: RED, NOSE: COLOURS[SKIN]})
+    after = look(ids(S, hair=0.46), {HAIR: (40, 160, 60)})
+    parts = (HAIR, HAT) if off else (HAIR,)
+    made = transfer(wearer, before, after, Plan(parts, parts), [Lent(other, (HAIR,))])
+    result, _ = apply(pixels, made, WHOLE)
+    hat = cv2.erode((part_ids == HAT).astype(np.uint8), np.ones((5, 5))).astype(bool)
+    red = (result[..., 0].astype(int) - result[..., 1] > 60)[hat]
+    assert red.mean() < 0.02 if off else red.mean() > 0.95
+    assert (result[44:60, 12:18, 1].astype(int) > result[44:60, 12:18, 0]).mean() > 0.9, "the other's hair is beside it"
+
+
 @pytest.mark.parametrize(("rows", "changes"), [(18, False), (2, False), (0, False), (11, True)])
 def test_a_hat_that_somebody_wears_neither_grows_nor_goes(rows, changes):
-    hat, colours = FACE_PARTS.index("hat"), {FACE_PARTS.index("hat"): (180, 30, 30)}
+    colours = {HAT: RED}
 
     def wearing(size, high):
         found = ids(size)
-        found[: high * size // S, size // 6 : -size // 6] = hat
+        found[: high * size // S, size // 6 : -size // 6] = HAT
         return found
 
     pixels = painted(wearing(N, 10), colours)
     wearer = FramedPhoto.of(pixels, one_hot(wearing(N, 10)), N)
-    after = look(wearing(S, rows), {hat: (30, 30, 180)})
-    made = transfer(wearer, look(wearing(S, 10), colours), after, Plan((hat,), (hat,)))
+    after = look(wearing(S, rows), {HAT: BLUE})
+    made = transfer(wearer, look(wearing(S, 10), colours), after, Plan((HAT,), (HAT,)))
     assert bool((apply(pixels, made, WHOLE)[0] != pixels).any()) == changes
 
 

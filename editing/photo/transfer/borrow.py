@@ -18,10 +18,12 @@ _SET_IN = ("eyes", "eyebrows", "mouth", "nose")
 # How far the light of another photo is followed, in L and in a and b.
 _LIGHT, _TINT = 12.0, 5.0
 _HAIR = 0.02  # of the picture: what a scarf or a hat leaves of it is not somebody's hair
+_HAT = 0.01  # of the picture
 _LENS = 0.25  # opacity
 # By how much two faces may be turned apart (FramedPhoto.facing): noses and brows look other from the side.
 _TURNED = {"mouth": 0.25, "eyes": 0.25, "nose": 0.12, "eyebrows": 0.12}
 _TURNED_WORN = 0.2
+_PULLED = 0.2  # of the side, at most
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,13 @@ class Lent:
 
 
 def borrow(
-    photo: FramedPhoto, toned: np.ndarray, after: Look, lent: Lent, drawn: np.ndarray, alpha: np.ndarray
+    photo: FramedPhoto,
+    toned: np.ndarray,
+    after: Look,
+    lent: Lent,
+    drawn: np.ndarray,
+    alpha: np.ndarray,
+    bareheaded: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colours (n, n, 3) and opacity (n, n) with the parts of another photo on top of what is drawn already.
 
@@ -53,6 +61,7 @@ def borrow(
         after: what the model shows, at any size.
         lent: one of :func:`fitting`.
         drawn, alpha: so far.
+        bareheaded: whether hair takes the place of the hat that the photo has.
     """
     names, other = photo.scheme.names, lent.photo
     light = _light(photo, toned, other)
@@ -60,7 +69,7 @@ def borrow(
         if names[part] in _SET_IN:
             colour, opacity = _set_in(photo, toned, after, other, part)
         elif names[part] in _WORN:
-            colour, opacity = _worn(photo, after, other, part, light)
+            colour, opacity = _worn(photo, other, part, light, bareheaded)
         else:
             continue
         if lent.middle is not None:
@@ -76,44 +85,103 @@ def borrow(
 
 def fitting(photo: FramedPhoto, lent: Sequence[Lent]) -> list[Lent]:
     """What of other photos fits, mirrored where only so both heads are turned the same way. Of the parts that would not
-    fit the model's are drawn."""
+    fit the model's are drawn. A hat is pulled down as far as the one that it replaces: of what was under that nobody
+    knows."""
     names, found = photo.scheme.names, list[Lent]()
+    hat, brim = names.index("hat"), _brim(photo)
     for one in lent:
-        left = one.parts
+        left = tuple(part for part in one.parts if part not in under_hats([one]))
         for facing, mirrored in ((one.photo.facing, False), (-one.photo.facing, True)):
             apart = abs(photo.facing - facing)
             if parts := tuple(part for part in left if apart <= _TURNED.get(names[part], _TURNED_WORN)):
                 other = one.photo.mirrored if mirrored else one.photo
-                found.append(replace(one, photo=other, parts=parts))
+                pulled = _pulled(other, brim) if hat in parts and brim is not None else None
+                if pulled is not None:
+                    found.append(replace(one, photo=pulled, parts=(hat,)))
+                rest = tuple(part for part in parts if part != hat or pulled is None)
+                if rest:
+                    found.append(replace(one, photo=other, parts=rest))
                 left = tuple(part for part in left if part not in parts)
     return found
 
 
-def laid_hair(photo: FramedPhoto, after: Look, lent: Sequence[Lent]) -> tuple[np.ndarray, np.ndarray] | None:
-    """(S, S) 0 to 1: where hair of another photo is going to lie, and (S, S, K) the parts of that photo, at the size of
-    ``after``; None if none is taken."""
-    hair, size = photo.scheme.index("hair"), after.parts.shape[0]
-    other = next((one.photo for one in reversed(lent) if hair in one.parts), None)
-    return None if other is None else (resized(_hair_matte(photo, after, other), size), resized(other.parts, size))
+def _brim(photo: FramedPhoto) -> float | None:
+    """How far down a hat reaches above the nose, in sides from the top; None without one there."""
+    names, size = photo.scheme.names, photo.size
+    nose = (photo.parts[..., names.index("nose")] > 0.5).any(axis=0)
+    hat = photo.parts[:, nose, names.index("hat")] > 0.5
+    there = hat.any(axis=0)
+    if not there.any() or there.mean() < 0.5:
+        return None
+    return float(np.median(size - hat[::-1, there].argmax(axis=0))) / size
 
 
-def _hair_matte(photo: FramedPhoto, after: Look, other: FramedPhoto) -> np.ndarray:
+def _pulled(other: FramedPhoto, brim: float) -> FramedPhoto | None:
+    """With its hat down to the brim; one that the picture cuts off is drawn out. None if it reaches as far already."""
+    its = _brim(other)
+    if its is None or brim <= its:
+        return None
+    rows, cut = (np.arange(other.size) + 0.5) / other.size, other.parts[0, :, other.scheme.index("hat")].max() > 0.5
+    shift = np.zeros((other.size, other.size, 2), np.float32)
+    shift[..., 1] = -min(brim - its, _PULLED) * (np.minimum(rows / brim, 1.0) if cut else np.ones_like(rows))[:, None]
+    return other.moved(shift)
+
+
+def laid(
+    photo: FramedPhoto, after: Look, lent: Sequence[Lent], bareheaded: bool = False
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Where hair and hats of other photos are going to lie, and what shows beside them.
+
+    Args:
+        photo: the one that is edited, warped.
+        after: what the model shows, S pixels wide.
+        lent: of :func:`fitting`.
+        bareheaded: whether hair takes the place of the hat that the photo has.
+
+    Returns:
+        Part → (S, S) 0 to 1, and (S, S, K) shares of the parts: beside hair as in its photo, beside hats as in the
+        model's picture, where hair and face are those of the person in the photo.
+    """
+    names, size, found = photo.scheme.names, after.parts.shape[0], {}
+    for part in map(names.index, ("hair", "hat")):
+        other = next((one.photo for one in reversed(lent) if part in one.parts), None)
+        if other is not None and names[part] == "hair":
+            found[part] = resized(_hair_matte(photo, other, bareheaded), size), resized(other.parts, size)
+            if bareheaded:
+                found[names.index("hat")] = found[part]
+        elif other is not None:
+            found[part] = resized(other.parts[..., part], size), after.parts
+    return found
+
+
+def _hair_matte(photo: FramedPhoto, other: FramedPhoto, bareheaded: bool) -> np.ndarray:
     """Behind the features of a face, whose places differ a little, and under a hat that stays on."""
     names = photo.scheme.names
-    hat = names.index("hat")
-    stays = photo.parts[..., hat] * np.clip(2.0 * resized(after.parts[..., hat], photo.size), 0.0, 1.0)
-    matte = other.parts[..., names.index("hair")]
-    return matte * (1.0 - photo.share([names.index(name) for name in FEATURES])) * (1.0 - stays)
+    front = [names.index(name) for name in (*FEATURES, *(() if bareheaded else ("hat",)))]
+    matte: np.ndarray = other.parts[..., names.index("hair")] * (1.0 - photo.share(front))
+    return matte
 
 
 def lends(names: Sequence[str], part: int, photo: FramedPhoto) -> bool:
-    """Whether a photo has a part to give that is taken as pixels."""
+    """Whether a photo has a part to give that is taken as pixels, or, of hair under a hat, not at all."""
     least = _HAIR if names[part] == "hair" else 2e-4
-    return names[part] in (*_WORN, *_SET_IN) and float((photo.parts[..., part] > 0.5).mean()) > least
+    there = float((photo.parts[..., part] > 0.5).mean()) > least
+    return names[part] in (*_WORN, *_SET_IN) and (there or (names[part] == "hair" and hatted(photo)))
+
+
+def hatted(photo: FramedPhoto) -> bool:
+    """Whether somebody wears a hat, under which nobody knows the hair."""
+    return float((photo.parts[..., photo.scheme.index("hat")] > 0.5).mean()) > _HAT
+
+
+def under_hats(lent: Sequence[Lent]) -> set[int]:
+    """Parts that are asked of photos in which a hat hides them."""
+    hair = {one.photo.scheme.index("hair") for one in lent}
+    return {part for one in lent for part in hair & set(one.parts) if hatted(one.photo)}
 
 
 def _worn(
-    photo: FramedPhoto, after: Look, other: FramedPhoto, part: int, light: np.ndarray
+    photo: FramedPhoto, other: FramedPhoto, part: int, light: np.ndarray, bareheaded: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     names = photo.scheme.names
     matte = other.parts[..., part]
@@ -130,7 +198,7 @@ def _worn(
         inside = np.clip((depth - 1 / 60) * 60.0, 0.0, 1.0)
         matte = matte * (1.0 - seen) * (1.0 - (1.0 - _LENS) * inside)
     elif names[part] == "hair":
-        matte = _hair_matte(photo, after, other)
+        matte = _hair_matte(photo, other, bareheaded)
     return colour, matte
 
 

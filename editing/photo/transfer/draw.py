@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -45,7 +46,7 @@ def newness(
     after: Look,
     window: np.ndarray,
     shaped: Sequence[int],
-    laid: tuple[np.ndarray, np.ndarray] | None = None,
+    laid: Mapping[int, tuple[np.ndarray, np.ndarray]] = MappingProxyType({}),
 ) -> tuple[np.ndarray, np.ndarray, Strands | None]:
     """Where the edited face shows a part that the warped photo does not have there, and which.
 
@@ -55,34 +56,37 @@ def newness(
         after: S pixels wide.
         window: (S, S), 0 where nothing may change.
         shaped: parts whose shape changes.
-        laid: see :func:`editing.photo.transfer.borrow.laid_hair`.
+        laid: see :func:`editing.photo.transfer.borrow.laid`.
 
     Returns:
         (S, S) float32, 0 to 1, (S, S, K) float32 shares of the parts that show there, and the strands of hair
         whose outline changes, or None.
     """
     hair = photo.scheme.index("hair")
-    grown = None
-    if laid is not None:
-        grown, window = relaid(photo, *laid, hair), np.ones_like(window)
-    elif hair in shaped:
-        grown = regrown(photo, before, after, window, hair)
+    grown = {part: relaid(photo, *one, part) for part, one in laid.items()}
+    if hair in shaped and hair not in laid and (own := regrown(photo, before, after, window, hair)) is not None:
+        grown[hair] = own
+    reach = np.ones_like(window) if laid else window
+    if hair in laid:
+        window = reach
     names, mouth = photo.scheme.names, photo.scheme.index("mouth")
-    opaque = [k for k in range(len(names)) if k not in photo.scheme.transparent and (grown is None or k != hair)]
+    opaque = [k for k in range(len(names)) if k not in photo.scheme.transparent and k not in grown]
     side, new, near = window.shape[0], np.zeros_like(window), box_of(window > 0, _AROUND)
     was, now = before.within(near), after.within(near)
     new[near] = _shows(resized(photo.parts, side)[near], was, now, window[near], opaque, photo.scheme, side)
     if mouth in shaped:
         new[near] = np.maximum(new[near], _inside_mouth(was, now, mouth, side))
     parts = after.parts
-    if grown is not None:
-        # Of hair the outline decides, and of what shows where it goes.
-        new = new * (1.0 - np.clip(2.0 * np.maximum(before.parts[..., hair], after.parts[..., hair]), 0.0, 1.0))
-        of_hair = grown.grown + grown.shrunk
-        share_of_hair = of_hair / np.maximum(of_hair + new, 1e-3)
-        parts = times(grown.parts, share_of_hair) + times(parts, 1.0 - share_of_hair)
-        new = np.maximum(new, of_hair)
-    return blurred(new, 1.2, side) * (window > 0), parts, None if grown is None else grown.strands
+    for part, one in grown.items():
+        # Of hair and hats the outline decides, and of what shows where they go.
+        new = new * (1.0 - np.clip(2.0 * np.maximum(before.parts[..., part], after.parts[..., part]), 0.0, 1.0))
+        of_it = one.grown + one.shrunk
+        share = of_it / np.maximum(of_it + new, 1e-3)
+        parts = times(one.parts, share) + times(parts, 1.0 - share)
+        new = np.maximum(new, of_it)
+    if (hat := names.index("hat")) not in shaped and hat not in grown:  # it is in front of what changes
+        new = new * (1.0 - resized(photo.parts[..., hat], side))
+    return blurred(new, 1.2, side) * (reach > 0), parts, grown[hair].strands if hair in grown else None
 
 
 def _shows(

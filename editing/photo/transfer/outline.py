@@ -25,8 +25,8 @@ _BEYOND = 2.0  # pixels
 _LEAST = 0.004  # of the picture
 _FAINT = 0.06  # of a pixel
 FEATURES = ("eyes", "eyebrows", "mouth", "nose", "eyeglass")
-_INSTEAD = {"ears": "skin", "neck": "skin", "cloth": "background"}
-_SHOWN = ("background", "skin", "ears", "neck", "cloth")  # beside hair
+_INSTEAD = {"ears": "skin", "neck": "skin", "cloth": "background", "hair": "background"}
+_SHOWN = ("background", "skin", "ears", "neck", "cloth", "hair")
 _TOLD = 0.01  # of the picture
 _BORDER = 9  # pixels across
 _HARDLY, _MORE = 0.02, 2.0  # of the picture; more than that much more is other hair
@@ -154,7 +154,7 @@ def relaid(photo: FramedPhoto, laid: np.ndarray, beside: np.ndarray, part: int) 
     others = beside.copy()
     others[..., names.index("skin")] += beside[..., [names.index(name) for name in FEATURES]].sum(axis=2)
     for name, like in _INSTEAD.items():  # of what the photo does not show nobody knows the colour
-        if photo.parts[..., names.index(name)].mean() < _TOLD:
+        if names.index(name) != part and photo.parts[..., names.index(name)].mean() < _TOLD:
             others[..., names.index(like)] += others[..., names.index(name)]
             others[..., names.index(name)] = 0.0
     others[..., [k for k, name in enumerate(names) if name not in _SHOWN]] = 0.0

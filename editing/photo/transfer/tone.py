@@ -25,7 +25,7 @@ _PALER = 0.5  # of what skin has of a and b
 _NOTHING = 0.01  # of a pixel
 # Of the side, how far is looked for what changes, of what is even and of light, and for how light it is about a place.
 _BROADLY, _FINELY, _ABOUT = 1 / 18, 1 / 110, 1 / 20
-_EVEN = ("hair", "background", "cloth", "skin", "mouth")
+_EVEN = ("hair", "hat", "background", "cloth", "skin", "mouth")
 COMPLEXION = ("skin", "nose", "ears", "neck")
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.beard import stubble
-from editing.photo.transfer.borrow import Lent, borrow, fitting, laid_hair
+from editing.photo.transfer.borrow import Lent, borrow, fitting, laid, under_hats
 from editing.photo.transfer.draw import draw, newness
 from editing.photo.transfer.fields import Fields
 from editing.photo.transfer.glasses import BESIDE, bared, taken_off
@@ -58,19 +58,22 @@ def transfer(
         side: of the pictures in which shapes are compared; half of it is good enough while a slider moves.
     """
     size, names = photo.size, photo.scheme.names
-    unwanted = scraps(photo, before, after, plan.shaped, {part for one in lent for part in one.parts})
+    fits = fitting(photo, lent)
+    others = {part for one in fits for part in one.parts}
+    hair, hat = names.index("hair"), names.index("hat")
+    bareheaded = hair in others and hat in plan.shaped and hat not in others and _gone(before, after, hat)
+    unwanted = scraps(photo, before, after, plan.shaped, others | ({hat} if bareheaded else set())) | under_hats(lent)
     plan = Plan(*(tuple(k for k in parts if k not in unwanted) for parts in (plan.textured, plan.shaped)))
     before, after = registered(photo, before, after)
     if not plan.shaped:
         gain, offset = _tone(photo, before, after, plan.textured)
         return replace(Fields.nothing(size), gain=gain, offset=offset, part_map=photo.part_map)
     first, last = before.at(side), after.at(side)
-    fits = fitting(photo, lent)
-    others = {part for one in fits for part in one.parts}
     glasses = names.index("eyeglass")
     if (worn := put_on(photo, last, plan.shaped, others)) is not None:
         plan = replace(plan, shaped=tuple(part for part in plan.shaped if part != glasses))
-    shift, window = motion(first, last, names, plan.shaped)
+    # A hat of another photo is laid where it was there: for the model's nothing moves.
+    shift, window = motion(first, last, names, [part for part in plan.shaped if part != hat or part not in others])
     off = taken_off(photo, first, last, plan.shaped, others)
     kept = [_held(photo, plan.shaped, side), *([] if off is None else [off])]
     kept += [_about(look, part) for part in photo.scheme.transparent if part in others for look in (first, last)]
@@ -81,7 +84,7 @@ def transfer(
     moved = photo.moved(shift)
     moved_by = first, last, window
     (new, shown, strands), (gain, offset) = together(
-        partial(newness, moved, *moved_by, plan.shaped, laid_hair(moved, last, fits)),
+        partial(newness, moved, *moved_by, plan.shaped, laid(moved, last, fits, bareheaded)),
         partial(_light, moved, *moved_by, plan, others, worn),
     )
     toned = moved.lab + offset
@@ -96,12 +99,18 @@ def transfer(
     off = np.zeros_like(skin) if off is None else off * (1.0 - total(shown, [names.index(name) for name in BESIDE]))
     drawn = met(moved, toned, drawn, alpha, skin, off)
     for one in fits:
-        drawn, alpha = borrow(moved, toned, last, one, drawn, alpha)
+        drawn, alpha = borrow(moved, toned, last, one, drawn, alpha, bareheaded)
     ids, over = follow(photo.part_map, shift * size, cv2.INTER_NEAREST), alpha > 0.5
     ids[over] = resized(shown, size)[over].argmax(axis=1)
     if worn is not None:
         ids[(resized(worn, size) > 0.5) & np.isin(ids, [names.index(name) for name in FACE])] = glasses
     return Fields(shift, gain, offset, drawn, alpha, photo.grain, ids)
+
+
+def _gone(before: Look, after: Look, part: int) -> bool:
+    """Whether the model takes off most of what it showed of a part."""
+    had, has = (float((look.part_map == part).mean()) for look in (before, after))
+    return has < 0.5 * had
 
 
 def _tone(photo: FramedPhoto, before: Look, after: Look, parts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
