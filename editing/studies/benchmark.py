@@ -189,7 +189,7 @@ def measure(service: EditingService, repeats: int) -> Speeds:
     except EditingError as error:
         missing["text"] = str(error)
     photo = service.open_photo(_png(service.view(session).image))
-    crop = (0.0, 0.0, float(service.size))
+    crop = (0.0, 0.0, float(service.picture_size))
     try:
         milliseconds["invert"] = _steps(service.invert(photo.photo, crop=crop, steps=repeats + 2))
     except EditingError as error:
