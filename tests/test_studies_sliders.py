@@ -118,4 +118,4 @@ def test_the_error_of_a_reconstruction_is_the_mean_absolute_difference():
 def test_the_chapter_on_refinement_is_about_a_hundred_steps():
     assert refinement.STEPS == 100
     assert "100 refinement steps" in refinement.BAR
-    assert refinement.ERROR_BAR == 7.0
+    assert refinement.ERROR_BAR == 6.5

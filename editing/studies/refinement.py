@@ -12,16 +12,18 @@ import numpy as np
 import torch
 
 from editing.face.state import run_here
+from editing.guidance.guide import DEFAULT_GUIDE
+from editing.guidance.registry import Guides
 from editing.photo.inversion import InversionResult, InversionSettings, invert
 from editing.results import CancelToken
 from memorygan.analysis.blocks import Bar, Block, Piece, Table, Text
-from memorygan.analysis.lab import Lab
+from memorygan.analysis.lab import Lab, sha256_of
 from memorygan.analysis.reconstruction import show_sheets
 from memorygan.analysis.study import Study
 from memorygan.picture import to_uint8
 
 STEPS = 100
-ERROR_BAR = 7.0
+ERROR_BAR = 6.5
 NO_PARSER = "The parser's weights are not on this machine, so refinement starts from the nearest of some sampled faces."
 BAR = f"reconstruction of held-out faces after {STEPS} refinement steps: mean absolute error, of 255"
 
@@ -42,8 +44,10 @@ def refine(lab: Lab, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (S, S, 3) uint8 pictures of where it started, and of the refined codes as a recipe keeps them.
     """
     parser = lab.reader.parser.parser if lab.reader.parser is not None else None
-    settings = InversionSettings(steps=STEPS)
-    steps = invert(lab.drawing, lab.encoder, parser, pixels, settings, run_here, CancelToken())
+    steps = invert(
+        lab.drawing, lab.encoder, parser, pixels, InversionSettings(steps=STEPS), run_here, CancelToken(),
+        guide=Guides().guide(),
+    )  # fmt: skip
     start = next(steps).image
     with torch.no_grad():
         return start, to_uint8(lab.drawing.synthesize(_result(steps).latents.to(lab.settings.device)).image)[0]
@@ -85,7 +89,8 @@ def run(lab: Lab, samples: int) -> Piece:
         Text(
             "Every face that training never saw is taken as a photo: the face parser finds its parts, the part encoder "
             f"gives the codes to start from, and {STEPS} steps of Adam refine the codes of all parts and layers "
-            "towards the picture. The render net stays as it is, and the masks of the data set are not used."
+            "towards the picture, led by the guide of reconstructions to who is in it. The render net stays as it is, "
+            "and the masks of the data set are not used."
             + ("" if lab.reader.parser else f" {NO_PARSER}")
         ),
         Table(("reconstruction", "mean absolute error, of 255", "worst face"), tuple(table), f"Errors ({footer})."),
@@ -108,4 +113,6 @@ STUDY = Study(
     paper_samples=200,
     sheet=True,
     uses=("encoder", "validation", "judges"),
+    version=2,
+    depends=lambda lab: {"guide": sha256_of(DEFAULT_GUIDE)},
 )
