@@ -90,8 +90,7 @@ def run(lab: Lab, samples: int) -> Piece:
             "Every face that training never saw is taken as a photo: the face parser finds its parts, the part encoder "
             f"gives the codes to start from, and {STEPS} steps of Adam refine the codes of all parts and layers "
             "towards the picture, led by the guide of reconstructions to who is in it. The render net stays as it is, "
-            "and the masks of the data set are not used."
-            + ("" if lab.reader.parser else f" {NO_PARSER}")
+            "and the masks of the data set are not used." + ("" if lab.reader.parser else f" {NO_PARSER}")
         ),
         Table(("reconstruction", "mean absolute error, of 255", "worst face"), tuple(table), f"Errors ({footer})."),
     ]
