@@ -12,15 +12,17 @@ from PIL import Image
 from test_text import StandIns  # type: ignore[import-not-found]
 from toy import toy_service  # type: ignore[import-not-found]
 
+from editing.device.renderer import Rendered
 from editing.errors import EditingError
 from editing.face.edits import SliderEdit
 from editing.face.photo_ref import PhotoRef, read_photo_ref
 from editing.face.recipe import Recipe
 from editing.photo.align import Frame, frame_of
 from editing.photo.decode import decode
-from editing.photo.face import PhotoFace, places
+from editing.photo.face import PhotoFace, places, within
 from editing.photo.faces import coloured_parts
 from editing.photo.project import unpack
+from editing.photo.transfer.transfer import Plan
 from memorygan.parts import FACE_PARTS
 
 SQUARES = ((40, 30, 150), (210, 60, 120))
@@ -190,6 +192,44 @@ def test_places_and_frames_agree():
     matrix = places(frame)
     corners = frame.corners() @ matrix[:, :2].T + matrix[:, 2]
     assert corners == pytest.approx(np.array([[0, 0], [1, 0], [1, 1], [0, 1]]), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("frame", "open_sides"),
+    [
+        (Frame(0, 0, 100, 0), ""),
+        (Frame(-20, -20, 140, 0), ""),
+        (Frame(30, 20, 40, 0), "top bottom left right"),
+        (Frame(0, 0, 60, 0), "bottom right"),
+        (Frame(0, -50, 100, 0), "bottom"),
+        (Frame(100, 0, 0, 100), ""),  # turned by a right angle
+        (Frame(100, 0, 0, 60), "bottom right"),
+    ],
+)
+def test_edits_fade_where_the_photo_goes_on_beyond_the_frame(frame, open_sides):
+    share = within(frame, 100, 100, 64)
+    if not open_sides:
+        assert share is None
+        return
+    middle = {"top": share[0, 32], "bottom": share[-1, 32], "left": share[32, 0], "right": share[32, -1]}
+    for side, value in middle.items():
+        assert value == pytest.approx(0.0, abs=0.03) if side in open_sides.split() else value == 1.0
+    assert share[8:-8, 8:-8].min() == 1.0
+
+
+def test_an_edit_of_all_of_a_face_leaves_no_edge_at_its_frame():
+    photo, size = decode(upload(np.full((256, 256, 3), 120, np.uint8))), 64
+    hair = np.zeros((size, size, len(FACE_PARTS)), np.uint8)
+    hair[..., FACE_PARTS.index("hair")] = 255
+    part_map = hair.argmax(axis=2).astype(np.uint8)
+    before, after = (Rendered(np.full((size, size, 3), tone, np.uint8), part_map, hair) for tone in (120, 180))
+    face = PhotoFace(photo, Frame(64, 64, 128, 0), lambda _: hair.astype(np.float32) / 255, FACE_PARTS)
+    edit = face.fields(before, after, Plan((FACE_PARTS.index("hair"),), ()), 512)
+    result = face.put_back(edit, photo.original()).values[..., 0].astype(int)
+    assert result[128, 128] > 165
+    across, down = np.abs(np.diff(result, axis=1)), np.abs(np.diff(result, axis=0))
+    assert max(across.max(), down.max()) <= 12
+    assert (result[:64] == 120).all() and (result[192:] == 120).all() and result[68, 128] < result[80, 128]
 
 
 def test_a_small_face_of_a_large_photo_is_framed_from_the_original():

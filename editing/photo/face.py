@@ -27,6 +27,8 @@ from memorygan.picture import from_uint8
 SHOWN_SIDE, PREVIEW_SIDE = 1024, 512
 FIELD_SIDE, PREVIEW_FIELD_SIDE = 512, 256
 _PARSED_SIDE = 256
+# Of the frame's side: over how much edits fade at its border, and how much farther the photo has to go for that.
+_FADES, _BEYOND = 0.08, 0.005
 
 
 class PhotoFace:
@@ -53,6 +55,7 @@ class PhotoFace:
         self._shares = parse(self.pixels).astype(np.float16)
         self._lock = threading.Lock()
         self._prepared: dict[int, FramedPhoto] = {}
+        self._inner: dict[int, np.ndarray | None] = {}
 
     @property
     def size(self) -> int:
@@ -85,6 +88,8 @@ class PhotoFace:
         last = look(after)
         first = look(before).at(last.image.shape[0])
         made = transfer(self.prepared(size), first, last, plan, lent, size // 2)
+        if (inner := self._within(size)) is not None:
+            made = made.faded(inner)
         if not self.photo.grey:
             return made
         return made.coloured([k for k, name in enumerate(self.scheme.names) if name in coloured])
@@ -112,6 +117,13 @@ class PhotoFace:
                 self._prepared[size] = FramedPhoto.of(self.pixels, shares, size, self.scheme)
             return self._prepared[size]
 
+    def _within(self, size: int) -> np.ndarray | None:
+        """:func:`within` of the frame."""
+        with self._lock:
+            if size not in self._inner:
+                self._inner[size] = within(self.frame, self.photo.width, self.photo.height, size)
+            return self._inner[size]
+
     def put_back(self, fields: Fields, photo: Original) -> Original:
         """The full photo with the edit; pixels that the edit does not reach are the same to the bit."""
         width, height = photo.size
@@ -128,6 +140,36 @@ class PhotoFace:
         """As :meth:`put_back`, for the photo as (h, w, 3) uint8 sRGB of any size."""
         frame = self.frame.scaled(pixels.shape[1] / self.photo.width)
         return apply(pixels, fields, places(frame))[0]
+
+
+def within(frame: Frame, width: int, height: int, size: int) -> np.ndarray | None:
+    """How much of an edit is wanted where it nears the border of the frame: beyond there hair and skin go on unedited.
+
+    Args:
+        frame: over the photo.
+        width, height: of the photo.
+        size: n of the fields.
+
+    Returns:
+        (n, n) float32, 1 inside and where the photo ends with the frame, falling to 0 at the border elsewhere; None if
+        it is 1 everywhere.
+    """
+    line, ends = (np.arange(size) + 0.5) / size, np.ones((size + 2, size + 2), np.uint8)
+    first, across, _, down = frame.corners()
+    sides = (
+        (ends[0, 1:-1], line, -_BEYOND),
+        (ends[-1, 1:-1], line, 1.0 + _BEYOND),
+        (ends[1:-1, 0], -_BEYOND, line),
+        (ends[1:-1, -1], 1.0 + _BEYOND, line),
+    )
+    for cells, u, v in sides:
+        x, y = (first[axis] + u * (across - first)[axis] + v * (down - first)[axis] for axis in (0, 1))
+        cells[(x > 0) & (x < width) & (y > 0) & (y < height)] = 0
+    if ends.all():
+        return None
+    away = cv2.distanceTransform(ends, cv2.DIST_L2, 5)[1:-1, 1:-1] - 0.5
+    share = np.clip(away / (_FADES * size), 0.0, 1.0)
+    return (share * share * (3.0 - 2.0 * share)).astype(np.float32)
 
 
 def ref_of(photo: Photo, frame: Frame) -> PhotoRef:

@@ -57,6 +57,16 @@ class Fields:
         colour = np.zeros((size, size, 3), np.float32)
         return cls(np.zeros((size, size, 2), np.float32), np.ones_like(plane), colour, colour, plane)
 
+    def faded(self, share: np.ndarray) -> Fields:
+        """With less of everything where the (n, n) share of 0 to 1 is below 1."""
+        return replace(
+            self,
+            shift=times(self.shift, share),
+            gain=1.0 + share * (self.gain - 1.0),
+            offset=times(self.offset, share),
+            alpha=self.alpha * share,
+        )
+
     def coloured(self, parts: Collection[int]) -> Fields:
         """For a black-and-white photo: lightness alone, but for some parts of the edited face."""
         ids = self.part_map if self.part_map is not None else np.full(self.alpha.shape, 255)
