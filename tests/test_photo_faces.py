@@ -211,6 +211,7 @@ def test_edits_fade_where_the_photo_goes_on_beyond_the_frame(frame, open_sides):
     if not open_sides:
         assert share is None
         return
+    assert share is not None
     middle = {"top": share[0, 32], "bottom": share[-1, 32], "left": share[32, 0], "right": share[32, -1]}
     for side, value in middle.items():
         assert value == pytest.approx(0.0, abs=0.03) if side in open_sides.split() else value == 1.0
