@@ -27,8 +27,8 @@ from memorygan.picture import from_uint8
 SHOWN_SIDE, PREVIEW_SIDE = 1024, 512
 FIELD_SIDE, PREVIEW_FIELD_SIDE = 512, 256
 _PARSED_SIDE = 256
-# Of the frame's side: over how much edits fade at its border, and how much farther the photo has to go for that.
-_FADES, _BEYOND = 0.08, 0.005
+# Of the frame's side: over how much edits fade at its border at most, and how much farther the photo has to go for it.
+_FADES, _HARDLY = 0.05, 0.005
 
 
 class PhotoFace:
@@ -151,25 +151,24 @@ def within(frame: Frame, width: int, height: int, size: int) -> np.ndarray | Non
         size: n of the fields.
 
     Returns:
-        (n, n) float32, 1 inside and where the photo ends with the frame, falling to 0 at the border elsewhere; None if
-        it is 1 everywhere.
+        (n, n) float32, 1 inside and where the photo ends with the frame, falling to 0 at the border elsewhere, within
+        as much as the photo goes on there; None if it is 1 everywhere.
     """
-    line, ends = (np.arange(size) + 0.5) / size, np.ones((size + 2, size + 2), np.uint8)
-    first, across, _, down = frame.corners()
-    sides = (
-        (ends[0, 1:-1], line, -_BEYOND),
-        (ends[-1, 1:-1], line, 1.0 + _BEYOND),
-        (ends[1:-1, 0], -_BEYOND, line),
-        (ends[1:-1, -1], 1.0 + _BEYOND, line),
-    )
-    for cells, u, v in sides:
-        x, y = (first[axis] + u * (across - first)[axis] + v * (down - first)[axis] for axis in (0, 1))
-        cells[(x > 0) & (x < width) & (y > 0) & (y < height)] = 0
-    if ends.all():
-        return None
-    away = cv2.distanceTransform(ends, cv2.DIST_L2, 5)[1:-1, 1:-1] - 0.5
-    share = np.clip(away / (_FADES * size), 0.0, 1.0)
-    return (share * share * (3.0 - 2.0 * share)).astype(np.float32)
+    line, along, beyond = (np.arange(size) + 0.5) / size, np.linspace(0.1, 0.9, 9), np.linspace(0.0, _FADES, 33)[1:]
+    places, (first, right, _, below) = np.meshgrid(along, beyond), frame.corners()
+    share = np.ones((size, size), np.float32)
+    for u, v, away in (
+        (places[0], -places[1], line[:, None]),
+        (places[0], 1.0 + places[1], 1.0 - line[:, None]),
+        (-places[1], places[0], line[None]),
+        (1.0 + places[1], places[0], 1.0 - line[None]),
+    ):
+        x, y = first[:, None, None] + np.multiply.outer(right - first, u) + np.multiply.outer(below - first, v)
+        goes_on = ((x > 0) & (x < width) & (y > 0) & (y < height)).any(axis=1).sum() / len(beyond) * _FADES
+        if goes_on > _HARDLY:
+            rise = np.clip(away / goes_on, 0.0, 1.0)
+            share *= (rise * rise * (3.0 - 2.0 * rise)).astype(np.float32)
+    return None if share.min() == 1.0 else share
 
 
 def ref_of(photo: Photo, frame: Frame) -> PhotoRef:
