@@ -220,7 +220,7 @@ def test_edits_fade_where_the_photo_goes_on_beyond_the_frame(frame, open_sides):
 
 
 def test_edits_fade_over_no_more_than_the_photo_goes_on():
-    slightly, (far,) = within(Frame(2, 0, 98, 0), 100, 98, 512), [within(Frame(30, 0, 70, 0), 100, 70, 512)]
+    slightly, far = within(Frame(2, 0, 98, 0), 100, 98, 512), within(Frame(30, 0, 70, 0), 100, 70, 512)
     assert slightly is not None and far is not None
     assert [int((one[256] < 1.0).sum()) for one in (slightly, far)] == pytest.approx([0.02 * 512, 0.05 * 512], abs=2)
 

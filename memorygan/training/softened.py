@@ -12,7 +12,7 @@ from torch import Tensor
 _BLUR = (0.4, 1.3)  # pixels
 _SIDE = (0.375, 0.9375)  # share of the side that is left
 _PAINTED, _EVEN = (1.0, 3.0), (0.08, 0.47)  # pixels; of a range of 2
-_COARSE = (0.7, 2.5)  # pixels: what is finer is the other picture's
+_COARSE = (0.7, 4.5)  # pixels: what is finer is the other picture's
 _REACH = 3  # pixels
 
 
