@@ -37,7 +37,7 @@ from memorygan.training.backbone import LEVELS, load_backbone, relative_differen
 from memorygan.training.data import PackedDataset
 from memorygan.training.losses import one_hot
 from memorygan.training.packfile import DataError
-from memorygan.training.projected import WIDTHS, Critic, Mixing
+from memorygan.training.projected import WIDTHS, Critic, MakeRealProjected, Mixing
 from memorygan.training.schedule import (
     Budget,
     add_budget_arguments,
@@ -205,7 +205,7 @@ class SuperResolutionTrainer:
         return channels_last_images(soft), channels_last_images(sharp)
 
     def _judge(self, fake: Sequence[Tensor], real: Sequence[Tensor]) -> None:
-        loss = F.relu(1.0 - self.critics(real)).mean() + F.relu(1.0 + self.critics(fake)).mean()
+        loss = MakeRealProjected.critic_loss(self.critics(real), self.critics(fake))
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.critic_optimizer.step()
