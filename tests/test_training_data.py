@@ -22,6 +22,7 @@ from memorygan.parts import CELEBAMASK_PAINT_ORDER, FACE_PARTS
 from memorygan.training import packing, sources
 from memorygan.training.cartoon import draw_face, roll_traits
 from memorygan.training.data import DataError, PackedDataset, ResumableSampler, mirror
+from memorygan.training.heap import trim
 from memorygan.training.packfile import FOOTER, PackPlan
 from memorygan.training.packing import contact_sheet, prepare, split_names
 from memorygan.training.packwriter import PackWriter
@@ -523,6 +524,19 @@ def test_images_alone_are_parsed(tmp_path, monkeypatch):
     dataset = PackedDataset.open(prepare(source, tmp_path / "out", "x", SIZE, holdout=0)["train"])
     assert dataset.header.plan.kind == "images"
     assert torch.equal(dataset.masks(), torch.where(dataset.images()[:, 0] > 127, 7, 1).byte())
+
+
+def test_memory_is_given_back_while_many_pictures_are_parsed(tmp_path, monkeypatch):
+    make_pairs(tmp_path)
+    given_back = []
+    monkeypatch.setattr("memorygan.training.sources.load_parser", RedHair)
+    monkeypatch.setattr("memorygan.training.sources._TRIMMED", 2)
+    monkeypatch.setattr("memorygan.training.sources.trim", lambda: given_back.append(True))
+    source = ParsedSource(tmp_path / "images")
+    for name in [*source.names(), *source.names()][:5]:
+        source.load(name)
+    assert len(given_back) == 2
+    assert isinstance(trim(), bool)
 
 
 def test_the_bundled_parser_finds_the_parts_of_pictures_alone(tmp_path):
