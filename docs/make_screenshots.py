@@ -34,7 +34,7 @@ TALLEST = 2000
 TOPS = {"describe": "#strength", "photo": "#photo", "about": "#measured"}
 LOOKS = {"light": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (360, 740, "light")}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SEED, PHOTO_SEED = 7, 21
+SEED, PHOTO_SEED = 70, 278
 ENDED = "/^(Done|Stopped)/.test(document.querySelector('{} .progress-words')?.innerText)"
 # Milliseconds for a job of many steps on a slow machine.
 PATIENCE = 900_000

@@ -94,7 +94,9 @@ class ServiceCore:
             batch_window=self.limits.batch_window,
             threads=threads,
         )
-        self._editor = FaceEditor(assets.generator, assets.sliders, lambda work: self._worker.call("sample", work))
+        self._editor = FaceEditor(
+            assets.generator, assets.sliders, lambda work: self._worker.call("sample", work), assets.prior
+        )
         self._store = SessionStore(self._editor, self.limits.max_sessions, self._forget)
         self._photos = PhotoStore()
         self._jobs = Turnstile(self.limits.max_jobs, self.limits.max_waiting_jobs)

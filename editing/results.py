@@ -94,7 +94,8 @@ class Variant:
         seed: what it was drawn with.
         group: "all", "shape" or "texture": what of the part is replaced.
         code: (Q,) float32 query code of the part.
-        likelihood: log-likelihood in nats of the later parts given this one, relative to the best variant (0 or less).
+        likelihood: log-likelihood in nats of the later parts given this one, relative to the best variant (0 or less);
+            0 for all that are drawn by a prior, in sight of all other parts.
         image: (s, s, 3) uint8 RGB, a small picture of the whole face with it.
     """
 

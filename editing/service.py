@@ -45,7 +45,6 @@ from editing.face.fields import between, checked_seed
 from editing.face.recipe import Recipe
 from editing.face.sequence import PICTURE, Order, Rows, composition_order, frames_of, gif, mp4, mp4_writer
 from editing.face.session import Edits, Session
-from editing.face.sources import SeedSource
 from editing.face.state import BASE
 from editing.face.swap import variant_edits
 from editing.guidance.likeness import SCALES, LikenessScale
@@ -220,7 +219,7 @@ class EditingService(OwnPhotos):
         Raises:
             EditingError: for a seed or truncation out of range.
         """
-        return self._open(Recipe(self.checkpoint, SeedSource(checked_seed(seed), truncation)))
+        return self._open(Recipe(self.checkpoint, self._editor.sampled(checked_seed(seed), truncation)))
 
     def candidates(self, count: int = 12, seed: int | None = None, truncation: float = 0.7) -> tuple[Candidate, ...]:
         """Small pictures of faces to choose from.
@@ -244,7 +243,7 @@ class EditingService(OwnPhotos):
             EditingError: for more than 64 seeds, or a value out of range.
         """
         between(len(seeds), "the number of seeds", 1, _MAX_CANDIDATES)
-        sources = [SeedSource(seed, truncation) for seed in seeds]
+        sources = [self._editor.sampled(seed, truncation) for seed in seeds]
         latents = [self._editor.start(source).anchor for source in sources]
         pictures = self._batch(latents)
         return tuple(

@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memorygan.composition import Fused, RenderNet, fuse
@@ -20,6 +19,7 @@ from memorygan.memory import LongTermMemory, PartMemory, Retrieved
 
 if TYPE_CHECKING:
     from memorygan.fast.attention import HardAttention
+    from memorygan.prior import CodePrior
     from memorygan.super_resolution import SuperResolution
 
 
@@ -65,6 +65,11 @@ class MappingNetwork(nn.Module):
         return self.layers(pixel_norm(q))
 
 
+def worn_psi(truncation: float) -> float:
+    """Psi of what a face wears, where that of the face is ``truncation``."""
+    return min(1.0, 2.0 * truncation)
+
+
 class ComposedGenerator(nn.Module):
     """What every generator of this family can do once it has latent codes: retrieve, fuse, render.
 
@@ -102,6 +107,8 @@ class ComposedGenerator(nn.Module):
         """
         if network is not None and network.config.size != self.config.size:
             raise ValueError(f"it enlarges pictures of {network.config.size} pixels, not of {self.config.size}")
+        if network is not None and network.config.parts != self.config.part_count:
+            raise ValueError(f"it knows masks of {network.config.parts} parts, not of {self.config.part_count}")
         self._beyond = () if network is None else (network,)
 
     @property
@@ -119,8 +126,7 @@ class ComposedGenerator(nn.Module):
         # Out of focus, as behind people, grounds stay: in them there is no face to know detail of, only what the render
         # net left there.
         somebody = 0.5 - 0.5 * face.mask[:, :1].clamp(-1.0, 1.0)
-        image = self.super_resolution(face.image.clamp(-1.0, 1.0), somebody)
-        mask = F.interpolate(face.mask, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        image, mask = self.super_resolution.with_masks(face.image.clamp(-1.0, 1.0), face.mask, somebody)
         return replace(face, image=image, mask=mask)
 
     def sample(self, seeds: Sequence[int], truncation: float = 1.0) -> Latents:
@@ -217,6 +223,8 @@ class MemoryGAN(ComposedGenerator):
     """The paper's generator: the controller queries one shared memory for every part."""
 
     memory: LongTermMemory
+    # As super-resolution, it learned when these weights were done.
+    _prior: tuple[CodePrior, ...] = ()
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__(config, mean_slots=1 + config.part_count)
@@ -245,7 +253,7 @@ class MemoryGAN(ComposedGenerator):
         return PartLatents(self.mean_w[None])
 
     def sample_queries(self, seeds: Sequence[int], temperature: float = 1.0) -> QueryCodes:
-        """Query codes of one face per seed; each face depends on its own seed alone, not on the batch.
+        """Query codes that the controller writes, of one face per seed; each depends on its own seed, not on the batch.
 
         Raises:
             ValueError: if there is no seed, or one is negative.
@@ -253,16 +261,61 @@ class MemoryGAN(ComposedGenerator):
         noise = seeded_noise(seeds, (1 + self.config.part_count, self.config.query_dim))
         return self.controller(noise.to(self.device) * temperature)
 
+    @property
+    def prior(self) -> CodePrior | None:
+        """What :meth:`sample` draws with; None if the controller does."""
+        return self._prior[0] if self._prior else None
+
+    def draw_by(self, prior: CodePrior | None) -> None:
+        """Sets :attr:`prior`.
+
+        Raises:
+            ValueError: for one that draws codes of another shape.
+        """
+        if prior is not None:
+            drawn = (prior.config.slots, prior.config.query_dim)
+            if drawn != (expected := (1 + self.config.part_count, self.config.query_dim)):
+                raise ValueError(f"it draws {drawn[0]} codes of {drawn[1]} numbers, not {expected[0]} of {expected[1]}")
+        self._prior = () if prior is None else (prior,)
+
+    def sample_codes(self, seeds: Sequence[int], temperature: float = 1.0) -> Tensor:
+        """Query codes (B, 1 + K, Q) of one random face per seed: by the prior, or the controller if there is none.
+
+        The prior computes on the processor, wherever the generator does: a seed is the same face on every device.
+
+        Raises:
+            ValueError: if there is no seed, or one is negative.
+        """
+        if self.prior is None:
+            return self.sample_queries(seeds, temperature).codes
+        noise = seeded_noise(seeds, (1 + self.config.part_count, self.config.query_dim))
+        return self.prior.draw(noise * temperature).to(self.device)
+
     def sample(self, seeds: Sequence[int], truncation: float = 1.0, temperature: float = 1.0) -> Latents:
         """Latent codes of one random face per seed.
 
         Args:
             seeds: non-negative integers.
             truncation: psi in [0, 1]; 1 keeps all variety, 0 gives the mean face.
-            temperature: scale of the controller's noise.
+            temperature: scale of the noise.
         """
-        latents = self.map(self.sample_queries(seeds, temperature).codes)
-        return latents.truncate(self.mean_latents, truncation).expand(self.config)
+        return self.latents_of(self.sample_codes(seeds, temperature), truncation, self.prior is not None)
+
+    def latents_of(self, codes: Tensor, truncation: float = 1.0, keep_worn: bool = False) -> Latents:
+        """Latent codes of the faces that query codes (B, 1 + K, Q) stand for, truncated.
+
+        Args:
+            codes: of the faces.
+            truncation: psi in [0, 1].
+            keep_worn: what a face wears has twice the psi, 1 at most: glasses that are half there are no glasses.
+        """
+        latents = self.map(codes)
+        truncated = latents.truncate(self.mean_latents, truncation)
+        if keep_worn:
+            slots = [1 + index for index in self.config.parts.worn]
+            kept = latents.truncate(self.mean_latents, worn_psi(truncation))
+            truncated.w[:, slots] = kept.w[:, slots]
+        return truncated.expand(self.config)
 
     @torch.no_grad()
     def update_mean_latents(self, count: int = 4096, seed: int = 0) -> None:

@@ -46,6 +46,7 @@ class Part:
 _ALL = (LayerGroup.BASE, LayerGroup.SHAPE, LayerGroup.TEXTURE)
 _SMALL = (LayerGroup.BASE_LAST, LayerGroup.SHAPE, LayerGroup.TEXTURE)
 
+_WORN = ("eyeglass", "hat", "earring")
 _FACE_PARTS = (
     Part("background", "Background", (40, 44, 52), ("background",), swap_groups=_ALL),
     Part("skin", "Skin", (236, 188, 160), ("skin",)),
@@ -97,6 +98,11 @@ class PartScheme:
     def transparent(self) -> tuple[int, ...]:
         """Indices of the transparent parts."""
         return tuple(i for i, part in enumerate(self.parts) if part.transparent)
+
+    @property
+    def worn(self) -> tuple[int, ...]:
+        """Indices of the parts that a face puts on and takes off."""
+        return tuple(i for i, part in enumerate(self.parts) if part.name in _WORN)
 
     def index(self, part: str | int) -> int:
         """The index of a part given by name or index.

@@ -120,7 +120,8 @@ def test_a_generator_shows_larger_pictures_and_stays_what_it_is() -> None:
     assert shown.image.shape == (1, 3, 64, 64) and shown.mask.shape == (1, 13, 64, 64)
     somebody = 0.5 - 0.5 * face.mask[:, :1].clamp(-1, 1)
     torch.testing.assert_close(shown.image, _network()(face.image.clamp(-1, 1), somebody))
-    assert (F.avg_pool2d(shown.mask, 2) - face.mask).abs().mean() < 0.1 * face.mask.abs().mean()
+    drawn = sorted(set(face.part_map.flatten().tolist()))
+    assert (F.avg_pool2d(shown.mask, 2) - face.mask)[:, drawn].abs().mean() < 0.1 * face.mask[:, drawn].abs().mean()
     assert generator.synthesize(face.latents).image.shape[-1] == 32
     quick = fold(generator, torch.float32)
     torch.testing.assert_close(quick.magnify(face).image, shown.image, atol=1e-4, rtol=1e-4)

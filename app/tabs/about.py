@@ -20,6 +20,7 @@ HOW = """
 
 1. **Working memory.** A small network, the *controller*, walks through the parts in a fixed order and writes one
    *query code* for each. Every query depends on those before it, so the parts of one face suit each other.
+   Random faces are drawn by a *prior* of these codes, where the model has one: it has learned which codes people have.
 2. **Long-term memory.** One generator, shared by all parts, answers each query with what that part looks like and
    how strongly it claims each point (its *pseudo-depth*).
 3. **Composition.** At every point the parts compete; the outcome is the mask, and a mixture of the parts.

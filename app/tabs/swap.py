@@ -39,7 +39,7 @@ def build(shell: Shell) -> None:
             [*choices, (desk.labels[BASE], BASE)],
             value="hair" if "hair" in desk.labels else choices[0][1],
             label="Part to draw anew",
-            info=reason or "Drawn so that it suits the other parts (the controller’s next query code).",
+            info=reason or "Drawn so that it suits the other parts.",
             interactive=not reason,
             min_width=180,
             elem_id="surprise-part",
@@ -128,15 +128,17 @@ def build(shell: Shell) -> None:
         desk.run(here, draw)
         here.variants = found[-1]
         label = desk.labels.get(name, name)
+        compared = any(variant.likelihood for variant in here.variants)  # else all suit alike
         return {
             "items": [
                 {
                     "image": pictures.thumb(variant.image),
                     "label": f"{label} {index}",
-                    "note": "suits best" if variant.likelihood == 0.0 else "",
+                    "note": "suits best" if compared and variant.likelihood == 0.0 else "",
                     "alt": f"The face with version {index} of the part: {label.lower()}",
-                    "title": f"Take this version. The rest of the face expects it {-variant.likelihood:.1f} nats less "
-                    "than the best of the six.",
+                    "title": "Take this version."
+                    + f" The rest of the face expects it {-variant.likelihood:.1f} nats less than the best of the six."
+                    * compared,
                 }
                 for index, variant in enumerate(here.variants, start=1)
             ],

@@ -15,7 +15,7 @@ import torch
 from editing.errors import EditingError
 from editing.results import MAX_SEED
 from editing.sliders.directions import SliderSet
-from memorygan import super_resolution
+from memorygan import prior, super_resolution
 from memorygan.checkpoint import CheckpointError, load_generator
 from memorygan.closer_look import LOOKS, bundled
 from memorygan.config import get_preset
@@ -48,6 +48,7 @@ class Assets:
         missing: capability → one sentence that says why it is off.
         trained: False for the untrained stand-in.
         notice: to be shown permanently, or None.
+        prior: sha256 of what draws the generator's query codes, or "" if its controller does.
     """
 
     generator: ComposedGenerator
@@ -60,6 +61,7 @@ class Assets:
     missing: dict[str, str]
     trained: bool
     notice: str | None
+    prior: str = ""
 
 
 def choose_device(name: str) -> torch.device:
@@ -108,6 +110,9 @@ def load_assets(checkpoint: Path | None, device: torch.device) -> Assets:
     )
     if (larger := folder / super_resolution.FILE).is_file():  # a checkpoint of one's own need not have it
         _optional(missing, "enlarge", larger, "", lambda file: _enlarge(generator, file, device))
+    drawing = None
+    if (drawn := folder / prior.FILE).is_file():
+        drawing = _optional(missing, "draw", drawn, "", lambda file: _draw(generator, file))
     return Assets(
         generator,
         loaded.sha256,
@@ -115,10 +120,11 @@ def load_assets(checkpoint: Path | None, device: torch.device) -> Assets:
         sliders,
         encoder,
         _parser(missing, folder, device),
-        _gallery(folder / GALLERY_NAME, loaded.sha256),
+        _gallery(folder / GALLERY_NAME, loaded.sha256, drawing or ""),
         {**missing, **_missing_packages()},
         True,
         None,
+        drawing or "",
     )
 
 
@@ -173,6 +179,13 @@ def _enlarge(generator: ComposedGenerator, file: Path, device: torch.device) -> 
     generator.enlarge_by(super_resolution.load_super_resolution(file, device))
 
 
+def _draw(generator: ComposedGenerator, file: Path) -> str:
+    if not isinstance(generator, MemoryGAN):
+        raise EditingError("the prior draws query codes, which this kind of model does not have")
+    generator.draw_by(prior.load_prior(file))
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _parser(missing: dict[str, str], folder: Path, device: torch.device) -> FaceParser | None:
     # The parser knows photos, not the generator: the bundled one serves every checkpoint.
     file = folder / PARSER_NAME
@@ -192,14 +205,15 @@ def _missing_packages() -> dict[str, str]:
     return missing
 
 
-def _gallery(file: Path, sha256: str) -> tuple[int, ...]:
-    """Seeds from a JSON list, or from {"checkpoint": sha256, "seeds": [...]}; none if it is for another model."""
+def _gallery(file: Path, sha256: str, drawing: str) -> tuple[int, ...]:
+    """Seeds from a JSON list, or from {"checkpoint": sha256, "prior": sha256, "seeds": [...]}; none if it is for
+    another model or prior."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ()
     if isinstance(data, dict):
-        if data.get("checkpoint") not in (None, sha256):
+        if data.get("checkpoint") not in (None, sha256) or data.get("prior", "") != drawing:
             return ()
         data = data.get("seeds")
     if not isinstance(data, list):

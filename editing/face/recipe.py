@@ -14,7 +14,7 @@ from editing.face.sources import Source, read_source
 from memorygan.parts import FACE_PARTS
 
 FORMAT = "memorygan-studio/recipe"
-VERSION = 2
+VERSION = 3
 MAX_OTHERS = 64
 
 

@@ -19,18 +19,21 @@ class SeedSource:
     Attributes:
         seed: 0 to 2^53 − 1.
         truncation: psi, 0 (mean face) to 1 (all variety).
+        prior: sha256 of the prior that drew its query codes, or "" for the controller.
     """
 
     kind: ClassVar[str] = "seed"
     seed: int
     truncation: float = 0.7
+    prior: str = ""
 
     def __post_init__(self) -> None:
         read_whole(self.seed, "seed", 0, MAX_SEED)
         read_number(self.truncation, "truncation", 0.0, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "seed": self.seed, "truncation": self.truncation}
+        data = {"kind": self.kind, "seed": self.seed, "truncation": self.truncation}
+        return data | {"prior": self.prior} if self.prior else data
 
     def describe(self) -> str:
         return f"face {self.seed} (truncation {self.truncation:g})"
@@ -84,6 +87,7 @@ def read_source(data: Any) -> Source:
             return SeedSource(
                 read_whole(fields.get("seed"), "seed", 0, MAX_SEED),
                 read_number(fields.get("truncation"), "truncation", 0, 1),
+                read_text(fields.get("prior", ""), "prior"),
             )
         case CodesSource.kind:
             parts = fields.get("parts")

@@ -72,6 +72,7 @@ class FaceEditor:
         generator: read for sampling and mapping only; any device.
         sliders: the directions that slider edits refer to; None if there are none.
         run: calls a function where the generator may be used (the device thread of a service).
+        prior: sha256 of the generator's prior, or "" if it has none.
     """
 
     def __init__(
@@ -79,14 +80,23 @@ class FaceEditor:
         generator: ComposedGenerator,
         sliders: SliderSet | None = None,
         run: Runner = run_here,
+        prior: str = "",
     ) -> None:
-        self.generator, self.sliders = generator, sliders
+        self.generator, self.sliders, self.prior = generator, sliders, prior
         self._run = run
         self._started = lru_cache(_REMEMBERED_SOURCES)(self._start)
 
     @property
     def config(self) -> GeneratorConfig:
         return self.generator.config
+
+    def sampled(self, seed: int, truncation: float) -> SeedSource:
+        """A random face as it is drawn now.
+
+        Raises:
+            EditingError: for a seed or truncation out of range.
+        """
+        return SeedSource(seed, truncation, self.prior)
 
     def start(self, source: Source) -> FaceState:
         """The face before any edit.
@@ -97,7 +107,7 @@ class FaceEditor:
         return self._started(source)
 
     def _start(self, source: Source) -> FaceState:
-        return self._run(lambda: self._sampled(source)) if isinstance(source, SeedSource) else self._decoded(source)
+        return self._run(lambda: self._of_seed(source)) if isinstance(source, SeedSource) else self._decoded(source)
 
     def apply(self, state: FaceState, edit: Edit) -> FaceState:
         """The face after one more edit.
@@ -131,14 +141,25 @@ class FaceEditor:
     # --- sources
 
     @torch.no_grad()
-    def _sampled(self, source: SeedSource) -> FaceState:
+    def _of_seed(self, source: SeedSource) -> FaceState:
         generator = self.generator
         if isinstance(generator, MemoryGAN):
-            codes = generator.sample_queries([source.seed]).codes
-            latents = generator.map(codes).truncate(generator.mean_latents, source.truncation).expand(self.config)
+            codes = self._drawn(generator, source)
+            latents = generator.latents_of(codes, source.truncation, bool(source.prior))
             return FaceState(latents.to("cpu"), codes.cpu(), {}, source.truncation)
         latents = generator.sample([source.seed], source.truncation)
         return FaceState(latents.to("cpu"), None, {}, source.truncation)
+
+    def _drawn(self, generator: MemoryGAN, source: SeedSource) -> Tensor:
+        """(1, 1 + K, Q); by the controller for recipes from before there was a prior."""
+        if not source.prior:
+            return generator.sample_queries([source.seed]).codes
+        if source.prior != self.prior:
+            raise EditingError(
+                f"the recipe's face {source.seed} was drawn by another prior of this model ({source.prior[:12]}); put "
+                "that beside the checkpoint to open it"
+            )
+        return generator.sample_codes([source.seed])
 
     def _decoded(self, source: CodesSource) -> FaceState:
         if source.parts is not None:

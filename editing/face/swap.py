@@ -11,7 +11,8 @@ from editing.face.codes import Codes
 from editing.face.edits import PART_LAYERS, ResampleEdit
 from editing.face.state import BASE, FaceEditor, FaceState, Runner
 from memorygan.controller import Controller
-from memorygan.generator import ComposedGenerator, MemoryGAN
+from memorygan.generator import ComposedGenerator, MemoryGAN, worn_psi
+from memorygan.prior import CodePrior
 
 PROPOSALS = 256
 
@@ -68,11 +69,23 @@ def _temper(log_weights: Tensor, wanted: float) -> float:
     return low
 
 
+def resample_by_prior(prior: CodePrior, codes: Tensor, slot: int, count: int, seed: int) -> Draws:
+    """Draws ``count`` codes from p(q_k | all other codes), all of them given; arguments as above.
+
+    They suit the others alike as far as anybody knows.
+    """
+    shape = (count, *codes.shape[1:])
+    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+    given = torch.arange(codes.shape[1]) != slot
+    return prior.draw(noise, codes.cpu().expand(count, -1, -1), given)[:, slot], torch.zeros(count)
+
+
 def draw_variants(generator: ComposedGenerator, queries: Tensor | None, slot: int, count: int, seed: int) -> Draws:
     """Codes for other versions of one part.
 
-    With a controller and known codes of the other parts, see :func:`resample_given_others`. Without (the baseline has
-    no controller, a photo may have no query codes), codes are drawn as for a new face, which ignores the other parts.
+    With known codes of the other parts, see :func:`resample_by_prior` and, for a generator without a prior,
+    :func:`resample_given_others`. Without (the baseline has no controller, a photo may have no query codes), codes are
+    drawn as for a new face, which ignores the other parts.
 
     Args:
         generator: any of the family.
@@ -82,11 +95,13 @@ def draw_variants(generator: ComposedGenerator, queries: Tensor | None, slot: in
         seed: same seed, same draws.
     """
     if isinstance(generator, MemoryGAN):
+        if queries is not None and generator.prior is not None:
+            return resample_by_prior(generator.prior, queries, slot, count, seed)
         if queries is not None:
             return resample_given_others(generator.controller, queries.to(generator.device), slot, count, seed)
         seeds = [int(s) for s in np.random.default_rng(seed).integers(0, 2**31, count)]
         with torch.no_grad():
-            codes = generator.sample_queries(seeds).codes[:, slot].cpu()
+            codes = generator.sample_codes(seeds)[:, slot].cpu()
         return codes, torch.zeros(count)
     noise = np.random.default_rng(seed).standard_normal((count, generator.config.query_dim), dtype=np.float32)
     return torch.from_numpy(noise), torch.zeros(count)
@@ -115,5 +130,7 @@ def variant_edits(
         raise EditingError(f"group is {quoted(group)}; use 'all', 'shape' or 'texture'")
     slot = 0 if part == BASE else 1 + editor.config.parts.index(part)
     codes, likelihood = run(lambda: draw_variants(editor.generator, state.queries, slot, count, seed))
-    edits = [ResampleEdit(part, Codes.of(code), seed, group, state.truncation) for code in codes]
+    worn = slot - 1 in editor.config.parts.worn and bool(editor.prior)
+    psi = worn_psi(state.truncation) if worn else state.truncation
+    edits = [ResampleEdit(part, Codes.of(code), seed, group, psi) for code in codes]
     return edits, (likelihood - likelihood.max()).tolist()

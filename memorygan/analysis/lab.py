@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from memorygan import encoder as part_encoder
 from memorygan import parser as face_parser
-from memorygan import super_resolution
+from memorygan import prior, super_resolution
 from memorygan.analysis.agreement import confusion_matrix
 from memorygan.analysis.blocks import Figure
 from memorygan.analysis.features import inception_path
@@ -105,6 +105,8 @@ class Lab:
         self.generator: ComposedGenerator = loaded.generator.requires_grad_(False)
         if self.enlarging.is_file():
             self.generator.enlarge_by(super_resolution.load_super_resolution(self.enlarging, settings.device))
+        if isinstance(self.generator, MemoryGAN) and self.drawing_prior.is_file():
+            self.generator.draw_by(prior.load_prior(self.drawing_prior))
         self.loaded, self.sha256 = loaded, loaded.sha256
         self.parts, self.config = self.generator.config.parts, self.generator.config
         self._generated: dict[int, tuple[Readings, Tensor]] = {}
@@ -129,6 +131,11 @@ class Lab:
     def enlarging(self) -> Path:
         """The super-resolution of the checkpoint, which may be missing."""
         return self.settings.checkpoint.with_name(super_resolution.FILE)
+
+    @property
+    def drawing_prior(self) -> Path:
+        """The prior of the checkpoint's query codes, which may be missing."""
+        return self.settings.checkpoint.with_name(prior.FILE)
 
     @cached_property
     def drawing(self) -> ComposedGenerator:
@@ -227,7 +234,7 @@ class Lab:
 
     def inputs(self, kinds: Sequence[str]) -> dict[str, str]:
         """What results depend on: the checkpoint, and the given kinds of "encoder", "data", "validation",
-        "judges", "enlarging".
+        "judges", "enlarging", "prior".
 
         Returns:
             kind → hash, "" where the thing is missing.
@@ -238,6 +245,8 @@ class Lab:
                 found[kind] = hashlib.sha256(self.encoder_path.read_bytes()).hexdigest() if self.encoder_path else ""
             elif kind == "enlarging":
                 found[kind] = sha256_of(self.enlarging)
+            elif kind == "prior":
+                found[kind] = sha256_of(self.drawing_prior)
             elif kind == "judges":
                 found[kind] = ("inception " if inception_path() else "") + sha256_of(face_parser.DEFAULT_WEIGHTS)
             else:
@@ -248,7 +257,20 @@ class Lab:
     # --- Faces --------------------------------------------------------------------------------------------------------
 
     def sample(self, seeds: Sequence[int], truncation: float | None = None) -> Latents:
-        """Latent codes of random faces; ``truncation`` None for the settings' own."""
+        """Latent codes of random faces as the paper draws them, by the controller (Eq. 9–11).
+
+        Args:
+            seeds: of the faces.
+            truncation: psi; None for the settings' own.
+        """
+        psi = self.settings.truncation if truncation is None else truncation
+        if isinstance(self.generator, MemoryGAN):
+            codes = self.generator.sample_queries(seeds, self.settings.temperature).codes
+            return self.generator.latents_of(codes, psi)
+        return self.generator.sample(seeds, psi)
+
+    def sample_shown(self, seeds: Sequence[int], truncation: float | None = None) -> Latents:
+        """The same as people are shown them: by the prior, if the checkpoint has one."""
         psi = self.settings.truncation if truncation is None else truncation
         if isinstance(self.generator, MemoryGAN):
             return self.generator.sample(seeds, psi, self.settings.temperature)
@@ -352,7 +374,13 @@ class Lab:
         """
         if count not in self._generated:
             settings = self.settings
-            key = ["generated", self.inputs(("judges",)), settings.seed, settings.temperature, settings.features]
+            key = [
+                "generated",
+                self.inputs(("judges", "prior", "enlarging")),
+                settings.seed,
+                settings.temperature,
+                settings.features,
+            ]
             store = self.unfinished(key)
             found = self.gather("generated faces", self.face_seeds(count), self._judge, store=store)
             confusion = torch.from_numpy(found.pop("confusion")).sum(dim=0)
@@ -360,13 +388,17 @@ class Lab:
         return self._generated[count]
 
     def _judge(self, seeds: list[int]) -> dict[str, Tensor]:
-        face = self.drawing.synthesize(self.sample(seeds, truncation=1.0))
+        face = self.drawing.synthesize(self.sample_shown(seeds, truncation=1.0))
         if not bool(torch.isfinite(face.image).all()):
             raise StudyUnavailable("this generator makes images that are not finite numbers")
         reading, count = self.reader.read(face.image, self.parts), len(self.parts)
         confusion = torch.zeros(count, count, dtype=torch.int64)
         if reading.ids is not None:
-            confusion = confusion_matrix(face.part_map, reading.ids, count)
+            # Masks as people see them, in the pictures that they see.
+            shown = self.drawing.magnify(face)
+            ids = reading.ids if shown is face else self.reader.read(shown.image, self.parts).ids
+            assert ids is not None
+            confusion = confusion_matrix(shown.part_map, ids, count)
         return {**self._reading(reading), "confusion": confusion[None]}
 
     @torch.no_grad()

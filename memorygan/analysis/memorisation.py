@@ -105,7 +105,7 @@ def _sheet(lab: Lab, nearest: Neighbours, indices: Tensor) -> Image.Image:
     rows, labels = [], []
     for index in nearest.distances[:, 0].argsort()[:CLOSEST].tolist():
         seed = lab.settings.seed + index
-        row = grids.faces(lab.generator.synthesize(lab.sample([seed], truncation=1.0)).image)
+        row = grids.faces(lab.generator.synthesize(lab.sample_shown([seed], truncation=1.0)).image)
         shown: set[int] = set()
         for place in nearest.indices[index].tolist():
             face = place % len(indices)
@@ -127,6 +127,6 @@ STUDY = Study(
     run,
     samples=10_000,
     paper_samples=10_000,
-    uses=("data", "validation", "judges"),
-    version=2,
+    uses=("data", "validation", "judges", "prior"),
+    version=3,
 )

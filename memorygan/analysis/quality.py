@@ -89,7 +89,7 @@ def _table_2(lab: Lab, numbers: dict[str, float]) -> Table:
 @torch.no_grad()
 def _logits(lab: Lab, network: InceptionFeatures, samples: int) -> Tensor:
     def read(seeds: list[int]) -> dict[str, Tensor]:
-        return {"logits": network.read(lab.drawing.synthesize(lab.sample(seeds, truncation=1.0)).image)[1]}
+        return {"logits": network.read(lab.drawing.synthesize(lab.sample_shown(seeds, truncation=1.0)).image)[1]}
 
     return torch.from_numpy(lab.gather("Inception score", lab.face_seeds(samples), read)["logits"])
 
@@ -110,8 +110,8 @@ def _masks(lab: Lab, samples: int, blocks: list[Block], numbers: dict[str, float
     blocks.append(
         Text(
             "Mask quality compares the mask that the generator draws with the part the bundled parser sees in the "
-            f"generated image, pixel by pixel: {100 * scores.accuracy:.1f} % of all pixels agree. The parser errs too, "
-            "so agreement below 1 is not all the generator's."
+            f"generated image of {lab.generator.picture_size} pixels, pixel by pixel: {100 * scores.accuracy:.1f} % of "
+            "all pixels agree. The parser errs too, so agreement below 1 is not all the generator's."
         )
     )
     rows = tuple(
@@ -138,6 +138,6 @@ STUDY = Study(
     run,
     samples=10_000,
     paper_samples=10_000,
-    uses=("data", "judges"),
-    version=3,
+    uses=("data", "judges", "prior", "enlarging"),
+    version=4,
 )

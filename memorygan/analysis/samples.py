@@ -21,7 +21,7 @@ def run(lab: Lab, samples: int) -> Piece:
     labels: list[str] = []
     for seeds in lab.seeds(samples, "samples"):
         for start in range(0, len(seeds), COLUMNS):
-            face = lab.generator.magnify(lab.generator.synthesize(lab.sample(seeds[start : start + COLUMNS])))
+            face = lab.generator.magnify(lab.generator.synthesize(lab.sample_shown(seeds[start : start + COLUMNS])))
             pictures = grids.faces(face.image)
             plain.append(pictures)
             if len(detailed) < 9:
@@ -51,6 +51,6 @@ STUDY = Study(
     samples=64,
     paper_samples=64,
     sheet=True,
-    uses=("enlarging",),
-    version=2,
+    uses=("enlarging", "prior"),
+    version=3,
 )

@@ -56,7 +56,7 @@ def run(lab: Lab, samples: int) -> Piece:
     held_out, training = lab.held_out_pictures, lab.training_pictures
 
     def draw(seeds: list[int]) -> Tensor:
-        return lab.drawing.magnify(lab.drawing.synthesize(lab.sample(seeds, truncation=1.0))).image
+        return lab.drawing.magnify(lab.drawing.synthesize(lab.sample_shown(seeds, truncation=1.0))).image
 
     ours = _look(lab, "samples", lab.face_seeds(samples), draw)
     theirs = _look(lab, "held-out faces", lab.face_rows(held_out, samples), _pictures(lab, held_out))
@@ -172,6 +172,6 @@ STUDY = Study(
     run,
     samples=2_000,
     paper_samples=10_000,
-    uses=("data", "validation", "judges", "enlarging"),
-    version=2,
+    uses=("data", "validation", "judges", "enlarging", "prior"),
+    version=3,
 )

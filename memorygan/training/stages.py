@@ -19,6 +19,7 @@ from memorygan.training import losses
 from memorygan.training.backbone import Backbone, load_backbone, relative_difference
 from memorygan.training.batches import FaceBatch, ResidentFaces
 from memorygan.training.dye import draw_dyes
+from memorygan.training.encoded import encoded
 from memorygan.training.likeness import Likeness
 from memorygan.training.state import TrainingState, trainable
 
@@ -253,16 +254,8 @@ class LearnToQuery(Stage):
         """Measures them anew, with an encoder that has changed."""
         self._codes = None
 
-    @torch.no_grad()
     def codes(self) -> Posterior:
         """Posteriors of all training faces, mirrored ones included, under the averaged encoder; measured once."""
         if self._codes is None:
-            means, log_variances = [], []
-            for flip in (False, True) if self.config.flip else (False,):
-                for rows in torch.arange(len(self.faces)).split(64):
-                    batch = self.dyed(self.faces.batch(rows, torch.full((len(rows),), flip)))
-                    posterior = self.state.average_encoder(batch.image, batch.one_hot)
-                    means.append(posterior.mean)
-                    log_variances.append(posterior.log_variance)
-            self._codes = Posterior(torch.cat(means), torch.cat(log_variances))
+            self._codes = encoded(self.state.average_encoder, self.faces, self.config.flip, self.dyed)
         return self._codes
