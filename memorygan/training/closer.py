@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -31,11 +30,11 @@ from memorygan.training.parser_data import FaceSampler, PackedFaces, pack
 from memorygan.training.parser_eval import CONDITIONS, evaluate, format_table
 from memorygan.training.schedule import (
     Budget,
+    KeptRun,
     add_budget_arguments,
     descend,
     learning_rate,
     provenance_of,
-    share_spent,
     spend,
 )
 
@@ -70,7 +69,7 @@ class FullSizeSampler(FaceSampler):
         super().__init__([faces], [1.0], SIDE, generator)
 
 
-class CloserTrainer:
+class CloserTrainer(KeptRun):
     """One training run.
 
     Args:
@@ -79,6 +78,8 @@ class CloserTrainer:
         faces: with masks drawn by hand.
         parser: as whose coarser levels it begins.
     """
+
+    config: CloserTrainingConfig
 
     def __init__(self, config: CloserTrainingConfig, look: str, faces: PackedFaces, parser: FaceParser) -> None:
         torch.manual_seed(config.seed)
@@ -95,12 +96,6 @@ class CloserTrainer:
         self.classes[: len(FACE_PARTS)] = 0
         for number, name in enumerate(self.parts, 1):
             self.classes[FACE_PARTS.index(name)] = number
-        self.images_before, self.shown, self.seconds, self.steps = 0, 0, 0.0, 0
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget spent."""
-        return share_spent(self.config, self.shown, self.seconds)
 
     def step(self) -> float:
         """One optimiser step; returns the loss."""
@@ -116,18 +111,6 @@ class CloserTrainer:
         self.shown += len(images)
         self.seconds += time.perf_counter() - started
         return error
-
-    def state(self) -> dict[str, Any]:
-        """All that another process needs to go on."""
-        state = {name: getattr(self, name).state_dict() for name in ("net", "average", "optimizer")}
-        return state | {"dice": self.dice.get_state(), "counts": [self.shown, self.seconds, self.steps]}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from :meth:`state`."""
-        for name in ("net", "average", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.dice.set_state(state["dice"])
-        self.shown, self.seconds, self.steps = state["counts"]
 
 
 @command()

@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,11 +32,11 @@ from memorygan.training.losses import fine_mask_loss, part_weights
 from memorygan.training.packfile import DataError
 from memorygan.training.schedule import (
     Budget,
+    KeptRun,
     add_budget_arguments,
     descend,
     learning_rate,
     provenance_of,
-    share_spent,
     spend,
 )
 
@@ -63,7 +62,7 @@ class MaskHeadConfig(Budget):
     warm: float = 0.05
 
 
-class MaskHeadTrainer:
+class MaskHeadTrainer(KeptRun):
     """One training run.
 
     Args:
@@ -71,6 +70,8 @@ class MaskHeadTrainer:
         generator: draws the faces; its super-resolution is taught.
         parser: teaches.
     """
+
+    config: MaskHeadConfig
 
     def __init__(self, config: MaskHeadConfig, generator: ComposedGenerator, parser: FaceParser) -> None:
         if generator.super_resolution is None:
@@ -83,12 +84,6 @@ class MaskHeadTrainer:
         self.net.outline.requires_grad_(True)
         self.optimizer = torch.optim.Adam(self.net.outline.parameters(), config.lr, (0.9, 0.99))
         self.dice = torch.Generator().manual_seed(config.seed)
-        self.images_before, self.shown, self.seconds, self.steps = 0, 0, 0.0, 0
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget spent."""
-        return share_spent(self.config, self.shown, self.seconds)
 
     def step(self) -> float:
         """One step down; returns the loss."""
@@ -118,18 +113,6 @@ class MaskHeadTrainer:
         face = self.generator.synthesize(faces.with_w(lent))
         shown = self.generator.magnify(face).image.clamp(-1.0, 1.0)
         return self.net.features_of(face.image.clamp(-1.0, 1.0)), face.mask, self.parser.parse(shown).ids
-
-    def state(self) -> dict[str, Any]:
-        """All that another process needs to go on."""
-        state = {name: getattr(self, name).state_dict() for name in ("net", "average", "optimizer")}
-        return state | {"dice": self.dice.get_state(), "counts": [self.shown, self.seconds, self.steps]}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from :meth:`state`."""
-        for name in ("net", "average", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.dice.set_state(state["dice"])
-        self.shown, self.seconds, self.steps = state["counts"]
 
 
 @command()

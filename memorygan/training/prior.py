@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,11 +34,11 @@ from memorygan.training.innovations import Principal
 from memorygan.training.packfile import DataError
 from memorygan.training.schedule import (
     Budget,
+    KeptRun,
     add_budget_arguments,
     descend,
     learning_rate,
     provenance_of,
-    share_spent,
     spend,
 )
 
@@ -68,7 +67,7 @@ class PriorTrainingConfig(Budget):
     given: float = 0.5
 
 
-class PriorTrainer:
+class PriorTrainer(KeptRun):
     """One training run.
 
     Args:
@@ -77,6 +76,8 @@ class PriorTrainer:
         shown: (N,) how often each is shown.
         shape: of the prior.
     """
+
+    config: PriorTrainingConfig
 
     def __init__(self, config: PriorTrainingConfig, faces: Posterior, shown: Tensor, shape: PriorConfig) -> None:
         torch.manual_seed(config.seed)
@@ -87,12 +88,6 @@ class PriorTrainer:
         self.average.eval()
         self.optimizer = torch.optim.AdamW(self.net.parameters(), config.lr, (0.9, 0.99), weight_decay=0.01)
         self.dice = torch.Generator().manual_seed(config.seed)
-        self.images_before, self.shown, self.seconds, self.steps = 0, 0, 0.0, 0
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget spent."""
-        return share_spent(self.config, self.shown, self.seconds)
 
     def step(self) -> float:
         """One step down; returns the loss."""
@@ -126,18 +121,6 @@ class PriorTrainer:
         count = torch.randint(1, slots, (batch, 1), generator=self.dice)
         whole = torch.rand(batch, 1, generator=self.dice) >= self.config.given
         return whole | (order < count)
-
-    def state(self) -> dict[str, Any]:
-        """All that another process needs to go on."""
-        state = {name: getattr(self, name).state_dict() for name in ("net", "average", "optimizer")}
-        return state | {"dice": self.dice.get_state(), "counts": [self.shown, self.seconds, self.steps]}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from :meth:`state`."""
-        for name in ("net", "average", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.dice.set_state(state["dice"])
-        self.shown, self.seconds, self.steps = state["counts"]
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -57,18 +57,45 @@ class Training(Protocol):
     def config(self) -> Budget: ...
 
 
-class KeptTraining(Training, Protocol):
-    """A run that another process can go on with."""
+class KeptRun:
+    """A run that another process can go on with.
+
+    Attributes:
+        kept: names of the attributes whose ``state_dict`` is kept.
+        config: of the run.
+        dice: what everything random is drawn with.
+        images_before: that its weights had seen.
+        shown, seconds, steps: images shown in this run, what it took, and steps done.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("net", "average", "optimizer")
+    config: Budget
+    dice: torch.Generator
+    images_before, shown, seconds, steps = 0, 0, 0.0, 0
 
     @property
-    def progress(self) -> float: ...
+    def progress(self) -> float:
+        """Share of the budget spent, 0 and up."""
+        return share_spent(self.config, self.shown, self.seconds)
 
-    def step(self) -> float: ...
+    def step(self) -> float:
+        """One step; returns the loss."""
+        raise NotImplementedError
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """All that another process needs to go on."""
+        state = {name: getattr(self, name).state_dict() for name in self.kept}
+        return state | {"dice": self.dice.get_state(), "counts": [self.shown, self.seconds, self.steps]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from :meth:`state`."""
+        for name in self.kept:
+            getattr(self, name).load_state_dict(state[name])
+        self.dice.set_state(state["dice"])
+        self.shown, self.seconds, self.steps = state["counts"]
 
 
-def save_state(path: Path, training: KeptTraining) -> None:
+def save_state(path: Path, training: KeptRun) -> None:
     """Write all that another process needs to go on; a crash leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
@@ -76,7 +103,7 @@ def save_state(path: Path, training: KeptTraining) -> None:
     temporary.replace(path)
 
 
-def spend(training: KeptTraining, state: Path, every: float = 300.0) -> None:
+def spend(training: KeptRun, state: Path, every: float = 300.0) -> None:
     """Train until the budget is spent, keeping the run in ``state`` every so many seconds."""
     saved, losses = time.monotonic(), []
     while training.progress < 1:

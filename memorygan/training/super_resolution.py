@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,10 +39,10 @@ from memorygan.training.packfile import DataError
 from memorygan.training.projected import WIDTHS, Critic, MakeRealProjected, Mixing
 from memorygan.training.schedule import (
     Budget,
+    KeptRun,
     add_budget_arguments,
     descend,
     provenance_of,
-    share_spent,
     spend,
 )
 from memorygan.training.softened import redrawn, softened
@@ -123,7 +122,7 @@ def rebuilds(
     return np.concatenate(found)
 
 
-class SuperResolutionTrainer:
+class SuperResolutionTrainer(KeptRun):
     """One training run.
 
     Args:
@@ -133,6 +132,9 @@ class SuperResolutionTrainer:
         parser: as which it begins.
         size: S.
     """
+
+    config: SuperResolutionTrainingConfig
+    kept = ("net", "average", "critics", "optimizer", "critic_optimizer")
 
     def __init__(
         self,
@@ -156,12 +158,6 @@ class SuperResolutionTrainer:
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.lr, betas=(0.5, 0.99))
         self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=config.lr, betas=(0.0, 0.99))
         self.dice = torch.Generator().manual_seed(config.seed)
-        self.images_before, self.shown, self.seconds, self.steps = 0, 0, 0.0, 0
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget spent."""
-        return share_spent(self.config, self.shown, self.seconds)
 
     def step(self) -> float:
         """One step of both players; returns the loss of the network."""
@@ -209,19 +205,6 @@ class SuperResolutionTrainer:
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.critic_optimizer.step()
-
-    def state(self) -> dict[str, Any]:
-        """All that another process needs to go on."""
-        kept = ("net", "average", "critics", "optimizer", "critic_optimizer")
-        state = {name: getattr(self, name).state_dict() for name in kept}
-        return state | {"dice": self.dice.get_state(), "counts": [self.shown, self.seconds, self.steps]}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from :meth:`state`."""
-        for name in ("net", "average", "critics", "optimizer", "critic_optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.dice.set_state(state["dice"])
-        self.shown, self.seconds, self.steps = state["counts"]
 
 
 def channels_last_images(images: Tensor) -> Tensor:

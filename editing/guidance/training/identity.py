@@ -52,11 +52,11 @@ from memorygan.manifest import WEIGHTS_DIR
 from memorygan.parser import load_parser
 from memorygan.training.schedule import (
     Budget,
+    KeptRun,
     add_budget_arguments,
     descend,
     provenance_of,
     save_state,
-    share_spent,
 )
 from memorygan.training.teacher import DIM, MobileFaceNet, load_teacher
 
@@ -91,8 +91,11 @@ class IdentityTrainingConfig(Budget):
             raise ValueError("need batches of 8 or more and a fall in (0, 1]")
 
 
-class IdentityTrainer:
+class IdentityTrainer(KeptRun):
     """One training run."""
+
+    config: IdentityTrainingConfig
+    kept = ("net", "average", "reader", "optimizer")
 
     def __init__(
         self,
@@ -158,31 +161,7 @@ class IdentityTrainer:
         )
         self.dice = torch.Generator().manual_seed(config.seed)
         self.images_before = int(load_module(start, KIND)[1]["provenance"]["images_seen"]) if start else 0
-        self.shown, self.seconds, self.steps = 0, 0.0, 0
         self.parts: dict[str, float] = {}
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget spent."""
-        return share_spent(self.config, self.shown, self.seconds)
-
-    def state(self) -> dict[str, Any]:
-        """All that another process needs to go on."""
-        return {
-            "net": self.net.state_dict(),
-            "average": self.average.state_dict(),
-            "reader": self.reader.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "dice": self.dice.get_state(),
-            "counts": [self.shown, self.seconds, self.steps],
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from :meth:`state`."""
-        for name in ("net", "average", "reader", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.dice.set_state(state["dice"])
-        self.shown, self.seconds, self.steps = state["counts"]
 
     def _draw(self, among: np.ndarray, count: int) -> np.ndarray:
         return among[torch.randint(max(len(among), 1), (count,), generator=self.dice).numpy()]

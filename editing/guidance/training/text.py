@@ -62,12 +62,12 @@ from memorygan.manifest import WEIGHTS_DIR
 from memorygan.training.backbone import load_backbone
 from memorygan.training.schedule import (
     Budget,
+    KeptRun,
     add_arguments,
     add_start_arguments,
     descend,
     learning_rate,
     provenance_of,
-    share_spent,
     spend,
 )
 
@@ -179,8 +179,11 @@ def broken(
     return shown, torch.lerp(even_ones, leanings, _STILL_SAID)
 
 
-class TextTrainer:
+class TextTrainer(KeptRun):
     """One training run: the image tower against anchors, then the text tower."""
+
+    config: TextTrainingConfig
+    kept = ("model", "average", "anchors", "optimizer")
 
     def __init__(
         self,
@@ -227,31 +230,7 @@ class TextTrainer:
             ],
             lr=config.lr, betas=(0.9, 0.98), fused=True,
         )  # fmt: skip
-        self.shown, self.seconds, self.steps = 0, 0.0, 0
         self._batch: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget spent."""
-        return share_spent(self.config, self.shown, self.seconds)
-
-    def state(self) -> dict[str, Any]:
-        """All that another process needs to go on."""
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "anchors": self.anchors.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "dice": self.dice.get_state(),
-            "counts": [self.shown, self.seconds, self.steps],
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from :meth:`state`."""
-        for name in ("model", "average", "anchors", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.dice.set_state(state["dice"])
-        self.shown, self.seconds, self.steps = state["counts"]
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         """Faces (B, 3, S, S) in [0, 1] and how they lean (B, W)."""
