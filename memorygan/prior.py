@@ -130,21 +130,20 @@ class CodePrior(nn.Module):
         expected = (self.config.slots, self.config.query_dim)
         if noise.ndim != 3 or tuple(noise.shape[1:]) != expected:
             raise ValueError(f"expected noise of shape (B, {expected[0]}, {expected[1]}), got {tuple(noise.shape)}")
-        x = self.reach * noise[..., : self.config.rank]
-        free = torch.ones(len(x), self.config.slots, device=x.device)
-        if codes is not None and given is not None:
-            free = free * (~given)
-            x = torch.where(given[:, None], self.coordinates(codes), x)
+        if codes is None or given is None:
+            codes, given = noise, torch.zeros(self.config.slots, dtype=torch.bool, device=noise.device)
+        x = torch.where(given[:, None], self.coordinates(codes), self.reach * noise[..., : self.config.rank])
         step, before = 1.0 / self.config.steps, None
         for index in range(self.config.steps):
-            velocity = self(x, 1.0 - free + free * step * index) * free[..., None]
+            time = torch.where(given, 1.0, step * index).expand(len(x), -1)
+            velocity = self(x, time) * ~given[:, None]
             # Adams and Bashforth's of second order: a look at the network per step.
             x = x + step * (velocity if before is None else 1.5 * velocity - 0.5 * before)
             before = velocity
         beside = noise * self.spread
         beside = beside - torch.einsum("bsr,sqr->bsq", torch.einsum("bsq,sqr->bsr", beside, self.reading), self.axes)
         drawn = self.mean + torch.einsum("bsr,sqr->bsq", x, self.axes) + beside
-        return drawn if codes is None or given is None else torch.where(given[:, None], codes, drawn)
+        return torch.where(given[:, None], codes, drawn)
 
 
 def save_prior(path: str | os.PathLike[str], prior: CodePrior, provenance: Provenance) -> str:

@@ -25,7 +25,7 @@ from memorygan.closer_look import LOOKS, bundled
 from memorygan.command import command
 from memorygan.fast.folding import fold
 from memorygan.generator import ComposedGenerator, MemoryGAN
-from memorygan.manifest import WEIGHTS_DIR, default_checkpoint
+from memorygan.manifest import WEIGHTS_DIR
 from memorygan.parser import FaceParser, load_parser
 from memorygan.super_resolution import FILE, KIND, SuperResolution, load_super_resolution, save_super_resolution
 from memorygan.training.losses import fine_mask_loss, part_weights
@@ -36,6 +36,7 @@ from memorygan.training.schedule import (
     add_budget_arguments,
     descend,
     learning_rate,
+    named_generator,
     provenance_of,
     spend,
 )
@@ -126,9 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_budget_arguments(parser, WEIGHTS, Path("runs/mask-head/cache"), defaults.minutes, defaults.batch)
     parser.add_argument("--state", type=Path, default=Path("runs/mask-head/state.pt"), help="the run (%(default)s)")
     options = parser.parse_args(arguments)
-    checkpoint = options.generator or default_checkpoint()
-    if checkpoint is None:
-        raise DataError("there is no bundled generator; name one with --generator")
+    checkpoint = named_generator(options.generator)
     generator, larger = load_generator(checkpoint).generator.requires_grad_(False), checkpoint.with_name(FILE)
     generator.enlarge_by(load_super_resolution(larger) if larger.is_file() else None)
     if isinstance(generator, MemoryGAN) and (drawn := checkpoint.with_name(prior.FILE)).is_file():

@@ -25,7 +25,7 @@ from memorygan.checkpoint import load_generator
 from memorygan.command import command
 from memorygan.encoder import Posterior, load_encoder
 from memorygan.generator import MemoryGAN
-from memorygan.manifest import WEIGHTS_DIR, default_checkpoint
+from memorygan.manifest import WEIGHTS_DIR
 from memorygan.prior import FILE, CodePrior, PriorConfig, save_prior
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.data import PackedDataset
@@ -38,6 +38,7 @@ from memorygan.training.schedule import (
     add_budget_arguments,
     descend,
     learning_rate,
+    named_generator,
     provenance_of,
     spend,
 )
@@ -188,9 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_budget_arguments(parser, WEIGHTS, Path("runs/prior/cache"), defaults.minutes, defaults.batch)
     parser.add_argument("--state", type=Path, default=Path("runs/prior/state.pt"), help="the kept run (%(default)s)")
     options = parser.parse_args(arguments)
-    checkpoint = options.generator or default_checkpoint()
-    if checkpoint is None:
-        raise DataError("there is no bundled generator; name one with --generator")
+    checkpoint = named_generator(options.generator)
     loaded = load_generator(checkpoint)
     if not isinstance(loaded.generator, MemoryGAN):
         raise DataError("only a generator of one memory has query codes; name such a one with --generator")

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from memorygan.checkpoint import Provenance
 from memorygan.command import add_threads
+from memorygan.manifest import default_checkpoint
+from memorygan.training.packfile import DataError
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,17 @@ def provenance_of(
         date=datetime.date.today().isoformat(),
         notes=notes,
     )
+
+
+def named_generator(named: Path | None) -> Path:
+    """The checkpoint that a training is for: the named one, else the bundled one.
+
+    Raises:
+        DataError: if there is neither.
+    """
+    if (checkpoint := named or default_checkpoint()) is None:
+        raise DataError("there is no bundled generator; name one with --generator")
+    return checkpoint
 
 
 def add_budget_arguments(

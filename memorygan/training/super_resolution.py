@@ -28,7 +28,7 @@ from memorygan.command import command
 from memorygan.encoder import PartEncoder, load_encoder
 from memorygan.generator import MemoryGAN
 from memorygan.layers import channels_last
-from memorygan.manifest import WEIGHTS_DIR, default_checkpoint
+from memorygan.manifest import WEIGHTS_DIR
 from memorygan.parser import FaceParser, load_parser
 from memorygan.picture import from_uint8, to_uint8
 from memorygan.super_resolution import FACTOR, FILE, SuperResolution, SuperResolutionConfig, save_super_resolution
@@ -42,6 +42,7 @@ from memorygan.training.schedule import (
     KeptRun,
     add_budget_arguments,
     descend,
+    named_generator,
     provenance_of,
     spend,
 )
@@ -227,9 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     state = Path("runs/super-resolution/state.pt")
     parser.add_argument("--state", type=Path, default=state, help="where the run is kept (%(default)s)")
     options = parser.parse_args(arguments)
-    checkpoint = options.generator or default_checkpoint()
-    if checkpoint is None:
-        raise DataError("there is no bundled generator; name one with --generator")
+    checkpoint = named_generator(options.generator)
     loaded = load_generator(checkpoint)
     generator = loaded.generator
     if not isinstance(generator, MemoryGAN):
