@@ -26,8 +26,18 @@ def test_importing_a_package_comes_before_torch(package):
 
 def test_what_the_person_has_set_stays():
     mine = {"GOMP_SPINCOUNT": "infinite"}
-    wait_briefly(mine)
+    wait_briefly(mine, "aarch64")
     assert mine == {**SPINNING, "GOMP_SPINCOUNT": "infinite"}
     policy = {POLICY: "active"}
-    wait_briefly(policy)
+    wait_briefly(policy, "aarch64")
     assert policy == {POLICY: "active"}
+
+
+@pytest.mark.parametrize(
+    ("machine", "mine", "wanted"),
+    [("x86_64", {}, "1"), ("AMD64", {}, "1"), ("x86_64", {"OPENBLAS_NUM_THREADS": "4"}, "4"), ("arm64", {}, None)],
+)
+def test_numpys_products_take_one_thread_where_torch_has_a_library_of_its_own(machine, mine, wanted):
+    environment = dict(mine)
+    wait_briefly(environment, machine)
+    assert environment.get("OPENBLAS_NUM_THREADS") == wanted

@@ -699,6 +699,24 @@ def test_out_of_memory_halves_the_batch_then_leaves_the_device():
     stuck.close()
 
 
+def test_companions_of_a_preview_are_waited_for_only_while_others_move_sliders_too(monkeypatch):
+    sizes: list[int] = []
+
+    def run(payloads: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(payloads))
+        return payloads
+
+    worker = Worker(run, lambda: True, max_batch=2, batch_window=60.0)
+    monkeypatch.setattr("editing.device.worker._TOGETHER", 60.0)
+    together = [worker.preview(person, "key", 1) for person in "ab"]
+    assert [future.result(10) for future in together] == [1, 1]
+    assert sizes == [2]
+    worker._company = 0.0  # time has passed
+    assert worker.preview("b", "key", 2).result(10) == 2, "who is alone does not wait"
+    assert sizes == [2, 1]
+    worker.close()
+
+
 def test_what_did_not_fit_is_let_go_before_it_is_tried_again():
     """The error's traceback holds the frames, and with them the tensors, of the call that failed."""
     alive: list[weakref.ref[np.ndarray]] = []

@@ -858,6 +858,18 @@ def test_the_old_edge_of_hair_that_grows_is_not_left_as_a_line():
     assert result[rim].mean() < 110
 
 
+def test_single_hairs_around_hair_that_recedes_are_not_left_as_a_line():
+    part_ids = ids(N)
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    rim = (np.hypot(x, y) > 0.421) & (np.hypot(x, y) < 0.433) & (y < 0.0)
+    pixels = painted(part_ids)
+    pixels[rim] = (70, 70, 80)  # no mask holds them
+    framed = FramedPhoto.of(pixels, one_hot(part_ids), N)
+    made = transfer(framed, look(ids(S)), look(ids(S, hair=0.33)), Plan((), (HAIR,)))
+    result, _ = apply(pixels, made, WHOLE)
+    assert result[rim].mean(axis=0) == pytest.approx(COLOURS[0], abs=4)
+
+
 def test_gaps_in_the_old_border_of_hair_that_grows_are_closed_and_give_it_no_colour():
     part_ids = ids(N)
     y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5

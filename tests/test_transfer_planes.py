@@ -19,6 +19,7 @@ from editing.photo.transfer.planes import (
     SIDE,
     box_of,
     chosen_by,
+    clipped,
     disc,
     largest,
     same_place,
@@ -50,6 +51,16 @@ def test_arithmetic_on_planes_is_that_of_numpy(planes):
     other = np.zeros_like(many)
     assert np.array_equal(chosen_by(weight > 0.5, many, other), np.where((weight > 0.5)[..., None], many, other))
     assert not other.any(), "what is given stays as it was"
+
+
+@pytest.mark.parametrize("planes", [2, 3, 4])
+def test_planes_are_kept_between_bounds_of_their_own(planes):
+    many = RNG.standard_normal((20, 30, planes)).astype(np.float32)
+    low = np.linspace(-1.0, 0.0, planes, dtype=np.float32)
+    high = low + np.linspace(0.2, 1.0, planes, dtype=np.float32)
+    for size in ((20, 30), (1, 1), (1, 4), (4, 1), (2, 2), (4, 4), (1, 5), (5, 1)):
+        some = many[: size[0], : size[1]]
+        assert clipped(some, low, high) == pytest.approx(np.clip(some, low, high))
 
 
 def test_one_plane_that_is_asked_for_can_be_written_to():

@@ -16,6 +16,7 @@ from editing.errors import BusyError, EditingError
 
 T = TypeVar("T")
 _REMEMBERED_TIMES = 500
+_TOGETHER = 1.0  # seconds after another slot's preview in which companions are waited for
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Worker:
         free_memory: gives back what is only kept for speed.
         max_queue: interactive requests that may wait.
         max_batch: previews computed together.
-        batch_window: seconds to wait for companions of a preview.
+        batch_window: seconds to wait for companions of a preview, while previews of more than one slot are asked for.
         threads: that run things at the same time.
     """
 
@@ -74,6 +75,8 @@ class Worker:
         self._background: OrderedDict[str, deque[_Call]] = OrderedDict()
         self._times: dict[str, deque[float]] = {}
         self._batches: deque[int] = deque(maxlen=_REMEMBERED_TIMES)
+        self._latest: Hashable = None  # slot that was previewed last
+        self._company = 0.0  # until when others may be moving sliders too
         self._closed = False
         self._background_next = False
         names = [f"editing-device-{number}" for number in range(threads)]
@@ -113,6 +116,8 @@ class Worker:
         """
         future: Future[Any] = Future()
         with self._condition:
+            if slot != self._latest:
+                self._latest, self._company = slot, time.monotonic() + _TOGETHER
             for waiting in self._interactive:
                 if isinstance(waiting, _Preview) and waiting.slot == slot:
                     waiting.key, waiting.payload = key, payload
@@ -216,7 +221,7 @@ class Worker:
 
     def _previews(self, first: _Preview) -> None:
         with self._condition:
-            if self.batch_window > 0 and self.max_batch > 1:
+            if self.batch_window > 0 and self.max_batch > 1 and time.monotonic() < self._company:
                 deadline = time.monotonic() + self.batch_window
                 while self._companions(first) + 1 < self.max_batch and not self._closed:
                     left = deadline - time.monotonic()

@@ -11,7 +11,7 @@ import numpy as np
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.mirrored import going_on
 from editing.photo.transfer.outline import regrown, relaid
-from editing.photo.transfer.planes import SIDE, blurred, box_of, fitted, square, times, total
+from editing.photo.transfer.planes import SIDE, blurred, box_of, clipped, fitted, square, times, total
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.strands import Strands, hanging, lines
 from editing.photo.transfer.texture import continued
@@ -161,6 +161,7 @@ def draw(
         if part not in photo.scheme.transparent and float((parts[..., part] * new).max()) >= _TRACE
     ]
     hair = photo.scheme.index("hair")
+    seen.sort(key=lambda part: part != hair)  # which takes longest
     own_hair = photo.parts[..., hair]
     if hair in seen:  # a neighbour's has another colour
         own_hair = without_others(own_hair, before.parts[..., hair])
@@ -183,8 +184,10 @@ def draw(
             colour, detail = _hair(
                 strands, going_on(share[..., hair]), toned, colour, detail, inner, known, wanted, hangs
             )
-        else:
+        elif side >= SIDE or names[part] == "background":
             detail = _detail(toned, known, wanted, names[part])
+        else:  # pores are not missed while a slider moves
+            detail = np.zeros_like(colour)
         return weight, times(colour + detail, weight), detail[..., 0]
 
     content, whole = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
@@ -219,16 +222,19 @@ def _hair(
     # No jewels in it, nor what is seen through it; a ninth of the pixels tells.
     some = toned.reshape(-1, 3)[np.flatnonzero(known)[::9]]
     usual = np.quantile(some, _USUAL, axis=0).astype(np.float32)
-    colour = np.clip(colour, *usual[1:3])
+    colour = clipped(colour, *usual[1:3])
     surely = np.clip(2.0 * blurred(inner.astype(np.float32), _FADES, size) - 1.0, 0.0, 1.0)
     for source, sure in sources:
         sure = hangs * resized(sure, size) * wanted
-        if not sure.any():
+        box = box_of(sure > 0.0)
+        if not sure[box].size:
             continue
-        away = resized(source, size) * (size / source.shape[0])
-        sure *= follow(surely, away)
-        there = np.clip(follow(toned, away), *usual[[0, 3]])
-        colour, detail = colour + times(there - colour, sure), times(detail, 1.0 - sure)
+        corner = np.array([box[1].start, box[0].start], np.float32)
+        away = resized(source, size)[box] * np.float32(size / source.shape[0]) + corner
+        sure = sure[box] * follow(surely, away)
+        there = clipped(follow(toned, away), *usual[[0, 3]])
+        colour[box] += times(there - colour[box], sure)
+        detail[box] = times(detail[box], 1.0 - sure)
     return colour, detail
 
 
@@ -281,7 +287,7 @@ def _colour(
             if roots is not None:  # and with what it grows from
                 found = follow(smooth(small, both, half / 16), 0.5 * resized(roots, half))
                 most = most + _ROOTED * (found - most)
-            colour = most + np.clip(colour - most, _SHADE, _SHINE)
+            colour = most + clipped(colour - most, _SHADE, _SHINE)
         return colour
     # The photo has nothing of the part: only how light and warm its skin is compared with the model's is taken over.
     skin = resized(share[..., 1] * after.parts[..., 1] * old, half)

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from editing.photo.transfer.neighbours import without_neighbours
 from editing.photo.transfer.planes import Box, fitted, total
 from memorygan.matting import matted
 from memorygan.parts import FACE_PARTS, PartScheme
@@ -46,6 +47,11 @@ class Look:
             return self
         return Look(resized_image(self.image, size), resized(self.parts, size))
 
+    def moved(self, shift: np.ndarray) -> Look:
+        """With every pixel taken from elsewhere, see :class:`editing.photo.transfer.fields.Fields`."""
+        flow = shift * self.image.shape[0]
+        return Look(follow(self.image, flow), follow(self.parts, flow))
+
     def within(self, box: Box) -> Look:
         """What it shows in a box."""
         return Look(self.image[box], self.parts[box])
@@ -80,7 +86,8 @@ class FramedPhoto:
         """
         grain = noise_level(pixels)
         small = resized_image(pixels, size)
-        return cls(small, matted(small, along_photo(small, probabilities)), grain, scheme)
+        parts = matted(small, along_photo(small, probabilities))
+        return cls(small, without_neighbours(parts, scheme), grain, scheme)
 
     @property
     def size(self) -> int:

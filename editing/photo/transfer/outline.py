@@ -108,6 +108,9 @@ def regrown(photo: FramedPhoto, before: Look, after: Look, window: np.ndarray, p
     edge *= np.maximum(np.clip((_INSIDE + 1.0 - one / pixel) / _INSIDE, 0.0, 1.0), thin)
     grown = np.where(grows, np.maximum(wanted - there, edge * wanted), 0.0)
     goes = np.where((change < 0) | hangs, np.maximum(there - wanted, 0.0), 0.0)
+    # Single hairs beyond the outline that goes would stay as a line in front of what is behind.
+    fringe = cv2.dilate(goes, square(_BORDER, side)) * (one < 0.0) * beside
+    goes, there = np.maximum(goes, fringe), np.maximum(there, fringe)
     return replace(_regrown(photo, after.parts, grown, there, goes, part), strands=strands)
 
 

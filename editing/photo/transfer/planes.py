@@ -24,6 +24,15 @@ def times(planes: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return product.reshape(planes.shape)  # OpenCV drops an axis of one plane
 
 
+def clipped(planes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(h, w, C) float32 planes, C of 2 to 4, each kept between its own two of the (C,) bounds."""
+    if planes.shape[0] * planes.shape[1] <= _FEW:  # OpenCV would take the bounds for a picture
+        return np.clip(planes, low, high)
+    fill = (0.0,) * (_FEW - planes.shape[2])  # OpenCV's colours are four
+    bounds: Any = [(*map(float, bound), *fill) for bound in (low, high)]
+    return cv2.min(cv2.max(planes, bounds[0]), bounds[1])
+
+
 def total(planes: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
     """(h, w): the sum of some of the (h, w, C) planes."""
     if len(chosen) == 1:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
 from editing.photo.transfer.planes import fitted, times
 
+_COARSEST = 8  # pixels: of so few all are told from all (Shepard 1968)
+_SELF = 0.25  # pixels squared
 _FINE = 2.0  # pixels: a Gaussian as wide as that is smooth from one pixel to the next
 
 
@@ -23,13 +27,15 @@ def spread(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     planes = values if values.ndim == 3 else values[..., None]
     weights = weights.astype(np.float32, copy=False)
     levels = [(times(planes, weights), weights)]
-    while max(levels[-1][1].shape) > 1 and levels[-1][1].min() < 1.0:
+    while max(levels[-1][1].shape) > _COARSEST and levels[-1][1].min() < 1.0:
         many, weight = (_halved(one) for one in levels[-1])
         # Full certainty is reached once a whole pixel's worth is known; beyond that more does not count more.
         full = 1.0 / np.maximum(weight, 0.25)
         levels.append((times(many, full), weight * full))
     many, weight = levels[-1]
-    found = times(many, 1.0 / np.maximum(weight, 1e-6))
+    near = _nearness(*weight.shape)
+    found = (near @ many.reshape(len(near), -1)) / np.maximum(near @ weight.reshape(-1, 1), 1e-6)
+    found = many + times(found.reshape(many.shape), 1.0 - weight)
     for many, weight in reversed(levels[:-1]):
         found = many + times(fitted(found, weight.shape), 1.0 - weight)
     return found if values.ndim == 3 else found[..., 0]
@@ -53,6 +59,14 @@ def smooth(values: np.ndarray, weights: np.ndarray, sigma: float) -> np.ndarray:
     mean = times(_blurred(many, sigma), 1.0 / np.maximum(weight, 1e-4))
     found = fitted(spread(mean, np.clip(weight * 4.0, 0.0, 1.0)), size)
     return found if values.ndim == 3 else found[..., 0]
+
+
+@lru_cache(maxsize=64)
+def _nearness(height: int, width: int) -> np.ndarray:
+    """(n, n) float32 how much each of the n pixels of a small picture says about each."""
+    y, x = np.divmod(np.arange(height * width), width)
+    apart = np.square(x[:, None] - x) + np.square(y[:, None] - y)
+    return (1.0 / np.square(apart + _SELF)).astype(np.float32)
 
 
 def _blurred(planes: np.ndarray, sigma: float) -> np.ndarray:

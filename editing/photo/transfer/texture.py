@@ -30,6 +30,8 @@ def continued(texture: np.ndarray, known: np.ndarray, wanted: np.ndarray) -> np.
     size, left = texture.shape[0], wanted.copy()
     rows, columns = np.nonzero(wanted)
     values, total = np.zeros((len(rows), texture.shape[2]), np.float32), np.zeros(len(rows), np.float32)
+    top, start = (int(line.min(initial=size)) for line in (rows, columns))
+    near = tuple(int(line.max(initial=0)) + 1 - first for line, first in ((rows, top), (columns, start)))
     source = _transformed((_coarse(known) > 0.98).astype(np.float32))
     for _ in range(_SHIFTS):
         shift = _best_shift(source, left)
@@ -38,11 +40,12 @@ def continued(texture: np.ndarray, known: np.ndarray, wanted: np.ndarray) -> np.
         x, y = columns + shift[0], rows + shift[1]
         there = (x >= 0) & (x < size) & (y >= 0) & (y < size)
         there[there] = known[y[there], x[there]]
-        found = np.zeros((size, size), np.float32)
-        found[rows[there], columns[there]] = left[rows[there], columns[there]]
+        found = np.zeros(near, np.float32)
+        places = rows[there] - top, columns[there] - start
+        found[places] = left[rows[there], columns[there]]
         if found.sum() < _LEAST_COVER * len(rows):
             break
-        weight = cv2.GaussianBlur(found, (0, 0), size / 128)[rows[there], columns[there]]
+        weight = cv2.GaussianBlur(found, (0, 0), size / 128)[places]
         values[there] += weight[:, None] * texture[y[there], x[there]]
         total[there] += weight
         left[rows[there], columns[there]] = False

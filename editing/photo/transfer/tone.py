@@ -82,7 +82,7 @@ def tone(
         own, whole = lab[..., 0], max(float(share.sum()), 1.0)
         if part in complexion:
             # Dark skin that gets darker is no less brown.
-            hue = np.tensordot(share, lab[..., 1:], 2) / whole
+            hue = np.array(cv2.sumElems(times(lab, share))[1:3], np.float32) / whole
             np.maximum(change[..., 1:], -_PALER * np.maximum(hue, 0.0), out=change[..., 1:])
         about = fitted(mean, share.shape)
         above = np.maximum(own - about, 0.0)
@@ -161,6 +161,11 @@ def _carriers(names: Sequence[str], part: int, changed: Sequence[int]) -> list[i
 
 def without_others(share: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """(n, n) share of a part without patches that lie elsewhere than the model shows the part: another person's."""
+    coarse = shown.shape[0] // 2  # enough to see that all of it is near
+    wide = max(3, round(coarse * _NEAR)) | 1
+    near = cv2.dilate(resized(shown, coarse), np.ones((wide, wide), np.uint8)) > 0.3
+    if not (resized(share, coarse)[~near] > _NOTHING).any():
+        return share
     there = share > 0.1
     box = box_of(there, max(3, round(share.shape[0] * _NEAR)))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(there[box].astype(np.uint8))

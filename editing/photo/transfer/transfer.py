@@ -79,9 +79,8 @@ def transfer(
     kept += [_about(look, part) for part in photo.scheme.transparent if part in others for look in (first, last)]
     free = 1.0 - np.maximum.reduce(kept)
     shift, window = shift * free[..., None], window * free
-    first = Look(follow(first.image, shift * side), follow(first.parts, shift * side))
-    shift = resized(shift, size)
-    moved = photo.moved(shift)
+    warped, shift = partial(first.moved, shift), resized(shift, size)
+    moved, first = together(partial(photo.moved, shift), warped)
     moved_by = first, last, window
     (new, shown, strands), (gain, offset) = together(
         partial(newness, moved, *moved_by, plan.shaped, laid(moved, last, fits, bareheaded)),

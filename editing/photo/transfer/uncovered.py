@@ -31,7 +31,7 @@ def uncovered(photo: FramedPhoto, beside: np.ndarray, part: int) -> np.ndarray:
     if there.any():
         others[..., behind] = times(_whole(spread(_whole(shown), there)), total(others, behind))
     others = fitted(others, beside.shape[:2])
-    return _whole(others**3)  # a mixture of skin and wall would be neither
+    return _whole(others * others * others)  # a mixture of skin and wall would be neither
 
 
 def _sum(planes: np.ndarray) -> np.ndarray:

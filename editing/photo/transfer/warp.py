@@ -154,7 +154,7 @@ def _onto_outlines(flow: np.ndarray, before: Look, after: Look, parts: Sequence[
         return _outline(before.parts[..., part], after.parts[..., part], side / SIDE)
 
     found = [one for one in side_by_side(outline, parts) if one is not None]
-    for _ in range(_STEPS if found else 0):
+    for _ in range(_STEPS // (1 if side >= SIDE else 2) if found else 0):
         step, weight = np.zeros_like(flow), np.zeros(flow.shape[:2], np.float32)
         for one, (way, sure) in zip(found, side_by_side(partial(_Outline.step, flow=flow), found), strict=True):
             step[one.box] += way
