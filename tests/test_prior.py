@@ -27,8 +27,10 @@ from memorygan.generator import MemoryGAN
 from memorygan.latents import seeded_noise
 from memorygan.prior import CodePrior, PriorConfig, load_prior, save_prior
 from memorygan.training import prior as training
+from memorygan.training.fading import FADING, Fading, shown_more
+from memorygan.training.packfile import DataError
 from memorygan.training.prepare import main as prepare
-from memorygan.training.prior import PriorTrainer, PriorTrainingConfig, calibrate, describe
+from memorygan.training.prior import PriorTrainer, PriorTrainingConfig, calibrate, describe, plainly_rare
 from memorygan.training.schedule import save_state
 
 TINY = PriorConfig(14, 16, 4, 16, 2, 2, 4)
@@ -295,3 +297,69 @@ def test_the_command_trains_for_the_generator_it_is_given(
     kept = sorted((tmp_path / "cache").iterdir())
     assert load_prior(tmp_path / "out").config.query_dim == generator.config.query_dim
     assert training.main(arguments) == 0 and sorted((tmp_path / "cache").iterdir()) == kept
+
+
+# --- Rare traits that fade --------------------------------------------------------------------------------------------
+
+
+def _old(count: int) -> tuple[Tensor, list[dict[str, str]]]:
+    """Codes and labels: every tenth face is over sixty, and in the codes of half of these it is plain."""
+    torch.manual_seed(2)
+    codes, rows = torch.randn(count, 6), torch.arange(count)
+    codes[rows % 20 == 0, 3] += 6.0
+    labels = [{"age": "70" if row % 10 == 0 else "30", "hair_red": "", "bald": "none"} for row in range(count)]
+    return codes, labels
+
+
+def test_faces_in_whose_codes_a_trait_is_plain_are_shown_more_often() -> None:
+    codes, labels = _old(2000)
+    times = shown_more(codes, labels, [Fading("age", 8.0)])
+    often, plain = times == 8.0, torch.arange(2000) % 20 == 0
+    assert set(times.tolist()) == {1.0, 8.0}
+    assert float((often == plain).float().mean()) > 0.98
+    # Faces of which nothing is known are read from their codes alone.
+    unknown = [row if number < 1000 else {} for number, row in enumerate(labels)]
+    again = shown_more(codes, unknown, [Fading("age", 8.0)])
+    assert float((again[1000:] == times[1000:]).float().mean()) > 0.98
+
+
+def test_the_most_frequent_of_several_traits_counts() -> None:
+    codes, labels = _old(2000)
+    for row in range(0, 2000, 20):
+        labels[row]["bald"] = "1.0"
+    times = shown_more(codes, labels, [Fading("age", 2.0), Fading("bald", 8.0)])
+    assert set(times.tolist()) <= {1.0, 2.0, 8.0} and 40 < int((times == 8.0).sum()) < 60
+    assert all(trait.times > 1.0 for trait in FADING)
+
+
+def test_a_trait_that_nobody_is_labelled_with_is_asked_for() -> None:
+    codes, labels = _old(200)
+    with pytest.raises(DataError, match="labels of hair_red are needed"):
+        shown_more(codes, labels)
+
+
+def test_labels_are_those_of_the_packs_folder(tmp_path: Path) -> None:
+    folder, numbers = tmp_path / "photos", range(500)
+    folder.mkdir()
+    rows = [f"{n:05d},{30 if n % 5 else 70},{int(n % 7 == 0)},{int(n % 9 == 0)}" for n in numbers]
+    (folder / "attributes.csv").write_text("\n".join(["name,age,hair_red,bald", *rows]))
+    faces = _hatted(500)
+    both, even = Posterior(*(torch.cat([one, one]) for one in (faces.mean, faces.log_variance))), torch.ones(1000)
+    times = plainly_rare(both, even, [f"photos/{n:05d}" for n in numbers], folder)
+    assert torch.equal(times[:500], times[500:])
+    often, old = times[:500] == 8.0, torch.arange(500) % 5 == 0  # all of them wear a hat
+    assert float(often[old].float().mean()) > 0.4 > 0.2 > float(often[~old].float().mean())
+    assert torch.equal(times, plainly_rare(both, even, [f"{n:05d}" for n in numbers], folder))
+    with pytest.raises(DataError, match="with labels of the packed faces"):
+        plainly_rare(both, even, [f"drawings/{n:05d}" for n in numbers], folder)
+
+
+def test_training_goes_on_from_the_weights_of_another(tmp_path: Path) -> None:
+    faces, config = _hatted(40), PriorTrainingConfig(images=8, batch=8)
+    save_prior(tmp_path / "first", _prior(), Provenance(images_seen=100))
+    trainer = PriorTrainer(config, faces, torch.ones(40), TINY, tmp_path / "first")
+    assert trainer.images_before == 100
+    saved = load_prior(tmp_path / "first").state_dict()
+    assert all(torch.equal(saved[name], now) for name, now in trainer.net.state_dict().items())
+    with pytest.raises(DataError, match="another shape"):
+        PriorTrainer(config, faces, torch.ones(40), dataclasses.replace(TINY, width=32), tmp_path / "first")

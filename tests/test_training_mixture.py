@@ -49,6 +49,10 @@ def test_several_folders_make_one_pack_with_a_split_of_each(tmp_path: Path, caps
     assert "folder a" in train.header.plan.source and "folder bb" in train.header.plan.source
     assert main([*command, "--holdout", "2", "1/4"]) == 0  # finished already
     capsys.readouterr()
+    everything = [*command[:-1], str(tmp_path / "all"), "--holdout", "0"]
+    assert main(everything) == 0 and not list((tmp_path / "all").glob("*-val.pack"))
+    assert len(PackedDataset.open(tmp_path / "all" / "both-16-train.pack")) == 15
+    capsys.readouterr()
     assert main([*command, "--holdout", "1", "1", "1"]) == 2
     assert "3 values for 2 folders" in capsys.readouterr().err
     with pytest.raises(SystemExit):

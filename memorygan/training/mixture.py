@@ -24,6 +24,10 @@ class MixedSource(Source):
             :func:`memorygan.training.packing.split_names`.
         kind: of the folders, ``auto`` to look.
 
+    Attributes:
+        sources: folder name → its faces.
+        held_out: names of the faces that validate.
+
     Raises:
         DataError: if a folder holds no faces, two have the same name, or the rules do not match the folders.
     """
@@ -39,7 +43,7 @@ class MixedSource(Source):
         kinds = {source.kind for source in sources.values()}
         self.kind = kinds.pop() if len(kinds) == 1 else "mixture"
         self.description = "; ".join(source.description for source in sources.values())
-        self._held_out = {
+        self.held_out = {
             f"{label}{SEPARATOR}{name}"
             for (label, source), rule in zip(sources.items(), rules, strict=True)
             for name in split_names(source, rule).get("val", [])
@@ -69,7 +73,7 @@ class MixedSource(Source):
         return source.load(face)
 
     def official_val(self, name: str) -> bool:
-        return name in self._held_out
+        return name in self.held_out
 
     def labels(self, name: str) -> dict[str, str]:
         source, face = self._of(name)

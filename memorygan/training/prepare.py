@@ -73,7 +73,8 @@ def _holdout(text: str) -> Holdout:
 def _open(roots: Sequence[Path], kind: str, holdouts: Sequence[Holdout]) -> tuple[Source, Holdout]:
     """One folder as it is, several as a mixture that holds out its own faces."""
     if len(roots) > 1:
-        return MixedSource(roots, holdouts, kind), None
+        mixture = MixedSource(roots, holdouts, kind)
+        return mixture, None if mixture.held_out else 0
     if len(holdouts) > 1:
         raise DataError(f"--holdout has {len(holdouts)} values for one folder; give one")
     return open_source(roots[0], kind), next(iter(holdouts), None)

@@ -1,11 +1,11 @@
 """Train the prior of a generator's query codes on the faces that its encoder read.
 
-    python -m memorygan.training.prior --data data/people-128-train.pack --minutes 40
+    python -m memorygan.training.prior --data data/people-128-train.pack --labelled data/ffhq --minutes 60
 
 Every face, and its mirror image, is encoded once. A draw from its posterior is then one end of a straight line that
 begins in noise, and the prior learns which way the line goes (flow matching, Lipman et al. 2023). In half of the faces
-some codes are given, as when one part of a face is drawn anew. The run is kept in ``--state`` and gone on from if it is
-there.
+some codes are given, as when one part of a face is drawn anew. Faces in which rare traits have not faded are shown more
+often (:mod:`memorygan.training.fading`). The run is kept in ``--state`` and gone on from if it is there.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from memorygan.checkpoint import load_generator
+from memorygan.checkpoint import load_generator, load_module
 from memorygan.command import command
 from memorygan.encoder import Posterior, load_encoder
 from memorygan.generator import MemoryGAN
 from memorygan.manifest import WEIGHTS_DIR
-from memorygan.prior import FILE, CodePrior, PriorConfig, save_prior
+from memorygan.prior import FILE, KIND, CodePrior, PriorConfig, load_prior, save_prior
 from memorygan.training.batches import ResidentFaces
 from memorygan.training.data import PackedDataset
 from memorygan.training.encoded import encoded
+from memorygan.training.fading import shown_more
 from memorygan.training.innovations import Principal
+from memorygan.training.mixture import SEPARATOR
 from memorygan.training.packfile import DataError
+from memorygan.training.rarity import read_labels
 from memorygan.training.schedule import (
     Budget,
     KeptRun,
@@ -76,15 +79,33 @@ class PriorTrainer(KeptRun):
         faces: posteriors of N faces.
         shown: (N,) how often each is shown.
         shape: of the prior.
+        start: file of the prior whose weights and coordinates it goes on from.
+
+    Raises:
+        CheckpointError: if ``start`` is no prior.
+        DataError: if it is one of another shape.
     """
 
     config: PriorTrainingConfig
 
-    def __init__(self, config: PriorTrainingConfig, faces: Posterior, shown: Tensor, shape: PriorConfig) -> None:
+    def __init__(
+        self,
+        config: PriorTrainingConfig,
+        faces: Posterior,
+        shown: Tensor,
+        shape: PriorConfig,
+        start: Path | None = None,
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.faces, self.shown_share = config, faces, shown.double().cumsum(0) / shown.double().sum()
         self.net, self.average = CodePrior(shape), CodePrior(shape)
         self.matters = describe(self.net, faces, shown)
+        if start is not None:
+            before = load_prior(start)
+            if before.config != shape:
+                raise DataError(f"{start} is a prior of another shape; leave --start out")
+            self.net.load_state_dict(before.state_dict())
+            self.images_before = int(load_module(start, KIND)[1]["provenance"]["images_seen"])
         self.average.load_state_dict(self.net.state_dict())
         self.average.eval()
         self.optimizer = torch.optim.AdamW(self.net.parameters(), config.lr, (0.9, 0.99), weight_decay=0.01)
@@ -177,6 +198,29 @@ def calibrate(prior: CodePrior, faces: Posterior, shown: Tensor, seed: int = 0) 
     return float(prior.reach)
 
 
+def plainly_rare(faces: Posterior, shown: Tensor, names: Sequence[str], folder: Path) -> Tensor:
+    """(2·N,) how many times as often faces and their mirror images are shown, see :mod:`memorygan.training.fading`.
+
+    Args:
+        faces: posteriors of 2·N faces, the second half mirrored.
+        shown: (2·N,) how much each counts.
+        names: of the N faces in their pack.
+        folder: which of them are labelled there.
+
+    Raises:
+        DataError: if none of them is, or the table cannot be read.
+    """
+    prefixes = ("", folder.resolve().name + SEPARATOR)  # a pack of one folder, or of several
+    table = {prefix + name: row for name, row in read_labels(folder).items() for prefix in prefixes}
+    labels = [table.get(name, {}) for name in names]
+    if not any(labels):
+        raise DataError(f"{folder} has no attributes.csv with labels of the packed faces; name another with --labelled")
+    _, slots, dim = faces.mean.shape
+    along = CodePrior(PriorConfig(slots, dim, min(PriorConfig.rank, dim)))
+    describe(along, faces, shown)
+    return shown_more(along.coordinates(faces.mean).flatten(1), labels * 2)
+
+
 @command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``."""
@@ -186,6 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     defaults = PriorTrainingConfig
     parser.add_argument("--data", type=Path, required=True, help="packed faces of the generator's size or larger")
     parser.add_argument("--generator", type=Path, help="its checkpoint, with its encoder beside it; default: bundled")
+    parser.add_argument("--labelled", type=Path, help="folder of the pack with an attributes.csv of age, hair and more")
+    parser.add_argument("--start", type=Path, help="weights to go on from, with a schedule of their own")
+    parser.add_argument("--lr", type=float, default=defaults.lr, help="highest learning rate (%(default)s)")
     add_budget_arguments(parser, WEIGHTS, Path("runs/prior/cache"), defaults.minutes, defaults.batch)
     parser.add_argument("--state", type=Path, default=Path("runs/prior/state.pt"), help="the kept run (%(default)s)")
     options = parser.parse_args(arguments)
@@ -204,9 +251,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"mean": faces.mean, "log_variance": faces.log_variance}, file)
     shown = torch.tensor(data.header.weights or [1.0] * len(data)).repeat(2)
-    config = PriorTrainingConfig(options.minutes, options.images, seed=options.seed, batch=options.batch)
+    if options.labelled is not None:
+        shown = shown * plainly_rare(faces, shown, data.header.names, options.labelled)
+    config = PriorTrainingConfig(options.minutes, options.images, seed=options.seed, batch=options.batch, lr=options.lr)
     rank = min(PriorConfig.rank, shape.query_dim)
-    trainer = PriorTrainer(config, faces, shown, PriorConfig(1 + shape.part_count, shape.query_dim, rank))
+    wanted = PriorConfig(1 + shape.part_count, shape.query_dim, rank)
+    trainer = PriorTrainer(config, faces, shown, wanted, options.start)
     if options.state.is_file():
         trainer.restore(torch.load(options.state, weights_only=True))
     spend(trainer, options.state)
