@@ -1163,6 +1163,43 @@ def test_the_shade_of_the_models_glasses_does_not_show_behind_those_of_another_p
     assert np.abs(result[52:72, 40:88].astype(int) - pixels[52:72, 40:88]).mean() < 3
 
 
+def _lent_glasses(pixels: np.ndarray, part_ids: np.ndarray, colours: dict[int, tuple[int, int, int]]) -> np.ndarray:
+    """A photo of a face with a part map, in the red frames of a bald one that stand out beside the face."""
+    lent_ids = ids(N, mouth=(0.0, 0.0), hair=0.0)
+    lent_pixels = painted(lent_ids, colours)
+    lent_pixels[48:51, 14:114] = lent_pixels[64:67, 30:98] = (200, 30, 30)
+    lent_ids[48:67, 14:114] = GLASSES
+    framed, other = (
+        FramedPhoto(image, one_hot(found), 0.0) for image, found in ((pixels, part_ids), (lent_pixels, lent_ids))
+    )
+    before, worn = look(part_ids[::2, ::2]), part_ids[::2, ::2].copy()
+    worn[24:33, 7:57] = GLASSES
+    after = look(worn, {GLASSES: (120, 60, 60)})
+    result, _ = apply(
+        pixels, transfer(framed, before, after, Plan((GLASSES,), (GLASSES,)), [Lent(other, (GLASSES,))]), WHOLE
+    )
+    return result
+
+
+def test_what_is_behind_the_other_beside_its_face_does_not_come_along_with_glasses():
+    bald = ids(N, mouth=(0.0, 0.0), hair=0.0)
+    pixels = painted(bald, {0: (230, 220, 210)})
+    result = _lent_glasses(pixels, bald, {0: (60, 140, 150)})
+    assert result[49, 50:80, 0].mean() > result[49, 50:80, 1].mean() + 80, "the frame"
+    for beside in (np.s_[55:62, 16:24], np.s_[55:62, 104:112]):
+        assert np.abs(result[beside].astype(int) - pixels[beside]).max() < 25
+
+
+def test_hair_beside_the_eyes_lies_over_temples():
+    part_ids = ids(N, mouth=(0.0, 0.0))
+    part_ids[54:58, 44:52] = part_ids[54:58, 76:84] = EYES
+    pixels = painted(part_ids, {EYES: (60, 60, 120)})
+    result = _lent_glasses(pixels, part_ids, {})
+    assert result[49, 50:80, 0].mean() > result[49, 50:80, 1].mean() + 80, "the frame"
+    for temple in (np.s_[48:51, 17:24], np.s_[48:51, 104:111]):
+        assert np.abs(result[temple].astype(int) - COLOURS[HAIR]).max() < 25
+
+
 def test_hair_that_the_picture_cuts_off_recedes_from_its_border():
     def locks(size: int, to: float) -> np.ndarray:
         found = ids(size)

@@ -20,6 +20,8 @@ _LIGHT, _TINT = 12.0, 5.0
 _HAIR = 0.02  # of the picture: what a scarf or a hat leaves of it is not somebody's hair
 _HAT = 0.01  # of the picture
 _LENS = 0.25  # opacity
+_GLASS = 12.0  # of CIELAB: what differs less from what is behind glass is seen through it
+_BESIDE = 1.3  # of half the way from eye to eye: where lenses end and temples begin
 # By how much two faces may be turned apart (FramedPhoto.facing): noses and brows look other from the side.
 _TURNED = {"mouth": 0.25, "eyes": 0.25, "nose": 0.12, "eyebrows": 0.12}
 _TURNED_WORN = 0.2
@@ -190,16 +192,39 @@ def _worn(
     sure = np.clip((matte - 0.4) / 0.5, 0.0, 1.0)[..., None]
     colour = sure * other.lab + (1.0 - sure) * pure + light
     if names[part] == "eyeglass":
-        # Through clear glass the other face is seen: only what differs from its skin is the glasses.
-        skin = spread(other.lab, (other.share([names.index("skin")]) > 0.95).astype(np.float32))
-        seen = np.exp(-np.square(other.lab - skin).sum(axis=2) / (2.0 * 12.0**2))
-        # Lenses are cleared of the other's eyes as well; a little of their tint and of their reflections stays.
-        depth = cv2.distanceTransform((matte > 0.5).astype(np.uint8), cv2.DIST_L2, 3) / other.size
-        inside = np.clip((depth - 1 / 60) * 60.0, 0.0, 1.0)
-        matte = matte * (1.0 - seen) * (1.0 - (1.0 - _LENS) * inside)
+        matte = _glasses(photo, other, matte)
     elif names[part] == "hair":
         matte = _hair_matte(photo, other, bareheaded)
     return colour, matte
+
+
+def _glasses(photo: FramedPhoto, other: FramedPhoto, matte: np.ndarray) -> np.ndarray:
+    """(n, n) how much of the other's glasses is laid over the photo, of how much of each pixel is glasses."""
+    names = photo.scheme.names
+    # Through clear glass the other face is seen: only what differs from its skin is the glasses.
+    skin, around = (
+        spread(other.lab, (other.share([names.index(name) for name in some]) > 0.95).astype(np.float32))
+        for some in (("skin",), ("background",))
+    )
+    seen = np.exp(-np.square(other.lab - skin).sum(axis=2) / (2.0 * _GLASS**2))
+    # Beside the head, or between it and a temple, what is around is seen. Frames are alike all over.
+    frames = matte * (1.0 - seen) > 0.5
+    if frames.any():
+        off = np.linalg.norm(other.lab - np.median(other.lab[frames], axis=0), axis=2)
+        unlike = np.linalg.norm(other.lab - around, axis=2)
+        seen = np.maximum(seen, np.exp(-np.square(unlike / (2.0 * _GLASS)) / 2.0) * (1.5 * unlike < off))
+    # Lenses are cleared of the other's eyes as well; a little of their tint and of their reflections stays.
+    depth = cv2.distanceTransform((matte > 0.5).astype(np.uint8), cv2.DIST_L2, 3) / other.size
+    inside = np.clip((depth - 1 / 60) * 60.0, 0.0, 1.0)
+    matte = matte * (1.0 - seen) * (1.0 - (1.0 - _LENS) * inside)
+    # Hair beside the eyes lies over temples.
+    eyes = np.flatnonzero((photo.parts[..., names.index("eyes")] > 0.5).any(axis=0))
+    if not len(eyes):
+        return matte
+    middle, half = 0.5 * (eyes[0] + eyes[-1]), 0.5 * (eyes[-1] - eyes[0])
+    beside = np.clip((np.abs(np.arange(other.size) - middle) / half - _BESIDE) * 5.0, 0.0, 1.0)
+    covered: np.ndarray = matte * (1.0 - beside * photo.parts[..., names.index("hair")])
+    return covered
 
 
 def _set_in(
