@@ -67,3 +67,13 @@ def test_shorter_hair_leaves_the_neighbours_where_it_is():
     result, _ = apply(pixels, made, WHOLE)
     assert np.array_equal(result[close], pixels[close])
     assert not np.array_equal(result, pixels)
+
+
+def test_a_hat_beside_a_head_is_a_neighbours_however_small():
+    hat = FACE_PARTS.index("hat")
+    part_ids = ids(N)
+    part_ids[:20, 40:90] = hat
+    part_ids[4:7, 120:123] = hat
+    found = without_neighbours(one_hot(part_ids), FACE_PARTS)
+    assert found[:20, 40:90, hat].all() and not found[4:7, 120:123, hat].any()
+    assert found[4:7, 120:123, FACE_PARTS.index("background")].all()

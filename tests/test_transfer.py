@@ -400,6 +400,23 @@ def test_a_hat_of_another_photo_takes_the_place_of_the_one_that_is_worn():
     assert np.array_equal(result[80:], pixels[80:])
 
 
+def test_there_is_no_hair_above_a_hat_that_is_put_on():
+    part_ids = ids(N)
+    pixels = painted(part_ids)
+    lent_ids = ids(N, hair=0.0)
+    lent_ids[34:46, 40:88] = HAT  # lower, and less wide, than the hair
+    other = FramedPhoto(painted(lent_ids, {HAT: RED}), one_hot(lent_ids), 0.0)
+    framed = FramedPhoto(pixels, one_hot(part_ids), 0.0)
+    after = look(lent_ids[::2, ::2], {HAT: RED})
+    made = transfer(framed, look(ids(S)), after, Plan((HAT,), (HAT,)), [Lent(other, (HAT,))])
+    result, _ = apply(pixels, made, WHOLE)
+    assert np.abs(result[36:44, 44:84].astype(int) - RED).mean() < 12
+    for above in (np.s_[16:30, 44:84], np.s_[26:32, 28:36], np.s_[26:32, 92:100]):
+        assert np.abs(result[above].astype(int) - COLOURS[0]).mean() < 12
+    for below in (np.s_[60:72, 16:24], np.s_[60:72, 104:112]):
+        assert np.array_equal(result[below], pixels[below])
+
+
 @pytest.mark.parametrize("top", [0.0, 0.06])
 def test_a_hat_is_pulled_down_as_far_as_the_one_that_it_replaces(top):
     wearer, other = _wearer(0.3, 0.8, RED)[2], _wearer(0.2, 0.8, BLUE, top)[2]
@@ -856,6 +873,18 @@ def test_the_old_edge_of_hair_that_grows_is_not_left_as_a_line():
     made = transfer(framed, look(ids(S)), look(ids(S, hair=0.47)), Plan((), (HAIR,)))
     result, _ = apply(pixels, made, WHOLE)
     assert result[rim].mean() < 110
+
+
+@pytest.mark.parametrize("radius", [0.3, 0.47])
+def test_what_is_drawn_fades_out_in_its_own_colours(radius):
+    framed = FramedPhoto(painted(ids(N)), one_hot(ids(N)), 0.0)
+    made = transfer(framed, look(ids(S)), look(ids(S, hair=radius)), Plan((), (HAIR,)))
+    y, x = (np.mgrid[:N, :N] + 0.5) / N - 0.5
+    outer = (made.alpha > 0.02) & (np.hypot(x, y) > max(radius, 0.4)) & (y < 0.0)
+    assert outer.sum() > 40
+    wanted = COLOURS[0] if radius < 0.4 else COLOURS[HAIR]
+    light = to_lab(np.array(wanted, np.uint8)[None, None])[0, 0, 0]
+    assert np.abs(made.drawn[..., 0][outer] - light).max() < 8
 
 
 def test_single_hairs_around_hair_that_recedes_are_not_left_as_a_line():

@@ -10,7 +10,7 @@ import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
 from editing.photo.transfer.mirrored import going_on
-from editing.photo.transfer.outline import regrown, relaid
+from editing.photo.transfer.outline import SOFT, beneath, regrown, relaid
 from editing.photo.transfer.planes import SIDE, blurred, box_of, clipped, fitted, square, times, total
 from editing.photo.transfer.spread import smooth, spread
 from editing.photo.transfer.strands import Strands, hanging, lines
@@ -66,6 +66,8 @@ def newness(
     grown = {part: relaid(photo, *one, part) for part, one in laid.items()}
     if hair in shaped and hair not in laid and (own := regrown(photo, before, after, window, hair)) is not None:
         grown[hair] = own
+    if (hat := photo.scheme.index("hat")) in laid and hair not in grown:
+        grown[hair] = beneath(photo, laid[hat][0])
     reach = np.ones_like(window) if laid else window
     if hair in laid:
         window = reach
@@ -81,12 +83,13 @@ def newness(
         # Of hair and hats the outline decides, and of what shows where they go.
         new = new * (1.0 - np.clip(2.0 * np.maximum(before.parts[..., part], after.parts[..., part]), 0.0, 1.0))
         of_it = one.grown + one.shrunk
-        share = of_it / np.maximum(of_it + new, 1e-3)
+        soft, rest = (blurred(some, SOFT, side) for some in (of_it, new))
+        share = soft / np.maximum(soft + rest, 1e-6)
         parts = times(one.parts, share) + times(parts, 1.0 - share)
         new = np.maximum(new, of_it)
-    if (hat := names.index("hat")) not in shaped and hat not in grown:  # it is in front of what changes
+    if hat not in shaped and hat not in grown:  # it is in front of what changes
         new = new * (1.0 - resized(photo.parts[..., hat], side))
-    return blurred(new, 1.2, side) * (reach > 0), parts, grown[hair].strands if hair in grown else None
+    return blurred(new, SOFT, side) * (reach > 0), parts, grown[hair].strands if hair in grown else None
 
 
 def _shows(

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from editing.photo.transfer.looks import FramedPhoto, Look, follow, resized
-from editing.photo.transfer.planes import SIDE, distance, fitted, slope, square, squared, times, total
+from editing.photo.transfer.planes import SIDE, blurred, distance, fitted, slope, square, squared, times, total
 from editing.photo.transfer.strands import Strands, combed, falling, frayed, hanging, ways
 from editing.photo.transfer.threads import side_by_side
 from editing.photo.transfer.tone import without_others
@@ -17,6 +17,7 @@ from editing.photo.transfer.uncovered import BEHIND, uncovered
 _FAR = 0.375  # of the side: farther away the distance to an outline is not told
 # In pixels of a picture of SIDE.
 _IDLE = 0.75  # pixels by which outlines of a rebuild differ for no reason
+SOFT = 1.2  # of the border of what is drawn
 _EDGE = 1.5  # half the width of an edge in pixels
 _EVEN = 3.0  # pixels over which the way that an outline goes is evened out
 _WAVES = 4.0  # pixels: two rebuilds' outlines differ in waves that are none of the photo's
@@ -164,6 +165,29 @@ def relaid(photo: FramedPhoto, laid: np.ndarray, beside: np.ndarray, part: int) 
     return _regrown(photo, others, np.zeros_like(there), there, goes, part)
 
 
+def beneath(photo: FramedPhoto, hat: np.ndarray) -> Regrown:
+    """The photo's hair goes under a hat that is laid over it: above a hat there is none.
+
+    Args:
+        photo: warped.
+        hat: (S, S) share of the hat.
+    """
+    side, hair = len(hat), photo.scheme.index("hair")
+    there = hat > 0.5
+    columns = np.flatnonzero(there.any(axis=0))
+    if not len(columns):
+        return relaid(photo, resized(photo.parts[..., hair], side), photo.parts, hair)
+    # Beside a hat, above where its border ends, and rounded.
+    line = np.arange(side)
+    top = np.interp(line, columns, there.argmax(axis=0)[columns])
+    top = top + np.maximum(np.maximum(columns[0] - line, line - columns[-1]), 0)
+    above = np.clip(top[None, :] + 1.0 - line[:, None], 0.0, 1.0)
+    ground = np.zeros((side, side, photo.parts.shape[2]), np.float32)
+    ground[..., photo.scheme.index("background")] = 1.0
+    left = resized(photo.parts[..., hair], side) * (1.0 - above)
+    return relaid(photo, np.maximum(left, hat), ground, hair)
+
+
 def _regrown(
     photo: FramedPhoto, beside: np.ndarray, grown: np.ndarray, there: np.ndarray, goes: np.ndarray, part: int
 ) -> Regrown:
@@ -174,8 +198,11 @@ def _regrown(
     whole = goes / np.maximum(there, _FAINT) * np.clip(there / _FAINT - 1.0, 0.0, 1.0)
     behind = total(others, [photo.scheme.index(name) for name in BEHIND])
     shrunk = behind * whole + (1.0 - behind) * goes
-    others = times(others, shrunk / np.maximum(grown + shrunk, 1e-3))
-    others[..., part] = grown / np.maximum(grown + shrunk, 1e-3)
+    # What is drawn fades out a little beyond that, in the same colours.
+    came, went = (blurred(one.astype(np.float32), SOFT, len(goes)) for one in (grown, shrunk))
+    of_part = came / np.maximum(came + went, 1e-6)
+    others = times(others, 1.0 - of_part)
+    others[..., part] = of_part
     return Regrown(grown.astype(np.float32), shrunk.astype(np.float32), others.astype(np.float32))
 
 
