@@ -180,5 +180,5 @@ STUDY = Study(
     sheet=True,
     uses=("encoder", "judges"),
     depends=_inputs,
-    version=6,
+    version=7,
 )
