@@ -359,8 +359,12 @@ def test_a_real_network_is_fitted_with_and_without_keeping_what_it_retrieved(mon
     for keep in (2**31, 0):
         monkeypatch.setattr("editing.sliders.probe._KEEP_BYTES", keep)
         fits.append(SliderFitter(untrained_generator()[0], "c", settings).fit(["mouth"]))
-    assert fits[0].sliders == fits[1].sliders
-    assert torch.equal(fits[0].directions, fits[1].directions)
+    # Some processors multiply in another order where less is asked for at once.
+    for kept, anew in zip(*(fit.sliders for fit in fits), strict=True):
+        assert (kept.id, kept.group, kept.rows) == (anew.id, anew.group, anew.rows)
+        for name in ("effect", "strength", "correlation", "inside", "outside"):
+            assert getattr(kept, name) == pytest.approx(getattr(anew, name), rel=0.01, abs=0.01)
+    assert torch.allclose(fits[0].directions, fits[1].directions, rtol=0.01, atol=1e-3)
     assert 4 <= len(fits[0]) <= 10
 
 
