@@ -360,11 +360,13 @@ def test_a_real_network_is_fitted_with_and_without_keeping_what_it_retrieved(mon
         monkeypatch.setattr("editing.sliders.probe._KEEP_BYTES", keep)
         fits.append(SliderFitter(untrained_generator()[0], "c", settings).fit(["mouth"]))
     # Some processors multiply in another order where less is asked for at once.
+    numbers = ("effect", "strength", "correlation", "inside", "outside")
     for kept, anew in zip(*(fit.sliders for fit in fits), strict=True):
-        assert (kept.id, kept.group, kept.rows) == (anew.id, anew.group, anew.rows)
-        for name in ("effect", "strength", "correlation", "inside", "outside"):
-            assert getattr(kept, name) == pytest.approx(getattr(anew, name), rel=0.01, abs=0.01)
-    assert torch.allclose(fits[0].directions, fits[1].directions, rtol=0.01, atol=1e-3)
+        for name in numbers:
+            assert getattr(kept, name) == pytest.approx(getattr(anew, name), rel=1e-3, abs=2e-3)
+        others = (dataclasses.replace(one, **dict.fromkeys(numbers, 0.0)) for one in (kept, anew))
+        assert next(others) == next(others)
+    assert torch.allclose(fits[0].directions, fits[1].directions, rtol=1e-3, atol=1e-4)
     assert 4 <= len(fits[0]) <= 10
 
 

@@ -35,7 +35,7 @@ def shown_more(codes: Tensor, labels: Sequence[Mapping[str, str]], fading: Seque
     """(N,) how many times as often each face is to be shown: 1, or the largest factor of what it shows plainly.
 
     Args:
-        codes: (N, F) of all faces, each coordinate of about unit variance.
+        codes: (N, F) of all faces.
         labels: of each face: column → text; empty where nothing is known of it.
         fading: traits.
 
@@ -46,7 +46,8 @@ def shown_more(codes: Tensor, labels: Sequence[Mapping[str, str]], fading: Seque
     known = np.array([bool(row) for row in labels])
     features = codes.float().cpu().numpy()
     for trait in fading:
-        holds = np.array([_holds(trait.column, row) for row in labels])[known]
+        label = next(label for label in LABELS if label.column == trait.column)
+        holds = np.array([label.seen(row) for row in labels])[known]
         if not 0 < holds.sum() < len(holds):
             raise DataError(f"labels of {trait.column} are needed, of faces with and without; name another folder")
         probe = Probe.fit(features[known], holds)
@@ -54,11 +55,3 @@ def shown_more(codes: Tensor, labels: Sequence[Mapping[str, str]], fading: Seque
         plain = scores >= np.quantile(scores[known], 1.0 - PLAIN * holds.mean())
         times = torch.maximum(times, torch.from_numpy(np.where(plain, trait.times, 1.0)).float())
     return times
-
-
-def _holds(column: str, labels: Mapping[str, str]) -> bool:
-    trait = next(trait for trait in LABELS if trait.column == column)
-    try:
-        return trait.holds(float(labels.get(column, "")))
-    except ValueError:
-        return False

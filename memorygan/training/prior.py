@@ -215,10 +215,9 @@ def plainly_rare(faces: Posterior, shown: Tensor, names: Sequence[str], folder: 
     labels = [table.get(name, {}) for name in names]
     if not any(labels):
         raise DataError(f"{folder} has no attributes.csv with labels of the packed faces; name another with --labelled")
-    _, slots, dim = faces.mean.shape
-    along = CodePrior(PriorConfig(slots, dim, min(PriorConfig.rank, dim)))
-    describe(along, faces, shown)
-    return shown_more(along.coordinates(faces.mean).flatten(1), labels * 2)
+    rank = min(PriorConfig.rank, faces.mean.shape[2])
+    along = [Principal.of(codes, shown, rank).whiten(codes) for codes in faces.mean.unbind(dim=1)]
+    return shown_more(torch.cat(along, dim=1), labels * 2)
 
 
 @command()

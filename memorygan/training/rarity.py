@@ -35,6 +35,13 @@ class LabelTrait:
     holds: Callable[[float], bool]
     weight: float
 
+    def seen(self, labels: Mapping[str, str]) -> bool:
+        """Whether it holds by the labels of a face, column → text; what is no number counts as absent."""
+        try:
+            return self.holds(float(labels.get(self.column, "")))
+        except ValueError:
+            return False
+
 
 # The whole policy: how many times as often as an ordinary face one with this trait is shown.
 PARTS = (PartTrait("eyeglass", 0.004, 2.0), PartTrait("hat", 0.02, 2.0), PartTrait("earring", 0.001, 1.25))
@@ -56,13 +63,7 @@ def showing_weight(shares: Mapping[str, float], labels: Mapping[str, str]) -> fl
         labels: column → text; empty where nothing is known. What is no number counts as absent.
     """
     weights = [1.0] + [trait.weight for trait in PARTS if shares.get(trait.part, 0.0) >= trait.share]
-    for trait in LABELS:
-        try:
-            value = float(labels.get(trait.column, ""))
-        except ValueError:
-            continue
-        if trait.holds(value):
-            weights.append(trait.weight)
+    weights += [trait.weight for trait in LABELS if trait.seen(labels)]
     return max(weights)
 
 

@@ -219,7 +219,7 @@ def _glasses(photo: FramedPhoto, other: FramedPhoto, matte: np.ndarray) -> np.nd
     matte = matte * (1.0 - seen) * (1.0 - (1.0 - _LENS) * inside)
     # Hair beside the eyes lies over temples.
     eyes = np.flatnonzero((photo.parts[..., names.index("eyes")] > 0.5).any(axis=0))
-    if not len(eyes):
+    if len(eyes) < 2:
         return matte
     middle, half = 0.5 * (eyes[0] + eyes[-1]), 0.5 * (eyes[-1] - eyes[0])
     beside = np.clip((np.abs(np.arange(other.size) - middle) / half - _BESIDE) * 5.0, 0.0, 1.0)

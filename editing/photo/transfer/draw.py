@@ -66,8 +66,9 @@ def newness(
     grown = {part: relaid(photo, *one, part) for part, one in laid.items()}
     if hair in shaped and hair not in laid and (own := regrown(photo, before, after, window, hair)) is not None:
         grown[hair] = own
-    if (hat := photo.scheme.index("hat")) in laid and hair not in grown:
-        grown[hair] = beneath(photo, laid[hat][0])
+    hat = photo.scheme.index("hat")
+    if hat in laid and hair not in grown and (under := beneath(photo, laid[hat][0])) is not None:
+        grown[hair] = under
     reach = np.ones_like(window) if laid else window
     if hair in laid:
         window = reach

@@ -165,18 +165,20 @@ def relaid(photo: FramedPhoto, laid: np.ndarray, beside: np.ndarray, part: int) 
     return _regrown(photo, others, np.zeros_like(there), there, goes, part)
 
 
-def beneath(photo: FramedPhoto, hat: np.ndarray) -> Regrown:
+def beneath(photo: FramedPhoto, hat: np.ndarray) -> Regrown | None:
     """The photo's hair goes under a hat that is laid over it: above a hat there is none.
 
     Args:
         photo: warped.
         hat: (S, S) share of the hat.
+
+    Returns:
+        None where nothing of it is seen.
     """
-    side, hair = len(hat), photo.scheme.index("hair")
-    there = hat > 0.5
+    side, hair, there = len(hat), photo.scheme.index("hair"), hat > 0.5
     columns = np.flatnonzero(there.any(axis=0))
     if not len(columns):
-        return relaid(photo, resized(photo.parts[..., hair], side), photo.parts, hair)
+        return None
     # Beside a hat, above where its border ends, and rounded.
     line = np.arange(side)
     top = np.interp(line, columns, there.argmax(axis=0)[columns])
